@@ -7,6 +7,34 @@
 //! [`graph`] (an arena of nodes) → [`grad`](mod@grad) (the chain rule as a graph-to-graph function) → [`ops::scalar`] (the table of
 //! functions and their derivatives) → [`ops::matmul`], [`ops::reduce`] → [`interp`] (the reference executor).
 //!
+//! For the machine: [`plan`] (fusion, waves, memory) → [`steps`] (the kernels) → [`steps::gemm`] (the matrix product) →
+//! [`device::cpu`] (threads).
+//!
+//! # Twenty lines
+//!
+//! ```
+//! use elbo::{grad, Cpu, Fusion, Graph, Interp, Optimizer, Plan};
+//!
+//! let g = Graph::new();
+//! let x = g.tensor(&[4, 1], &[0.0, 1.0, 2.0, 3.0]);
+//! let y = g.tensor(&[4, 1], &[1.0, 3.0, 5.0, 7.0]); // y = 2x + 1
+//! let (w, b) = (g.param("w", &[1, 1]), g.param("b", &[1]));
+//! let loss = (x.matmul(w) + b - y).square().mean_all();
+//! let gradient = grad(loss, &[w, b]);
+//!
+//! // One node at a time, in f64: the reference.
+//! assert_eq!(Interp::<f64>::new(&g).eval(gradient[1]), [-8.0]);
+//!
+//! // Fused kernels over planned memory, in f32.
+//! g.optimize(Optimizer::Sgd { momentum: 0.0 }, &[(w, gradient[0]), (b, gradient[1])]);
+//! let mut cpu = Cpu::new(1);
+//! let training = cpu.bind(&Plan::build(&g, Fusion::all())?)?;
+//! cpu.control_mut().lr = elbo::LrSchedule::Constant { lr: 0.1 };
+//! cpu.run(training, 300)?;
+//! assert!((cpu.read("w")?[0] - 2.0).abs() < 1e-3 && (cpu.read("b")?[0] - 1.0).abs() < 1e-3);
+//! # Ok::<(), elbo::Error>(())
+//! ```
+//!
 //! # Conventions
 //!
 //! `dy` is ∂loss/∂y, everywhere. Arrays are row-major; shapes stand in comments as `[rows, columns]`. Layers compute
@@ -14,6 +42,7 @@
 //! panics with the caller's line; files, arguments and devices give an [`Error`]. Same seed, same bits: for any number of
 //! threads.
 
+pub mod device;
 pub mod error;
 pub mod grad;
 pub mod graph;
@@ -22,12 +51,16 @@ pub mod isa;
 pub mod math;
 pub mod ops;
 pub mod optim;
+pub mod plan;
 pub mod rng;
 pub mod shape;
+pub mod steps;
 
+pub use device::cpu::Cpu;
 pub use error::{Error, Result};
 pub use grad::{grad, grad_with, hvp};
 pub use graph::{Ctl, Graph, Var};
 pub use interp::Interp;
 pub use optim::{Control, KlWarmup, LrSchedule, Optimizer};
+pub use plan::{Fusion, Plan};
 pub use shape::Shape;

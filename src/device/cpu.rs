@@ -1,0 +1,519 @@
+//! The CPU executor: plans bound to host memory, run by a team of threads.
+
+use std::cell::UnsafeCell;
+use std::collections::BTreeMap;
+use std::sync::atomic::AtomicBool;
+use std::time::Instant;
+
+use super::memory::{Aligned, Memory};
+pub use super::memory::Moment;
+use super::team::{self, Barrier, Counter};
+use crate::error::{Error, Result};
+use crate::isa::Isa;
+use crate::optim::{Control, Optimizer};
+use crate::plan::{GemmOut, Kind, Mem, Plan, View};
+use crate::shape::Shape;
+use crate::steps::gemm::{Gemm, Output};
+use crate::steps::{Region, StepValues, batch, layout, optimize, pointwise, reduce, scalars};
+
+/// A plan bound to a [`Cpu`].
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Bound(usize);
+
+/// The CPU: memory by slot name, shared by all plans bound to it, a team of threads, and the [`Control`] block.
+///
+/// Results do not depend on the number of threads, bit for bit.
+pub struct Cpu {
+    isa: Isa,
+    pool: Option<rayon::ThreadPool>,
+    scratch: Vec<Aligned>,
+    memory: Memory,
+    bound: Vec<BoundPlan>,
+    control: Control,
+}
+
+struct BoundPlan {
+    steps: Vec<Launch>,
+    waves: Vec<Wave>,
+    sums: Vec<f64>,
+    metrics: Vec<String>,
+    rule: Option<Optimizer>,
+    batch_rows: usize,
+    // The memory that the launches point into.
+    _arena: Aligned,
+    _tensors: Vec<Aligned>,
+}
+
+/// The steps of a wave with the number of each one's first chunk.
+struct Wave {
+    steps: Vec<(usize, usize)>,
+    chunks: usize,
+    counter: Counter,
+}
+
+/// A step with addresses.
+enum Launch {
+    Batch { run: batch::Bound, slot: String },
+    Gemm(Box<GemmLaunch>),
+    Pointwise(pointwise::Bound),
+    Reduce(reduce::Bound),
+    Move(layout::Bound),
+    Scalars(scalars::Bound),
+    Optimize(optimize::Bound),
+}
+
+struct GemmLaunch {
+    gemm: Gemm,
+    a: Region,
+    b: Region,
+    out: GemmTarget,
+    col_sums: Option<Region>,
+}
+
+enum GemmTarget {
+    Store(Region),
+    Program(pointwise::Bound),
+}
+
+impl Cpu {
+    /// An executor with `threads` threads (0: one per available core) and the widest instruction set.
+    pub fn new(threads: usize) -> Cpu {
+        Cpu::with_isa(threads, Isa::detect())
+    }
+
+    /// An executor with a given instruction set, one of [`Isa::available`].
+    ///
+    /// # Panics
+    /// When the operating system refuses to start threads.
+    pub fn with_isa(threads: usize, isa: Isa) -> Cpu {
+        let cores = || std::thread::available_parallelism().map_or(1, usize::from);
+        let threads = if threads == 0 { cores() } else { threads };
+        let named = |i| format!("elbo-{i}");
+        let start = || rayon::ThreadPoolBuilder::new().num_threads(threads).thread_name(named).build();
+        Cpu {
+            isa,
+            pool: (threads > 1).then(|| start().expect("the operating system starts threads")),
+            scratch: (0..threads).map(|_| Aligned::zeroed(0)).collect(),
+            memory: Memory::default(),
+            bound: Vec::new(),
+            control: Control::new(0),
+        }
+    }
+
+    /// The number of threads.
+    pub fn threads(&self) -> usize {
+        self.scratch.len()
+    }
+
+    /// The instruction set in use.
+    pub fn isa(&self) -> Isa {
+        self.isa
+    }
+
+    /// The counters, the seed and the schedules.
+    pub fn control(&self) -> &Control {
+        &self.control
+    }
+
+    /// The counters, the seed and the schedules, to be changed between runs.
+    pub fn control_mut(&mut self) -> &mut Control {
+        &mut self.control
+    }
+
+    /// Loads a data set of `bytes` in rows of `cols` into data slot `name`, replacing what was there.
+    ///
+    /// # Errors
+    /// [`Error::Slot`] when the bytes are not whole rows.
+    pub fn set_data(&mut self, name: &str, bytes: &[u8], cols: usize) -> Result<()> {
+        self.memory.set_data(name, bytes, cols)
+    }
+
+    /// Writes a parameter or state that a bound plan uses.
+    ///
+    /// # Errors
+    /// [`Error::Slot`] when no bound plan uses it or its size differs.
+    pub fn write(&mut self, name: &str, values: &[f32]) -> Result<()> {
+        self.memory.write(name, Moment::Value, values)
+    }
+
+    /// Reads a parameter or state that a bound plan uses, row-major.
+    ///
+    /// # Errors
+    /// [`Error::Slot`] when no bound plan uses it.
+    pub fn read(&self, name: &str) -> Result<Vec<f32>> {
+        Ok(self.memory.read(name, Moment::Value)?.to_vec())
+    }
+
+    /// Writes an optimiser's moment of a parameter.
+    ///
+    /// # Errors
+    /// As [`Cpu::write`].
+    pub fn write_moment(&mut self, name: &str, moment: Moment, values: &[f32]) -> Result<()> {
+        self.memory.write(name, moment, values)
+    }
+
+    /// Reads an optimiser's moment of a parameter.
+    ///
+    /// # Errors
+    /// As [`Cpu::read`].
+    pub fn read_moment(&self, name: &str, moment: Moment) -> Result<Vec<f32>> {
+        Ok(self.memory.read(name, moment)?.to_vec())
+    }
+
+    /// All parameters of all bound plans, in the order of their memory.
+    pub fn params(&self) -> Vec<(String, Shape)> {
+        self.memory.params().map(|(name, shape)| (name.to_string(), shape)).collect()
+    }
+
+    /// Gives the plan memory: its own scratch arena, and slots shared by name with the plans bound before. New
+    /// parameters and states are zero.
+    ///
+    /// # Errors
+    /// [`Error::Slot`] when a slot is known with another shape or kind; [`Error::Argument`] when the plan does not
+    /// verify.
+    pub fn bind(&mut self, plan: &Plan) -> Result<Bound> {
+        plan.verify().map_err(|e| Error::argument("plan", e, "a plan as Plan::build makes it"))?;
+        self.memory.admit(&plan.slots)?;
+        let mut arena = Aligned::zeroed(plan.arena);
+        let mut tensors: Vec<Aligned> = plan.tensors.iter().map(|t| Aligned::zeroed(t.len())).collect();
+        tensors.iter_mut().zip(&plan.tensors).for_each(|(to, from)| to.slice_mut().copy_from_slice(from));
+        let launches = {
+            let mut binder = Binder { plan, isa: self.isa, memory: &mut self.memory, arena: &mut arena, tensors: &mut tensors };
+            plan.steps.iter().map(|s| binder.launch(&s.kind)).collect::<Vec<Launch>>()
+        };
+        let scratch = launches.iter().map(Launch::scratch).max().unwrap_or(0);
+        for thread in &mut self.scratch {
+            if thread.slice().len() < scratch {
+                *thread = Aligned::zeroed(scratch);
+            }
+        }
+        let waves = (0..plan.waves).map(|wave| Wave::new(plan, &launches, wave)).collect();
+        self.bound.push(BoundPlan {
+            steps: launches,
+            waves,
+            sums: vec![0.0; plan.metrics.len()],
+            metrics: plan.metrics.clone(),
+            rule: plan.rule,
+            batch_rows: plan.batch_rows,
+            _arena: arena,
+            _tensors: tensors,
+        });
+        Ok(Bound(self.bound.len() - 1))
+    }
+
+    /// Runs the plan `times` times (0 only checks that it could run once); the batch cursor, the step and the schedules advance after each.
+    ///
+    /// # Errors
+    /// [`Error::Slot`] when data is missing, or the cursor would run over its end, or a row index is out of range.
+    pub fn run(&mut self, plan: Bound, times: usize) -> Result<()> {
+        let plan = &mut self.bound[plan.0];
+        for launch in &mut plan.steps {
+            if let Launch::Batch { run, slot } = launch {
+                run.data = self.memory.data(slot, run.out.cols)?;
+                let end = self.control.cursor as usize + times.max(1) * plan.batch_rows;
+                if end > run.data.rows {
+                    let problem = format!("{times} batches end at row {end}, the data has {} rows", run.data.rows);
+                    return Err(Error::Slot { name: slot.clone(), problem });
+                }
+            }
+        }
+        if times == 0 {
+            return Ok(());
+        }
+        let bad_index = AtomicBool::new(false);
+        let scratch: Vec<Region> = self.scratch.iter_mut().map(|s| Region { ptr: s.ptr(), rows: 1, cols: 0, stride: 0 }).collect();
+        let sums = plan.sums.as_mut_ptr();
+        let shared = Shared {
+            plan,
+            scratch,
+            sums: Region { ptr: sums.cast(), rows: 1, cols: 0, stride: 0 },
+            now: UnsafeCell::new(Now { values: StepValues::new(&self.control, plan.rule), control: &mut self.control }),
+            bad_index: &bad_index,
+        };
+        team::run(self.pool.as_ref(), |thread, barrier| shared.work(thread, times, barrier));
+        if bad_index.into_inner() {
+            let problem = "a row index is negative, fractional or outside the table".into();
+            return Err(Error::Slot { name: "gather_rows".into(), problem });
+        }
+        Ok(())
+    }
+
+    /// The shortest time in seconds that each step took on this thread alone, in the order of
+    /// [`Plan::steps`], over `repetitions` whole passes. The steps run for real: parameters change as in
+    /// as many runs, but the counters stay.
+    ///
+    /// # Errors
+    /// As [`Cpu::run`].
+    pub fn time_steps(&mut self, plan: Bound, repetitions: usize) -> Result<Vec<f64>> {
+        self.run(plan, 0)?;
+        let values = StepValues::new(&self.control, self.bound[plan.0].rule);
+        let bad_index = AtomicBool::new(false);
+        let scratch = self.scratch[0].ptr();
+        let plan = &mut self.bound[plan.0];
+        let sums = plan.sums.as_mut_ptr();
+        let mut best = vec![f64::INFINITY; plan.steps.len()];
+        for _ in 0..repetitions {
+            for (launch, best) in plan.steps.iter().zip(&mut best) {
+                let start = Instant::now();
+                for chunk in 0..launch.chunks() {
+                    // SAFETY: one thread, in the order of the waves; `run` checked the data.
+                    unsafe { launch.run(chunk, &values, scratch, sums, &bad_index) };
+                }
+                *best = best.min(start.elapsed().as_secs_f64());
+            }
+        }
+        Ok(best)
+    }
+
+    /// The running sums of the plan's metrics since they were last taken.
+    pub fn take_metrics(&mut self, plan: Bound) -> BTreeMap<String, f64> {
+        let plan = &mut self.bound[plan.0];
+        let taken = plan.metrics.iter().cloned().zip(plan.sums.iter().copied()).collect();
+        plan.sums.fill(0.0);
+        taken
+    }
+}
+
+/// The step in progress.
+struct Now<'a> {
+    values: StepValues,
+    control: &'a mut Control,
+}
+
+/// What the threads of a run share.
+struct Shared<'a> {
+    plan: &'a BoundPlan,
+    scratch: Vec<Region>,
+    sums: Region,
+    now: UnsafeCell<Now<'a>>,
+    bad_index: &'a AtomicBool,
+}
+
+// SAFETY: `now` is written only by the last thread to reach a step's final barrier, while the others wait there; the
+// regions are written as the plan's waves allow.
+unsafe impl Sync for Shared<'_> {}
+
+impl Shared<'_> {
+    /// One thread's part of `times` steps.
+    fn work(&self, thread: usize, times: usize, barrier: &Barrier) {
+        let scratch = self.scratch[thread].ptr;
+        for _ in 0..times {
+            for (number, wave) in self.plan.waves.iter().enumerate() {
+                // SAFETY: nobody writes `now` between barriers.
+                let values = unsafe { (*self.now.get()).values };
+                loop {
+                    let chunk = wave.counter.claim();
+                    if chunk >= wave.chunks {
+                        break;
+                    }
+                    let (step, chunk) = wave.find(chunk);
+                    // SAFETY: the plan's waves keep steps apart that touch the same memory (`Plan::verify`), the
+                    // counter gives each chunk to one thread, and the scratch is this thread's own.
+                    unsafe {
+                        let sums = self.sums.ptr.cast();
+                        self.plan.steps[step].run(chunk, &values, scratch, sums, self.bad_index);
+                    }
+                }
+                let last_wave = number + 1 == self.plan.waves.len();
+                let go_on = barrier.wait(|| {
+                    wave.counter.reset();
+                    if last_wave {
+                        // SAFETY: all other threads wait at the barrier.
+                        unsafe { (*self.now.get()).tick(self.plan) };
+                    }
+                });
+                if !go_on {
+                    return;
+                }
+            }
+        }
+    }
+}
+
+impl Now<'_> {
+    fn tick(&mut self, plan: &BoundPlan) {
+        self.control.tick(plan.batch_rows, plan.rule.is_some());
+        self.values = StepValues::new(self.control, plan.rule);
+    }
+}
+
+impl Wave {
+    fn new(plan: &Plan, launches: &[Launch], wave: usize) -> Wave {
+        let mut chunks = 0;
+        let mut steps = Vec::new();
+        for (i, _) in plan.steps.iter().enumerate().filter(|(_, s)| s.wave == wave) {
+            steps.push((i, chunks));
+            chunks += launches[i].chunks();
+        }
+        Wave { steps, chunks, counter: Counter::default() }
+    }
+
+    /// (step, its chunk) of chunk `chunk` of the wave.
+    fn find(&self, chunk: usize) -> (usize, usize) {
+        let (step, first) = self.steps.iter().rev().find(|(_, first)| *first <= chunk).expect("chunk 0 is a step's");
+        (*step, chunk - first)
+    }
+}
+
+impl Launch {
+    fn chunks(&self) -> usize {
+        match self {
+            Launch::Batch { run, .. } => run.chunks(),
+            Launch::Gemm(l) => l.gemm.chunks(),
+            Launch::Pointwise(p) => p.chunks(),
+            Launch::Reduce(r) => r.chunks(),
+            Launch::Move(m) => m.chunks(),
+            Launch::Scalars(_) => 1,
+            Launch::Optimize(o) => o.chunks(),
+        }
+    }
+
+    /// f32 words of scratch that a thread needs.
+    fn scratch(&self) -> usize {
+        match self {
+            Launch::Gemm(l) => match &l.out {
+                GemmTarget::Program(p) => l.gemm.scratch().next_multiple_of(16) + p.scratch(),
+                GemmTarget::Store(_) => l.gemm.scratch(),
+            },
+            Launch::Pointwise(p) => p.scratch(),
+            Launch::Scalars(s) => s.program.scratch(),
+            _ => 0,
+        }
+    }
+
+    /// # Safety
+    /// Nobody else touches what the chunk writes or writes what it reads; `scratch` is this thread's own and as large
+    /// as [`Launch::scratch`]; `sums` has room for the plan's metrics.
+    unsafe fn run(&self, chunk: usize, values: &StepValues, scratch: *mut f32, sums: *mut f64, bad_index: &AtomicBool) {
+        // SAFETY: as promised by the caller.
+        unsafe {
+            match self {
+                Launch::Batch { run, .. } => run.run(chunk, values),
+                Launch::Gemm(l) => l.run(chunk, values, scratch),
+                Launch::Pointwise(p) => p.run(chunk, values, scratch),
+                Launch::Reduce(r) => r.run(chunk),
+                Launch::Move(m) => m.run(chunk, bad_index),
+                Launch::Scalars(s) => s.run(values, scratch, sums),
+                Launch::Optimize(o) => o.run(chunk, values),
+            }
+        }
+    }
+}
+
+impl GemmLaunch {
+    /// # Safety
+    /// As for [`Launch::run`].
+    unsafe fn run(&self, chunk: usize, values: &StepValues, scratch: *mut f32) {
+        let (a, b, sums) = (self.a.ptr, self.b.ptr, self.col_sums.map(|r| r.ptr));
+        match &self.out {
+            // SAFETY: as promised by the caller.
+            GemmTarget::Store(c) => unsafe {
+                self.gemm.run(chunk, a, b, scratch, Output::Store { c: c.ptr, ldc: c.stride }, sums);
+            },
+            GemmTarget::Program(program) => {
+                // SAFETY: the scratch has room for both, the product's first.
+                let registers = unsafe { scratch.add(self.gemm.scratch().next_multiple_of(16)) };
+                // SAFETY: as promised by the caller.
+                unsafe { program.prepare(values, registers) };
+                let mut epilogue = |t: crate::steps::gemm::Tile| {
+                    let tile =
+                        pointwise::Tile { row: t.r0, rows: t.rows, col: t.c0, cols: t.cols, acc: t.acc, ld: t.ld };
+                    // SAFETY: as promised by the caller; each tile is handed over once.
+                    unsafe { program.run_tile(&tile, values, registers) };
+                };
+                // SAFETY: as promised by the caller.
+                unsafe { self.gemm.run(chunk, a, b, scratch, Output::Tiles(&mut epilogue), sums) };
+            }
+        }
+    }
+}
+
+/// Turns a plan's views into addresses.
+struct Binder<'a> {
+    plan: &'a Plan,
+    isa: Isa,
+    memory: &'a mut Memory,
+    arena: &'a mut Aligned,
+    tensors: &'a mut [Aligned],
+}
+
+impl Binder<'_> {
+    fn region(&mut self, view: &View) -> Region {
+        let base = match view.mem {
+            // SAFETY: `Plan::verify` checked that buffers lie inside the arena.
+            Mem::Buffer(b) => unsafe { self.arena.ptr().add(self.plan.buffers[b as usize].offset) },
+            Mem::Slot(s) => self.memory.ptr(&self.plan.slots[s.index()].name),
+            Mem::Tensor(t) => self.tensors[t as usize].ptr(),
+        };
+        // SAFETY: `Plan::verify` checked that views lie inside their memory.
+        Region { ptr: unsafe { base.add(view.offset) }, rows: view.rows, cols: view.cols, stride: view.stride }
+    }
+
+    fn program(&mut self, program: &crate::plan::program::Program) -> pointwise::Bound {
+        let isa = self.isa;
+        pointwise::Bound::new(isa, program, |view| self.region(view))
+    }
+
+    fn launch(&mut self, kind: &Kind) -> Launch {
+        let isa = self.isa;
+        match kind {
+            Kind::Batch { slot, out } => {
+                let data = batch::Bytes { ptr: std::ptr::null(), rows: 0, cols: out.cols };
+                let slot = self.plan.slots[slot.index()].name.clone();
+                Launch::Batch { run: batch::Bound { isa, data, out: self.region(out) }, slot }
+            }
+            Kind::Gemm { mnk: (m, n, k), transposed: (ta, tb), a, b, out, col_sums } => {
+                let gemm = Gemm::new(isa, *m, *n, *k, *ta, *tb, a.stride, b.stride);
+                let out = match out {
+                    GemmOut::Store(view) => GemmTarget::Store(self.region(view)),
+                    GemmOut::Program(p) => GemmTarget::Program(self.program(p)),
+                };
+                let col_sums = col_sums.as_ref().map(|v| self.region(v));
+                Launch::Gemm(Box::new(GemmLaunch { gemm, a: self.region(a), b: self.region(b), out, col_sums }))
+            }
+            Kind::Pointwise(p) => Launch::Pointwise(self.program(p)),
+            Kind::Reduce { max, x, out, sizes: (outer, reduced, inner) } => Launch::Reduce(reduce::Bound {
+                isa,
+                max: *max,
+                x: self.region(x),
+                out: self.region(out),
+                outer: *outer,
+                reduced: *reduced,
+                inner: *inner,
+            }),
+            Kind::Move { kind, x, index, out } => Launch::Move(layout::Bound {
+                kind: *kind,
+                x: self.region(x),
+                index: index.as_ref().map(|v| self.region(v)),
+                out: self.region(out),
+            }),
+            Kind::Scalars { totals, program, metrics } => Launch::Scalars(scalars::Bound {
+                isa,
+                totals: totals.iter().map(|(from, to)| (self.region(from), self.region(to))).collect(),
+                program: self.program(program),
+                metrics: metrics.iter().map(|(view, i)| (self.region(view), *i)).collect(),
+            }),
+            Kind::Optimize { rule, params, scale } => Launch::Optimize(optimize::Bound {
+                isa,
+                rule: *rule,
+                runs: self.runs(params),
+                scale: scale.as_ref().map(|v| self.region(v).ptr.cast_const()),
+            }),
+        }
+    }
+
+    /// Parameters whose memory and gradients are neighbours are updated together.
+    fn runs(&mut self, params: &[(crate::graph::Slot, View)]) -> Vec<optimize::Run> {
+        let mut runs: Vec<optimize::Run> = Vec::new();
+        for (slot, grad) in params {
+            let at = self.memory.param_ptrs(&self.plan.slots[slot.index()].name);
+            let (g, len) = (self.region(grad).ptr.cast_const(), grad.rows * grad.cols);
+            match runs.last_mut() {
+                // Neighbours in p are neighbours in m and v too: the three arrays of a block have one layout.
+                Some(last) if last.p.wrapping_add(last.len) == at.p && last.g.wrapping_add(last.len) == g => last.len += len,
+                _ => runs.push(optimize::Run { p: at.p, g, m: at.m, v: at.v, len }),
+            }
+        }
+        runs
+    }
+}

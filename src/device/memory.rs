@@ -1,0 +1,210 @@
+//! Named memory that outlives a step, on the host.
+
+use std::collections::HashMap;
+
+use crate::error::{Error, Result};
+use crate::graph::{SlotInfo, SlotKind};
+use crate::shape::Shape;
+use crate::steps::batch::Bytes;
+
+/// A cache line; arrays of it start on one.
+#[derive(Clone, Copy)]
+#[repr(C, align(64))]
+struct Line([f32; 16]);
+
+/// An array of f32 that starts on a cache line and never moves.
+pub(crate) struct Aligned {
+    lines: Box<[Line]>,
+    len: usize,
+}
+
+impl Aligned {
+    pub(crate) fn zeroed(len: usize) -> Aligned {
+        Aligned { lines: vec![Line([0.0; 16]); len.div_ceil(16)].into_boxed_slice(), len }
+    }
+
+    pub(crate) fn ptr(&mut self) -> *mut f32 {
+        self.lines.as_mut_ptr().cast()
+    }
+
+    pub(crate) fn slice(&self) -> &[f32] {
+        // SAFETY: the lines hold at least `len` floats.
+        unsafe { std::slice::from_raw_parts(self.lines.as_ptr().cast(), self.len) }
+    }
+
+    pub(crate) fn slice_mut(&mut self) -> &mut [f32] {
+        // SAFETY: as above, and the borrow is exclusive.
+        unsafe { std::slice::from_raw_parts_mut(self.lines.as_mut_ptr().cast(), self.len) }
+    }
+}
+
+/// Parameters that were first seen together: one flat array each for values and moments.
+struct Block {
+    p: Aligned,
+    m: Aligned,
+    v: Aligned,
+}
+
+/// Where a slot's memory is.
+#[derive(Clone, Copy)]
+enum Home {
+    Param { block: usize, offset: usize },
+    State(usize),
+}
+
+/// A data set of bytes, row by row.
+struct Data {
+    bytes: Vec<u8>,
+    cols: usize,
+}
+
+/// Everything that plans bound to one executor share, by slot name.
+#[derive(Default)]
+pub(crate) struct Memory {
+    blocks: Vec<Block>,
+    states: Vec<Aligned>,
+    homes: HashMap<String, (Home, Shape)>,
+    /// Parameter names in the order of their memory.
+    params: Vec<String>,
+    data: HashMap<String, Data>,
+}
+
+/// The addresses of a parameter and its moments.
+#[derive(Clone, Copy)]
+pub(crate) struct ParamPtrs {
+    pub p: *mut f32,
+    pub m: *mut f32,
+    pub v: *mut f32,
+}
+
+/// Which of a parameter's arrays is meant.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Moment {
+    /// The parameter itself.
+    Value,
+    /// The running mean of its gradient (or the momentum).
+    First,
+    /// The running mean of its squared gradient.
+    Second,
+}
+
+impl Memory {
+    /// Makes sure that every slot of a plan has memory; new parameters lie one after the other.
+    pub(crate) fn admit(&mut self, slots: &[SlotInfo]) -> Result<()> {
+        for slot in slots {
+            if let Some((home, shape)) = self.homes.get(&slot.name) {
+                let same_kind = matches!(home, Home::Param { .. }) == (slot.kind == SlotKind::Param);
+                if *shape != slot.shape || !same_kind {
+                    let problem = format!("this plan wants {:?} {}, an earlier one made it {shape}", slot.kind, slot.shape);
+                    return Err(Error::Slot { name: slot.name.clone(), problem });
+                }
+            }
+        }
+        let new: Vec<&SlotInfo> = slots.iter().filter(|s| !self.homes.contains_key(&s.name)).collect();
+        let mut len = 0;
+        for slot in new.iter().filter(|s| s.kind == SlotKind::Param) {
+            let home = Home::Param { block: self.blocks.len(), offset: len };
+            self.homes.insert(slot.name.clone(), (home, slot.shape));
+            self.params.push(slot.name.clone());
+            len += slot.shape.size();
+        }
+        if len > 0 {
+            self.blocks.push(Block { p: Aligned::zeroed(len), m: Aligned::zeroed(len), v: Aligned::zeroed(len) });
+        }
+        for slot in new.iter().filter(|s| s.kind == SlotKind::State) {
+            self.homes.insert(slot.name.clone(), (Home::State(self.states.len()), slot.shape));
+            self.states.push(Aligned::zeroed(slot.shape.size()));
+        }
+        Ok(())
+    }
+
+    fn home(&self, name: &str) -> Result<(Home, Shape)> {
+        self.homes.get(name).copied().ok_or_else(|| {
+            let mut known: Vec<&str> = self.homes.keys().map(String::as_str).collect();
+            known.sort_unstable();
+            Error::Slot { name: name.into(), problem: format!("no bound plan uses it; known are {}", known.join(", ")) }
+        })
+    }
+
+    /// The address of a parameter or state that was admitted.
+    pub(crate) fn ptr(&mut self, name: &str) -> *mut f32 {
+        match self.homes[name].0 {
+            // SAFETY: the offset lies inside the block.
+            Home::Param { block, offset } => unsafe { self.blocks[block].p.ptr().add(offset) },
+            Home::State(i) => self.states[i].ptr(),
+        }
+    }
+
+    /// The addresses of a parameter that was admitted.
+    pub(crate) fn param_ptrs(&mut self, name: &str) -> ParamPtrs {
+        let Home::Param { block, offset } = self.homes[name].0 else { unreachable!("{name} is a parameter") };
+        let b = &mut self.blocks[block];
+        // SAFETY: the offset lies inside the block.
+        unsafe { ParamPtrs { p: b.p.ptr().add(offset), m: b.m.ptr().add(offset), v: b.v.ptr().add(offset) } }
+    }
+
+    pub(crate) fn read(&self, name: &str, moment: Moment) -> Result<&[f32]> {
+        let (home, shape) = self.home(name)?;
+        match (home, moment) {
+            (Home::Param { block, offset }, _) => {
+                let b = &self.blocks[block];
+                let array = match moment {
+                    Moment::Value => &b.p,
+                    Moment::First => &b.m,
+                    Moment::Second => &b.v,
+                };
+                Ok(&array.slice()[offset..][..shape.size()])
+            }
+            (Home::State(i), Moment::Value) => Ok(self.states[i].slice()),
+            (Home::State(_), _) => Err(Error::Slot { name: name.into(), problem: "a state has no moments".into() }),
+        }
+    }
+
+    pub(crate) fn write(&mut self, name: &str, moment: Moment, values: &[f32]) -> Result<()> {
+        let (home, shape) = self.home(name)?;
+        if values.len() != shape.size() {
+            let problem = format!("{} numbers were given for shape {shape}", values.len());
+            return Err(Error::Slot { name: name.into(), problem });
+        }
+        let to = match (home, moment) {
+            (Home::Param { block, offset }, _) => {
+                let b = &mut self.blocks[block];
+                let array = match moment {
+                    Moment::Value => &mut b.p,
+                    Moment::First => &mut b.m,
+                    Moment::Second => &mut b.v,
+                };
+                &mut array.slice_mut()[offset..][..shape.size()]
+            }
+            (Home::State(i), Moment::Value) => self.states[i].slice_mut(),
+            (Home::State(_), _) => {
+                return Err(Error::Slot { name: name.into(), problem: "a state has no moments".into() });
+            }
+        };
+        to.copy_from_slice(values);
+        Ok(())
+    }
+
+    pub(crate) fn params(&self) -> impl Iterator<Item = (&str, Shape)> {
+        self.params.iter().map(|name| (name.as_str(), self.homes[name].1))
+    }
+
+    pub(crate) fn set_data(&mut self, name: &str, bytes: &[u8], cols: usize) -> Result<()> {
+        let rows = if cols == 0 { 0 } else { bytes.len() / cols };
+        if cols == 0 || rows * cols != bytes.len() || u32::try_from(rows).is_err() {
+            let problem = format!("{} bytes are not whole rows of {cols} (at most 2^32 − 1 rows)", bytes.len());
+            return Err(Error::Slot { name: name.into(), problem });
+        }
+        self.data.insert(name.into(), Data { bytes: bytes.to_vec(), cols });
+        Ok(())
+    }
+
+    pub(crate) fn data(&self, name: &str, cols: usize) -> Result<Bytes> {
+        let wrong = |problem| Error::Slot { name: name.into(), problem };
+        let data = self.data.get(name).ok_or_else(|| wrong("no data was loaded; call set_data first".into()))?;
+        if data.cols != cols {
+            return Err(wrong(format!("rows of {} bytes were loaded, the plan reads rows of {cols}", data.cols)));
+        }
+        Ok(Bytes { ptr: data.bytes.as_ptr(), rows: data.bytes.len() / cols, cols })
+    }
+}

@@ -1,0 +1,5 @@
+//! Executors: plans bound to memory.
+
+pub mod cpu;
+mod memory;
+mod team;
