@@ -5,7 +5,8 @@
 //!
 //! For the mathematics of gradients, about a thousand lines without `unsafe`:
 //! [`graph`] (an arena of nodes) → [`grad`](mod@grad) (the chain rule as a graph-to-graph function) → [`ops::scalar`] (the table of
-//! functions and their derivatives) → [`ops::matmul`], [`ops::reduce`] → [`interp`] (the reference executor).
+//! functions and their derivatives) → [`ops::matmul`], [`ops::reduce`] → [`interp`] (the reference executor) →
+//! [`vae`] (the model, the bound and its derivation).
 //!
 //! For the machine: [`plan`] (fusion, waves, memory) → [`steps`] (the kernels) → [`steps::gemm`] (the matrix product) →
 //! [`device::cpu`] (threads).
@@ -42,6 +43,10 @@
 //! panics with the caller's line; files, arguments and devices give an [`Error`]. Same seed, same bits: for any number of
 //! threads.
 
+pub mod checkpoint;
+#[cfg(feature = "cli")]
+pub mod cli;
+pub mod data;
 pub mod device;
 pub mod error;
 pub mod grad;
@@ -49,12 +54,17 @@ pub mod graph;
 pub mod interp;
 pub mod isa;
 pub mod math;
+pub mod nn;
 pub mod ops;
 pub mod optim;
+#[cfg(feature = "cli")]
+pub mod picture;
 pub mod plan;
 pub mod rng;
 pub mod shape;
 pub mod steps;
+pub mod train;
+pub mod vae;
 
 pub use device::cpu::Cpu;
 pub use error::{Error, Result};

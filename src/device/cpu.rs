@@ -40,7 +40,7 @@ struct BoundPlan {
     rule: Option<Optimizer>,
     batch_rows: usize,
     // The memory that the launches point into.
-    _arena: Aligned,
+    arena: Aligned,
     _tensors: Vec<Aligned>,
 }
 
@@ -195,7 +195,7 @@ impl Cpu {
             metrics: plan.metrics.clone(),
             rule: plan.rule,
             batch_rows: plan.batch_rows,
-            _arena: arena,
+            arena,
             _tensors: tensors,
         });
         Ok(Bound(self.bound.len() - 1))
@@ -263,6 +263,12 @@ impl Cpu {
             }
         }
         Ok(best)
+    }
+
+    /// The plan's scratch memory, for a debugger or a test: buffer `b` of [`Plan::buffers`] begins at its offset, and
+    /// holds a value from the first wave of its life to the last.
+    pub fn scratch_mut(&mut self, plan: Bound) -> &mut [f32] {
+        self.bound[plan.0].arena.slice_mut()
     }
 
     /// The running sums of the plan's metrics since they were last taken.

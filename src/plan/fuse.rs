@@ -231,10 +231,9 @@ impl Fused {
             let dy = self.ins[id.index()][0];
             let taken = |m: Id| self.riders.iter().any(|&(_, product)| product == m);
             let product = self.users[dy.index()].iter().copied().find(|&m| {
-                let operands = &self.ins[m.index()];
-                // The other operand must not depend on the sum; older nodes cannot.
-                let sound = operands[1] == dy && operands[0] < id && !taken(m);
-                matches!(self.node(m).op, Op::MatMul { tb: false, .. }) && sound
+                // The left operand must not depend on the sum; older nodes cannot.
+                let fits = |ins: &[Id]| ins[1] == dy && ins[0] < id && !taken(m);
+                matches!(self.node(m).op, Op::MatMul { tb: false, .. }) && fits(&self.ins[m.index()])
             });
             if let Some(product) = product {
                 self.riders.push((id, product));

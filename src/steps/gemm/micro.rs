@@ -29,6 +29,8 @@ pub(super) struct Micro {
     pub cols: usize,
     /// The k-chain goes on from what C holds (a later block of k) instead of from zero.
     pub resume: bool,
+    /// C may be far away: ask for its lines before the loop over k, so that they are there to be stored to after it.
+    pub fetch: bool,
 }
 
 /// A compiled micro-kernel for a fixed number of rows.
@@ -87,7 +89,7 @@ pub(super) unsafe fn micro<V: Vector, const MR: usize, const NV: usize, const TA
                     acc[i][j] = if full || j + 1 < NV { V::load(c) } else { V::load_part(c, mask) };
                 }
             }
-        } else {
+        } else if t.fetch {
             for i in 0..MR {
                 V::prefetch(t.c.add(i * t.ldc));
                 V::prefetch(t.c.add(i * t.ldc + t.cols - 1));

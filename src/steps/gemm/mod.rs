@@ -17,13 +17,14 @@
 //!         C[tile, panel] += op(A)[tile, block] · packed panel       the micro-kernel
 //! ```
 //!
-//! A is not packed: the kernel broadcasts its elements, and both along rows and along columns those reads keep up
-//! (it is copied where its leading dimension would make its rows collide in the cache). Packing B costs almost nothing either: the first tile of rows reads the matrix in place and leaves the packed
-//! panel behind for the others; only a B stored as [n, k] needs a pass of its own, which transposes it.
+//! A is not packed: the kernel broadcasts its elements, and both along rows and along columns those reads keep up (it
+//! is copied where its leading dimension would make its rows collide in the cache). Packing B costs almost nothing
+//! either: the first tile of rows reads the matrix in place and leaves the packed panel behind for the others; only a B
+//! stored as [n, k] needs a pass of its own, which transposes it.
 //!
-//! Every element of C is one chain of multiply-adds in the order of p, whichever chunk, tile or block of k it falls into
-//! (a later block continues from what C holds). Its bits therefore depend on the operands and on whether the family has a
-//! fused multiply-add, and on nothing else: not on threads, chunks, tile sizes or the layout of the operands.
+//! Every element of C is one chain of multiply-adds in the order of p, whichever chunk, tile or block of k it falls
+//! into (a later block continues from what C holds). Its bits therefore depend on the operands and on whether the
+//! family has a fused multiply-add, and on nothing else: not on threads, chunks, tile sizes or layouts.
 
 #[cfg(target_arch = "x86_64")]
 mod avx2;
@@ -124,12 +125,12 @@ impl Gemm {
         self.blocks.panel + self.blocks.tiles + self.blocks.copy
     }
 
-    /// Computes one chunk, and with `b_sums` also Σ_p op(B)[p, j] for the columns it owns (a column is owned by one chunk).
+    /// Computes one chunk, and with `b_sums` also Σ_p op(B)[p, j] for the columns it owns (one chunk owns each column).
     ///
     /// # Safety
     /// `chunk` < [`Gemm::chunks`]; `a` and `b` point to the matrices described to [`Gemm::new`]; `scratch` is the
-    /// caller's alone, [`Gemm::scratch`] floats; `b_sums` has n floats; with `Output::Store`, C is writable and the
-    /// caller runs every chunk on at most one thread.
+    /// caller's alone, [`Gemm::scratch`] floats; `b_sums` has n floats; with `Output::Store`, C is writable and each
+    /// chunk runs on one thread at a time.
     pub unsafe fn run(
         &self,
         chunk: usize,
@@ -224,6 +225,7 @@ impl Gemm {
                     ldc,
                     cols: s.cols,
                     resume: s.p0 > 0,
+                    fetch: matches!(out, Output::Store { .. }),
                 };
                 (s.class.kernels[self.ta as usize][in_place as usize][part.len() - 1])(&micro);
                 if let Output::Tiles(deliver) = out
@@ -235,8 +237,8 @@ impl Gemm {
         }
     }
 
-    /// Where the kernel puts C[r0.., col..]: C itself, or scratch. A single block of k uses the scratch of one tile over and over,
-    /// so that it stays in L1; several blocks need the whole chunk.
+    /// Where the kernel puts C[r0.., col..]: C itself, or scratch. A single block of k uses the scratch of one tile over
+    /// and over, so that it stays in L1; several blocks need the whole chunk.
     fn target(&self, s: &Strip<'_>, r0: usize, scratch: *mut f32, out: &Output<'_>) -> (*mut f32, usize) {
         match *out {
             Output::Store { c, ldc } => (c.wrapping_add(r0 * ldc + s.col), ldc),

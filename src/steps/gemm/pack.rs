@@ -57,7 +57,7 @@ pub(super) unsafe fn copy_lines(src: *const f32, ld: usize, lines: usize, len: u
 /// Columns that [`column_sums`] keeps in registers at once: the widest panel of any family.
 pub(super) const SUM_COLUMNS: usize = 32;
 
-/// out[j] = Σ_p b[p·ld + j], j < cols ≤ [`SUM_COLUMNS`], added in order of p; `resume` continues from what `out` holds.
+/// `out[j] = Σ_p b[p·ld + j]`, j < cols ≤ [`SUM_COLUMNS`], in order of p; `resume` continues from what `out` holds.
 ///
 /// # Safety
 /// `b` readable for `k` rows of `cols`; `out` writable for `cols`.

@@ -1,0 +1,86 @@
+//! Training steps per second, in the form that other frameworks' programs for the same work print:
+//!
+//! ```text
+//! cargo run --release --example step_speed -- FOLDER v1|v2 BATCH THREADS [STEPS [REPETITIONS [CHECK STEPS]]]
+//! ```
+//!
+//! v1 is 784-400-20-400-784 with ReLU on grey pixels, v2 784-200-200-50-200-200-784 with tanh on thresholded ones; both
+//! minimise −ELBO with Adam. FOLDER holds MNIST's IDX files, or is `digits` for the built-in ones. One step gathers a
+//! shuffled batch, draws the noise, and runs forward, backward and the update. The first steps are the check: the mean
+//! loss of the last 50 of them must be what every correct program gets. Then the median over the repetitions is
+//! printed as one line of JSON.
+
+use std::path::Path;
+use std::time::Instant;
+
+use elbo::Optimizer;
+use elbo::data::{self, Splits};
+use elbo::nn::Activation;
+use elbo::vae::{Binarisation, Model, Objective, Vae, VaeConfig, training_graph};
+
+fn main() -> elbo::Result<()> {
+    let args: Vec<String> = std::env::args().skip(1).collect();
+    let [folder, workload, batch, threads, rest @ ..] = &args[..] else {
+        eprintln!("usage: step_speed FOLDER|digits v1|v2 BATCH THREADS [STEPS [REPETITIONS [CHECK STEPS]]]");
+        std::process::exit(2);
+    };
+    let number = |text: &str| text.parse::<usize>().unwrap_or_else(|_| panic!("{text} is not a number"));
+    let (batch, threads) = (number(batch), number(threads));
+    let or = |i: usize, default: usize| rest.get(i).map_or(default, |text| number(text));
+    let (steps, repetitions, check) = (or(0, 200), or(1, 7), or(2, 469));
+
+    let images = if folder == "digits" { Splits::digits(1, 60_000, 10) } else { data::load(Path::new(folder))? };
+    let (config, eps) = match workload.as_str() {
+        "v1" => (VaeConfig::new(20), 1e-8),
+        "v2" => {
+            let model = VaeConfig::new(50).hidden(&[200, 200]);
+            (VaeConfig { activation: Activation::Tanh, binarisation: Binarisation::Threshold, ..model }, 1e-4)
+        }
+        other => panic!("workload {other}; v1 and v2 are known"),
+    };
+    let mut model = Model::initial(Vae::new(config)?, 0, threads)?;
+    model.load("train", &images.train)?;
+    let objective = Objective { optimizer: Optimizer::Adam { beta1: 0.9, beta2: 0.999, eps }, clip: None };
+    let graph = training_graph(&model.vae, &objective, "train", batch);
+    let step = model.bind(&graph)?;
+    model.cpu.control_mut().shuffle = true;
+
+    let per_epoch = images.train.rows / batch;
+    let mut run = |mut times: usize| -> elbo::Result<f64> {
+        while times > 0 {
+            let control = model.cpu.control_mut();
+            if control.cursor as usize == per_epoch * batch {
+                control.cursor = 0;
+                control.epoch += 1;
+            }
+            let now = times.min(per_epoch - control.cursor as usize / batch);
+            model.cpu.run(step, now)?;
+            times -= now;
+        }
+        Ok(model.cpu.take_metrics(step)["loss"])
+    };
+    run(check.saturating_sub(50))?;
+    let tail = check.min(50);
+    let loss_check = run(tail)? / (tail * batch) as f64;
+    run(steps)?;
+    let mut rates = Vec::new();
+    let mut last = 0.0;
+    for _ in 0..repetitions {
+        let start = Instant::now();
+        last = run(steps)? / (steps * batch) as f64;
+        rates.push(steps as f64 / start.elapsed().as_secs_f64());
+    }
+    rates.sort_by(f64::total_cmp);
+    println!(
+        "{{\"peer\":\"elbo\",\"workload\":\"{workload}\",\"batch\":{batch},\"threads\":{},\"isa\":\"{}\",\"steps\":{steps},\
+         \"reps\":{repetitions},\"steps_per_s\":{:.2},\"min\":{:.2},\"max\":{:.2},\"loss_check\":{loss_check:.3},\
+         \"final_loss\":{last:.3}}}",
+        model.cpu.threads(),
+        model.cpu.isa(),
+        rates[repetitions / 2],
+        rates[0],
+        rates[repetitions - 1],
+    );
+    assert!(loss_check.is_finite() && last < loss_check, "the loss must fall");
+    Ok(())
+}

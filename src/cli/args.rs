@@ -1,0 +1,408 @@
+//! The command line as types, and its translation into a configuration.
+
+use std::path::PathBuf;
+use std::str::FromStr;
+
+use clap::{Args, ValueEnum};
+
+use crate::data::Splits;
+use crate::error::{Error, Result};
+use crate::nn::Activation;
+use crate::optim::{KlWarmup, LrSchedule, Optimizer};
+use crate::train::{Source, TrainConfig};
+use crate::vae::{Binarisation, Likelihood, Objective, VaeConfig};
+
+/// Which images.
+#[derive(Args)]
+pub struct Data {
+    /// Folder with MNIST's four IDX files, plain or gzip [default: digits drawn by this program]
+    #[arg(long, value_name = "FOLDER")]
+    pub data: Option<PathBuf>,
+    /// Number of built-in training digits, in images
+    #[arg(long, value_name = "N", default_value_t = 30_000, conflicts_with = "data")]
+    pub train_size: usize,
+    /// Number of built-in test digits, in images
+    #[arg(long, value_name = "N", default_value_t = 5_000, conflicts_with = "data")]
+    pub test_size: usize,
+    /// Which built-in digits; independent of --seed
+    #[arg(long, value_name = "SEED", default_value_t = 1, conflicts_with = "data")]
+    pub data_seed: u64,
+}
+
+impl Data {
+    /// The source named by the options.
+    pub fn source(&self) -> Source {
+        match &self.data {
+            Some(path) => Source::Folder { path: path.clone() },
+            None => Source::Digits { seed: self.data_seed, train: self.train_size, test: self.test_size },
+        }
+    }
+}
+
+/// p(x|z), by name.
+#[derive(Clone, Copy, ValueEnum)]
+pub enum LikelihoodName {
+    Bernoulli,
+    Gaussian,
+}
+
+/// What is trained.
+#[derive(Args)]
+pub struct Model {
+    /// Widths of the encoder's hidden layers, in units, separated by commas
+    #[arg(long, value_name = "WIDTHS", default_value = "400", value_delimiter = ',')]
+    pub hidden: Vec<usize>,
+    /// Widths of the decoder's hidden layers, in units [default: the encoder's, mirrored]
+    #[arg(long, value_name = "WIDTHS", value_delimiter = ',')]
+    pub decoder_hidden: Option<Vec<usize>>,
+    /// Latent dimensions K; with 2 the plane of z is drawn too
+    #[arg(long, value_name = "K", default_value_t = 20)]
+    pub latent: usize,
+    /// Nonlinearity: identity, relu, leaky_relu, tanh, sigmoid, softplus, silu or gelu
+    #[arg(long, value_name = "NAME", default_value = "relu")]
+    pub activation: Activation,
+    /// Distribution of a pixel given z: a rate (on logits), or a mean and a standard deviation
+    #[arg(long, value_name = "NAME", default_value = "bernoulli")]
+    pub likelihood: LikelihoodName,
+    /// Smallest standard deviation of a Gaussian pixel, where white is 1
+    #[arg(long, value_name = "SIGMA", default_value_t = Likelihood::SIGMA_FLOOR)]
+    pub sigma_floor: f64,
+    /// What is done to grey pixels: grey (nothing), dynamic (drawn anew at every use), threshold (> 1/2), fixed (drawn
+    /// once)
+    #[arg(long, value_name = "NAME", default_value = "grey")]
+    pub binarisation: Binarisation,
+}
+
+impl Model {
+    /// The configuration of a model for images of height × width pixels.
+    pub fn config(&self, image: [usize; 2]) -> Result<VaeConfig> {
+        let likelihood = match self.likelihood {
+            LikelihoodName::Bernoulli => Likelihood::Bernoulli,
+            LikelihoodName::Gaussian => Likelihood::Gaussian { sigma_floor: self.sigma_floor },
+        };
+        let (activation, binarisation) = (self.activation, self.binarisation);
+        let plain = VaeConfig::new(self.latent).hidden(&self.hidden);
+        let decoder = self.decoder_hidden.clone().unwrap_or_else(|| plain.decoder.clone());
+        let config = VaeConfig { image, decoder, activation, likelihood, binarisation, ..plain };
+        config.validate().map(|()| config)
+    }
+}
+
+/// An update rule, by name.
+#[derive(Clone, Copy, ValueEnum)]
+pub enum OptimizerName {
+    Adam,
+    Sgd,
+}
+
+/// How it is trained.
+#[derive(Args)]
+pub struct Optimise {
+    /// Images per update; the last update of an epoch takes what is left
+    #[arg(long, value_name = "B", default_value_t = 128)]
+    pub batch: usize,
+    /// Update rule: adam with its usual constants (0.9, 0.999, 1e-8), or descent with momentum
+    #[arg(long, value_name = "NAME", default_value = "adam")]
+    pub optimizer: OptimizerName,
+    /// Momentum of sgd, from 0 up to, not including, 1
+    #[arg(long, value_name = "M", default_value_t = 0.9)]
+    pub momentum: f64,
+    /// Learning rate per update
+    #[arg(long, value_name = "RATE", default_value_t = 1e-3)]
+    pub lr: f64,
+    /// constant; steps:EPOCH=RATE,… (that rate after that many epochs); cosine or cosine:RATE (down to RATE at the end)
+    #[arg(long, value_name = "SCHEDULE", default_value = "constant")]
+    pub lr_schedule: Schedule,
+    /// Largest norm of the whole gradient; a longer one is shortened to it [default: no limit]
+    #[arg(long, value_name = "NORM")]
+    pub clip: Option<f64>,
+    /// Weight of the KL term; 1 is the evidence lower bound
+    #[arg(long, value_name = "BETA", default_value_t = 1.0)]
+    pub beta: f64,
+    /// Epochs over which the weight of the KL term rises from 0 to --beta
+    #[arg(long, value_name = "EPOCHS", default_value_t = 0.0)]
+    pub kl_warmup: f64,
+}
+
+/// A learning-rate schedule in epochs, as it is typed.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Schedule {
+    /// `constant`.
+    Constant,
+    /// `steps:EPOCH=RATE,…`.
+    Steps(Vec<(f64, f64)>),
+    /// `cosine` or `cosine:RATE`.
+    Cosine(f64),
+}
+
+impl FromStr for Schedule {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Schedule> {
+        let expected = "constant, steps:EPOCH=RATE,… (as in steps:5=3e-4,8=1e-4), cosine or cosine:RATE";
+        let wrong = || Error::argument("schedule", format!("\"{text}\""), expected);
+        let number = |s: &str| s.trim().parse::<f64>().ok().filter(|v| v.is_finite() && *v >= 0.0).ok_or_else(wrong);
+        match text.split_once(':').unwrap_or((text, "")) {
+            ("constant", "") => Ok(Schedule::Constant),
+            ("cosine", "") => Ok(Schedule::Cosine(0.0)),
+            ("cosine", rate) => Ok(Schedule::Cosine(number(rate)?)),
+            ("steps", list) => {
+                let pair = |item: &str| {
+                    let (epoch, rate) = item.split_once('=').ok_or_else(wrong)?;
+                    Ok((number(epoch)?, number(rate)?))
+                };
+                Ok(Schedule::Steps(list.split(',').map(pair).collect::<Result<_>>()?))
+            }
+            _ => Err(wrong()),
+        }
+    }
+}
+
+impl Optimise {
+    /// The configuration of a run of `epochs` epochs of `images` images.
+    pub fn config(&self, model: VaeConfig, data: Source, seed: u64, epochs: u32, images: usize) -> Result<TrainConfig> {
+        if !(self.kl_warmup >= 0.0 && self.kl_warmup.is_finite()) {
+            return Err(Error::argument("kl-warmup", self.kl_warmup, "a number of epochs ≥ 0"));
+        }
+        let per_epoch = images.div_ceil(self.batch.max(1)) as f64;
+        let updates = |epochs: f64| (epochs * per_epoch).round() as u64;
+        let lr = self.lr;
+        let lr = match &self.lr_schedule {
+            Schedule::Constant => LrSchedule::Constant { lr },
+            Schedule::Steps(at) => LrSchedule::Steps { lr, at: at.iter().map(|&(e, r)| (updates(e), r)).collect() },
+            Schedule::Cosine(lr_end) => LrSchedule::Cosine { lr, lr_end: *lr_end, steps: updates(f64::from(epochs)) },
+        };
+        let optimizer = match self.optimizer {
+            OptimizerName::Adam => Optimizer::adam(),
+            OptimizerName::Sgd => Optimizer::Sgd { momentum: self.momentum },
+        };
+        let config = TrainConfig {
+            model,
+            data,
+            seed,
+            epochs,
+            batch: self.batch,
+            objective: Objective { optimizer, clip: self.clip },
+            lr,
+            warmup: KlWarmup { beta: self.beta, steps: updates(self.kl_warmup) },
+        };
+        config.validate().map(|()| config)
+    }
+}
+
+/// On what it runs.
+#[derive(Args)]
+pub struct Machine {
+    /// Threads; 0 means one per core. The numbers do not depend on it
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    pub threads: usize,
+    /// Device: auto, cpu, cuda or cuda:N
+    #[arg(long, value_name = "DEVICE", default_value = "auto")]
+    pub device: String,
+}
+
+impl Machine {
+    /// The number of threads, if device and threads can be had.
+    pub fn threads(&self) -> Result<usize> {
+        use_device(&self.device)?;
+        match self.threads {
+            0..=1024 => Ok(self.threads),
+            n => Err(Error::argument("threads", n, "at most 1024; 0 means one per core")),
+        }
+    }
+}
+
+/// Why `auto` is the CPU.
+pub const ONLY_CPU: &str = "this build has only the CPU executor";
+
+/// Accepts the devices that this build has.
+fn use_device(name: &str) -> Result<()> {
+    let number = name.strip_prefix("cuda:").map(str::parse::<u32>);
+    match name {
+        "auto" | "cpu" => Ok(()),
+        _ if name == "cuda" || matches!(number, Some(Ok(_))) => Err(Error::Device {
+            device: name.into(),
+            reason: ONLY_CPU.into(),
+            remedy: "leave --device out, or use --device cpu".into(),
+        }),
+        _ => Err(Error::argument("device", format!("\"{name}\""), "auto, cpu, cuda or cuda:N")),
+    }
+}
+
+/// Options of `elbo train`.
+#[derive(Args)]
+pub struct Train {
+    /// Passes over the training set [default: 10, or as the resumed run was told]
+    #[arg(long, value_name = "N")]
+    pub epochs: Option<u32>,
+    /// Seed of initial values, shuffling and noise: equal seeds give equal bytes
+    #[arg(long, value_name = "SEED", default_value_t = 1)]
+    pub seed: u64,
+    #[command(flatten)]
+    pub data: Data,
+    #[command(flatten)]
+    pub model: Model,
+    #[command(flatten)]
+    pub optimise: Optimise,
+    #[command(flatten)]
+    pub machine: Machine,
+    /// Run folder to write, new or empty [default: a fresh one under runs/]
+    #[arg(long, value_name = "FOLDER")]
+    pub out: Option<PathBuf>,
+    /// Continue the run in this folder exactly where its checkpoint is; only --epochs, --threads, --device, --pause-at
+    /// and --quiet may be given with it
+    #[arg(long, value_name = "FOLDER", conflicts_with_all = FIXED_BY_A_RUN)]
+    pub resume: Option<PathBuf>,
+    /// Stop after this many updates in all, as Ctrl-C would, leaving a checkpoint
+    #[arg(long, value_name = "UPDATES")]
+    pub pause_at: Option<u32>,
+    /// No progress, only the summary
+    #[arg(long, short)]
+    pub quiet: bool,
+}
+
+/// The options that a run's checkpoint answers.
+const FIXED_BY_A_RUN: [&str; 21] = [
+    "data",
+    "train_size",
+    "test_size",
+    "data_seed",
+    "hidden",
+    "decoder_hidden",
+    "latent",
+    "activation",
+    "likelihood",
+    "sigma_floor",
+    "binarisation",
+    "batch",
+    "optimizer",
+    "momentum",
+    "lr",
+    "lr_schedule",
+    "clip",
+    "beta",
+    "kl_warmup",
+    "seed",
+    "out",
+];
+
+impl Train {
+    /// The configuration of a new run on these images.
+    pub fn config(&self, data: &Splits) -> Result<TrainConfig> {
+        let model = self.model.config([data.train.height, data.train.width])?;
+        let epochs = self.epochs.unwrap_or(10);
+        self.optimise.config(model, self.data.source(), self.seed, epochs, data.train.rows)
+    }
+}
+
+/// Options of `elbo plan`.
+#[derive(Args)]
+pub struct Plan {
+    #[command(flatten)]
+    pub model: Model,
+    #[command(flatten)]
+    pub optimise: Optimise,
+    /// Height and width of the images, in pixels
+    #[arg(long, value_name = "HxW", default_value = "28x28", value_parser = image_size)]
+    pub image: [usize; 2],
+    /// Print the graph too: one line per node, with the source line that made it
+    #[arg(long)]
+    pub graph: bool,
+}
+
+fn image_size(text: &str) -> Result<[usize; 2]> {
+    let sizes = text.split_once('x').and_then(|(h, w)| Some([h.parse().ok()?, w.parse().ok()?]));
+    sizes.ok_or_else(|| Error::argument("image size", format!("\"{text}\""), "HEIGHTxWIDTH, as in 28x28"))
+}
+
+/// Options of `elbo sample`.
+#[derive(Args)]
+pub struct Sample {
+    /// Run folder, or a checkpoint file
+    #[arg(long, value_name = "PATH")]
+    pub run: PathBuf,
+    /// Picture to write (PNG)
+    #[arg(long, value_name = "FILE", default_value = "samples.png")]
+    pub out: PathBuf,
+    /// Number of images
+    #[arg(long, value_name = "N", default_value_t = 100)]
+    pub count: usize,
+    /// Seed of the draws of z
+    #[arg(long, value_name = "SEED", default_value_t = 1)]
+    pub seed: u64,
+    #[command(flatten)]
+    pub machine: Machine,
+}
+
+/// Options of `elbo reconstruct`.
+#[derive(Args)]
+pub struct Reconstruct {
+    /// Run folder, or a checkpoint file
+    #[arg(long, value_name = "PATH")]
+    pub run: PathBuf,
+    /// Folder with other images [default: those of the run]
+    #[arg(long, value_name = "FOLDER")]
+    pub data: Option<PathBuf>,
+    /// Picture to write (PNG): rows of test images, each above a row of reconstructions
+    #[arg(long, value_name = "FILE", default_value = "reconstructions.png")]
+    pub out: PathBuf,
+    /// Number of test images, from the first on
+    #[arg(long, value_name = "N", default_value_t = 50)]
+    pub count: usize,
+    /// Seed of the draws of z [default: that of the run]
+    #[arg(long, value_name = "SEED")]
+    pub seed: Option<u64>,
+    #[command(flatten)]
+    pub machine: Machine,
+}
+
+/// Options of `elbo eval`.
+#[derive(Args)]
+pub struct Eval {
+    /// Run folder, or a checkpoint file
+    #[arg(long, value_name = "PATH")]
+    pub run: PathBuf,
+    /// Folder with other images [default: those of the run]
+    #[arg(long, value_name = "FOLDER")]
+    pub data: Option<PathBuf>,
+    /// Seed of the draws of z [default: that of the run, which repeats its last figure]
+    #[arg(long, value_name = "SEED")]
+    pub seed: Option<u64>,
+    #[command(flatten)]
+    pub machine: Machine,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn schedules_are_read_as_documented() {
+        let read = |text: &str| text.parse::<Schedule>();
+        assert_eq!(read("constant").unwrap(), Schedule::Constant);
+        assert_eq!(read("cosine").unwrap(), Schedule::Cosine(0.0));
+        assert_eq!(read("cosine:1e-5").unwrap(), Schedule::Cosine(1e-5));
+        assert_eq!(read("steps:5=3e-4,8.5=1e-4").unwrap(), Schedule::Steps(vec![(5.0, 3e-4), (8.5, 1e-4)]));
+        for bad in ["", "linear", "steps", "steps:", "steps:5", "steps:5=x", "cosine:-1", "constant:3", "steps:1=inf"] {
+            let message = read(bad).unwrap_err().to_string();
+            assert!(message.contains(bad) && message.contains("EPOCH=RATE"), "{message}");
+        }
+    }
+
+    #[test]
+    fn devices_are_refused_with_a_remedy() {
+        assert!(use_device("auto").is_ok() && use_device("cpu").is_ok());
+        for name in ["cuda", "cuda:1"] {
+            assert!(matches!(use_device(name), Err(Error::Device { .. })));
+        }
+        for name in ["gpu", "cuda:", "cuda:x", ""] {
+            assert!(matches!(use_device(name), Err(Error::Argument { .. })));
+        }
+    }
+
+    #[test]
+    fn sizes_are_height_x_width() {
+        assert_eq!(image_size("20x30").unwrap(), [20, 30]);
+        assert!(image_size("20").is_err() && image_size("ax3").is_err());
+    }
+}

@@ -1,0 +1,85 @@
+//! The command `elbo`: arguments in, results on stdout, progress and warnings on stderr.
+//!
+//! | exit code | meaning |
+//! |---|---|
+//! | 0 | done (also when `--pause-at` stopped the training as asked) |
+//! | 1 | an error, printed on stderr |
+//! | 2 | the command line could not be understood |
+//! | 130 | interrupted by Ctrl-C; the state was saved and the command to continue was printed |
+
+mod args;
+mod describe;
+mod pictures;
+mod progress;
+mod scale;
+mod train;
+mod use_run;
+
+use std::io::{self, Write};
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+use crate::error::{Error, Result};
+
+/// Train a variational autoencoder on the evidence lower bound, with gradients made from scratch.
+///
+/// Without --data the program draws its own handwritten digits, so that `elbo train` works on any machine. All
+/// likelihoods and their bounds are in nats per image.
+#[derive(Parser)]
+#[command(name = "elbo", version, max_term_width = 110, after_help = AFTER_HELP)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+const AFTER_HELP: &str = "Results go to stdout, progress and warnings to stderr. Exit codes: 0 done, 1 error, 2 wrong \
+    usage, 130 interrupted (the state is saved first).";
+
+#[derive(Subcommand)]
+enum Command {
+    /// Train a model; write a run folder with checkpoint, metrics and pictures
+    Train(Box<args::Train>),
+    /// Draw new images from the model of a run
+    Sample(args::Sample),
+    /// Show test images and what the model makes of them
+    Reconstruct(args::Reconstruct),
+    /// Evaluate a run on its test set, or on other data
+    Eval(args::Eval),
+    /// Print the plan of a training step: kernels, shapes, bytes, FLOPs
+    Plan(Box<args::Plan>),
+    /// Print version, instruction set, threads and device
+    Info,
+}
+
+/// Runs the command line of this process.
+pub fn main() -> ExitCode {
+    let done = match Cli::parse().command {
+        Command::Train(args) => train::train(&args),
+        Command::Sample(args) => use_run::sample(&args).map(|()| ExitCode::SUCCESS),
+        Command::Reconstruct(args) => use_run::reconstruct(&args).map(|()| ExitCode::SUCCESS),
+        Command::Eval(args) => use_run::eval(&args).map(|()| ExitCode::SUCCESS),
+        Command::Plan(args) => describe::plan(&args).map(|()| ExitCode::SUCCESS),
+        Command::Info => describe::info().map(|()| ExitCode::SUCCESS),
+    };
+    done.unwrap_or_else(|error| {
+        eprintln!("elbo: {error}");
+        ExitCode::from(1)
+    })
+}
+
+/// Prints a result. A reader that has gone away (`elbo plan | head`) is no error.
+fn print(text: &str) -> Result<()> {
+    let mut out = io::stdout().lock();
+    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
+        Err(e) if e.kind() != io::ErrorKind::BrokenPipe => Err(Error::io("write", "standard output".as_ref())(e)),
+        _ => Ok(()),
+    }
+}
+
+/// Says that a debug build is slow, where that is what runs.
+fn warn_if_debug_build() {
+    if cfg!(debug_assertions) {
+        eprintln!("warning: this is a debug build, ten times slower or more; use `cargo run --release -- …`");
+    }
+}

@@ -1,0 +1,107 @@
+//! The pictures of a run.
+
+use crate::data::Dataset;
+use crate::error::Result;
+use crate::picture::{Picture, manifold, montage, pairs, scatter};
+use crate::train::RunFolder;
+use crate::vae::Model;
+
+/// Images per row of a sheet.
+const COLUMNS: usize = 10;
+/// How much a pixel is enlarged.
+const ZOOM: usize = 2;
+/// Points per side of the decoded plane.
+const GRID: usize = 20;
+
+/// Values in [0, 1] as bytes; what a Gaussian mean has outside is cut off.
+fn bytes(values: &[f32]) -> Vec<u8> {
+    values.iter().map(|v| (v.clamp(0.0, 1.0) * 255.0).round() as u8).collect()
+}
+
+/// `count` new images.
+pub fn samples(model: &mut Model, count: usize, seed: u64) -> Result<Picture> {
+    let [height, width] = model.vae.config.image;
+    let images = model.sample(count, seed)?;
+    Ok(montage(&bytes(&images), width, height, COLUMNS.min(count), ZOOM))
+}
+
+/// The first `count` images of a data slot, and below each what the model makes of it.
+pub fn reconstructions(model: &mut Model, slot: &str, count: usize, seed: u64) -> Result<Picture> {
+    let [height, width] = model.vae.config.image;
+    let (originals, rebuilt) = model.reconstruct(slot, count, seed)?;
+    Ok(pairs(&bytes(&originals), &bytes(&rebuilt), width, height, COLUMNS.min(count), ZOOM))
+}
+
+/// The plane of z, decoded at the normal distribution's quantiles: equal areas of the picture are equally probable under
+/// the prior. z₁ grows to the right, z₂ upwards.
+fn plane(model: &mut Model) -> Result<Picture> {
+    let [height, width] = model.vae.config.image;
+    let at = |i: usize| normal_quantile((i as f64 + 0.5) / GRID as f64) as f32;
+    let points = (0..GRID).rev().flat_map(|row| (0..GRID).flat_map(move |column| [at(column), at(row)]));
+    let images = model.decode(&points.collect::<Vec<f32>>())?;
+    Ok(manifold(&bytes(&images), width, height, GRID, 1))
+}
+
+/// Where the encoder puts the images of a data slot, μ(x), coloured by class.
+fn encoded(model: &mut Model, slot: &str, data: &Dataset, seed: u64) -> Result<Picture> {
+    let points: Vec<[f32; 2]> = model.encode(slot, seed)?.mu.chunks_exact(2).map(|p| [p[0], p[1]]).collect();
+    let labels = data.labels.clone().unwrap_or_else(|| vec![0; points.len()]);
+    Ok(scatter(&points, &labels))
+}
+
+/// Draws all pictures of a run, and returns their names.
+pub fn write_all(model: &mut Model, test: &Dataset, seed: u64, folder: &RunFolder) -> Result<Vec<&'static str>> {
+    let mut names = vec!["samples.png", "reconstructions.png"];
+    samples(model, 100, seed)?.write_png(&folder.file(names[0]))?;
+    reconstructions(model, "test", 50.min(test.rows), seed)?.write_png(&folder.file(names[1]))?;
+    if model.vae.config.latent == 2 {
+        plane(model)?.write_png(&folder.file("manifold.png"))?;
+        encoded(model, "test", test, seed)?.write_png(&folder.file("scatter.png"))?;
+        names.extend(["manifold.png", "scatter.png"]);
+    }
+    Ok(names)
+}
+
+/// The z with P(Z ≤ z) = p for a standard normal Z and 0 < p < 1, by bisection of Φ: slow and plainly right.
+fn normal_quantile(p: f64) -> f64 {
+    let (mut low, mut high) = (-10.0, 10.0);
+    for _ in 0..60 {
+        let middle = 0.5 * (low + high);
+        if normal_cdf(middle) < p {
+            low = middle;
+        } else {
+            high = middle;
+        }
+    }
+    0.5 * (low + high)
+}
+
+/// Φ(z) = ½ + φ(z)·(z + z³/3 + z⁵/(3·5) + …), whose terms are all of one sign; to full precision where |z| < 6.
+fn normal_cdf(z: f64) -> f64 {
+    let (mut term, mut sum, mut n) = (z, z, 1.0);
+    while term.abs() > 1e-17 * sum.abs() {
+        n += 2.0;
+        term *= z * z / n;
+        sum += term;
+    }
+    0.5 + sum * (-0.5 * z * z).exp() / (2.0 * std::f64::consts::PI).sqrt()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn quantiles_are_those_of_the_tables() {
+        for (p, z) in
+            [(0.5, 0.0), (0.975, 1.959_963_984_540_054), (0.025, -1.959_963_984_540_054), (0.8413447460685429, 1.0)]
+        {
+            assert!((normal_quantile(p) - z).abs() < 1e-12, "{p}: {}", normal_quantile(p));
+        }
+    }
+
+    #[test]
+    fn values_become_bytes_without_wrapping() {
+        assert_eq!(bytes(&[-0.5, 0.0, 0.5, 1.0, 7.0, f32::NAN]), [0, 0, 128, 255, 255, 0]);
+    }
+}

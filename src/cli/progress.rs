@@ -1,0 +1,90 @@
+//! How a run is shown while it runs: a bar on a terminal, a line per epoch elsewhere.
+
+use std::io::IsTerminal;
+use std::time::{Duration, Instant};
+
+use indicatif::{HumanDuration, ProgressBar, ProgressStyle};
+
+use crate::error::Result;
+use crate::train::{EpochRecord, EpochTiming, Observer, RunFolder, StepReport, Trainer};
+
+/// How often the text beside the bar is made anew.
+const REFRESH: Duration = Duration::from_millis(100);
+
+/// Shows a run on stderr, and passes every epoch on to the run folder.
+pub struct Progress {
+    folder: RunFolder,
+    quiet: bool,
+    bar: Option<ProgressBar>,
+    started: Instant,
+    shown: Instant,
+    /// Images of the whole run at the first report, so that a resumed run does not count those of the session before.
+    first: Option<usize>,
+}
+
+impl Progress {
+    /// A display of a run; none if `quiet`.
+    pub fn new(folder: RunFolder, quiet: bool) -> Progress {
+        let bar = (!quiet && std::io::stderr().is_terminal()).then(|| {
+            let bar = ProgressBar::new(1);
+            let style = ProgressStyle::with_template("{bar:20.cyan/blue} {msg}").expect("the template is constant");
+            bar.set_style(style.progress_chars("━╸ "));
+            bar
+        });
+        let now = Instant::now();
+        Progress { folder, quiet, bar, started: now, shown: now, first: None }
+    }
+
+    /// Removes the bar.
+    pub fn finish(&self) {
+        if let Some(bar) = &self.bar {
+            bar.finish_and_clear();
+        }
+    }
+}
+
+impl Observer for Progress {
+    fn step(&mut self, r: &StepReport) {
+        let done = (r.epoch - 1) as usize * r.of + r.images;
+        let first = *self.first.get_or_insert(done);
+        let Some(bar) = &self.bar else { return };
+        if self.shown.elapsed() < REFRESH {
+            return;
+        }
+        self.shown = Instant::now();
+        let all = r.epochs as usize * r.of;
+        let rate = (done - first) as f64 / self.started.elapsed().as_secs_f64();
+        let left = Duration::from_secs_f64(((all - done) as f64 / rate.max(1.0)).min(1e7));
+        bar.set_length(all as u64);
+        bar.set_position(done as u64);
+        bar.set_message(format!(
+            "epoch {}/{}  −ELBO {:.2} = rec {:.2} + KL {:.2}  {:.0} images/s  {} left",
+            r.epoch,
+            r.epochs,
+            r.means.rec + r.means.kl,
+            r.means.rec,
+            r.means.kl,
+            rate,
+            HumanDuration(left),
+        ));
+    }
+
+    fn epoch(&mut self, trainer: &Trainer, record: &EpochRecord, timing: &EpochTiming) -> Result<()> {
+        let line = format!(
+            "epoch {:>3}/{}  train −ELBO {:.2}  test −ELBO {:.2} = rec {:.2} + KL {:.2}  {:.0} images/s",
+            record.epoch,
+            trainer.config().epochs,
+            record.train_neg_elbo,
+            record.test_neg_elbo,
+            record.test_rec,
+            record.test_kl,
+            timing.images_per_second,
+        );
+        match &self.bar {
+            Some(bar) => bar.println(line),
+            None if !self.quiet => eprintln!("{line}"),
+            None => {}
+        }
+        self.folder.epoch(trainer, record, timing)
+    }
+}

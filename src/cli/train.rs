@@ -1,0 +1,130 @@
+//! `elbo train`.
+
+use std::path::Path;
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Instant;
+
+use super::progress::Progress;
+use super::{args, pictures, scale, warn_if_debug_build};
+use crate::data::Splits;
+use crate::error::{Error, Result};
+use crate::train::{Outcome, RunFolder, TrainConfig, Trainer};
+
+/// Trains, or continues to train; writes the run folder; prints the result on its scale.
+pub fn train(args: &args::Train) -> Result<ExitCode> {
+    let threads = args.machine.threads()?;
+    warn_if_debug_build();
+    let stop = stop_on_interrupt()?;
+    let (folder, data, mut trainer) = match &args.resume {
+        Some(path) => resume(path, args.epochs, threads)?,
+        None => begin(args, threads)?,
+    };
+    trainer.pause_at = args.pause_at;
+    if !args.quiet {
+        announce(&mut trainer, &data, &folder);
+    }
+    let started = Instant::now();
+    let mut progress = Progress::new(folder.clone(), args.quiet);
+    let outcome = trainer.run(&mut progress, &stop);
+    progress.finish();
+    if outcome? == Outcome::Stopped {
+        folder.write_checkpoint(&trainer)?;
+        let path = folder.path().display();
+        super::print(&format!("stopped; continue with: elbo train --resume {path}\n"))?;
+        return Ok(ExitCode::from(if stop.load(Ordering::Relaxed) { 130 } else { 0 }));
+    }
+    let seconds = started.elapsed().as_secs_f64();
+    conclude(&mut trainer, &data, &folder, seconds)?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// A flag that Ctrl-C and a request to terminate raise. The second one ends the program at once.
+fn stop_on_interrupt() -> Result<Arc<AtomicBool>> {
+    let stop = Arc::new(AtomicBool::new(false));
+    let raised = stop.clone();
+    let handler = move || {
+        if raised.swap(true, Ordering::Relaxed) {
+            std::process::exit(130);
+        }
+        eprintln!("\nstopping after this step; once more to stop at once, without saving");
+    };
+    let failed =
+        |e: ctrlc::Error| Error::io("set the handler of Ctrl-C of", "this process".as_ref())(std::io::Error::other(e));
+    ctrlc::set_handler(handler).map_err(failed)?;
+    Ok(stop)
+}
+
+fn begin(args: &args::Train, threads: usize) -> Result<(RunFolder, Splits, Trainer)> {
+    let data = args.data.source().load()?;
+    let config = args.config(&data)?;
+    let trainer = Trainer::new(config, &data, threads)?;
+    let folder = match &args.out {
+        Some(path) => RunFolder::create(path)?,
+        None => RunFolder::fresh(Path::new("runs"), &label(trainer.config()))?,
+    };
+    folder.write_config(trainer.config())?;
+    Ok((folder, data, trainer))
+}
+
+/// `digits-k20`, `mnist-k2-gaussian`: what a run folder is called after its number.
+fn label(config: &TrainConfig) -> String {
+    use crate::train::Source;
+    use crate::vae::Likelihood;
+    let data = match &config.data {
+        Source::Digits { .. } => "digits".to_string(),
+        Source::Folder { path } => {
+            let name = path.canonicalize().ok().and_then(|p| Some(p.file_name()?.to_string_lossy().into_owned()));
+            let plain = |c: char| if c.is_ascii_alphanumeric() { c } else { '_' };
+            name.unwrap_or("data".into()).chars().map(plain).collect()
+        }
+    };
+    let kind = match config.model.likelihood {
+        Likelihood::Bernoulli => "",
+        Likelihood::Gaussian { .. } => "-gaussian",
+    };
+    format!("{data}-k{}{kind}", config.model.latent)
+}
+
+fn resume(path: &Path, epochs: Option<u32>, threads: usize) -> Result<(RunFolder, Splits, Trainer)> {
+    let (folder, mut checkpoint) = RunFolder::open(path)?;
+    if let Some(epochs) = epochs {
+        if epochs < checkpoint.progress.epoch {
+            let expected = format!("at least {}, which the run has done", checkpoint.progress.epoch);
+            return Err(Error::argument("epochs", epochs, expected));
+        }
+        checkpoint.config.epochs = epochs;
+    }
+    let data = checkpoint.config.data.load()?;
+    let trainer = Trainer::resume(&checkpoint, &data, threads)?;
+    folder.rewind(checkpoint.progress.epoch)?;
+    folder.write_config(trainer.config())?;
+    Ok((folder, data, trainer))
+}
+
+fn announce(trainer: &mut Trainer, data: &Splits, folder: &RunFolder) {
+    let config = trainer.config().clone();
+    let (train, test) = (data.train.rows, data.test.rows);
+    eprintln!("{} on {}: {train} training and {test} test images", config.model.describe(), data.train.name);
+    let cpu = &trainer.model().cpu;
+    let (isa, threads, reason) = (cpu.isa(), cpu.threads(), args::ONLY_CPU);
+    eprintln!("batch {}, seed {}, cpu ({isa}, threads: {threads}; {reason})", config.batch, config.seed);
+    eprintln!("run folder: {}", folder.path().display());
+}
+
+/// The pictures, and the summary on stdout.
+fn conclude(trainer: &mut Trainer, data: &Splits, folder: &RunFolder, seconds: f64) -> Result<()> {
+    folder.write_checkpoint(trainer)?;
+    let result = trainer.evaluate()?;
+    let config = trainer.config().clone();
+    let names = pictures::write_all(trainer.model(), &data.test, config.seed, folder)?;
+    let text = scale::summary(&config.model, &data.test, &result);
+    let path = folder.path().display();
+    super::print(&format!(
+        "{text}{} epochs, {seconds:.1} s in this session; in {path}: checkpoint.safetensors, config.json, metrics.jsonl, \
+         timing.jsonl, {}\n",
+        config.epochs,
+        names.join(", ")
+    ))
+}

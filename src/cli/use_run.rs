@@ -1,0 +1,103 @@
+//! `elbo sample`, `elbo reconstruct` and `elbo eval`: what a trained model can be asked.
+
+use std::fmt::Write;
+use std::path::{Path, PathBuf};
+
+use super::{args, pictures, scale};
+use crate::checkpoint::Checkpoint;
+use crate::data::Splits;
+use crate::error::{Error, Result};
+use crate::train::{RunFolder, Source};
+use crate::vae::{Encoded, Model};
+
+/// The checkpoint in a run folder, or in a file given directly.
+fn open(run: &Path) -> Result<Checkpoint> {
+    if run.is_file() { Checkpoint::load(run) } else { Ok(RunFolder::open(run)?.1) }
+}
+
+/// The run's images, or those of another folder.
+fn images(checkpoint: &Checkpoint, data: &Option<PathBuf>) -> Result<Splits> {
+    match data {
+        Some(path) => Source::Folder { path: path.clone() }.load(),
+        None => checkpoint.config.data.load(),
+    }
+}
+
+/// More images on one sheet than anyone looks at, and less than memory holds.
+const MOST: usize = 10_000;
+
+fn check_count(count: usize) -> Result<()> {
+    match count {
+        1..=MOST => Ok(()),
+        _ => Err(Error::argument("count", count, format!("a number of images from 1 to {MOST}"))),
+    }
+}
+
+/// Draws new images.
+pub fn sample(args: &args::Sample) -> Result<()> {
+    check_count(args.count)?;
+    let threads = args.machine.threads()?;
+    let mut model = Model::restore(&open(&args.run)?, threads)?;
+    pictures::samples(&mut model, args.count, args.seed)?.write_png(&args.out)?;
+    super::print(&format!("{} images drawn from the prior: {}\n", args.count, args.out.display()))
+}
+
+/// Shows test images and their reconstructions.
+pub fn reconstruct(args: &args::Reconstruct) -> Result<()> {
+    check_count(args.count)?;
+    let threads = args.machine.threads()?;
+    let checkpoint = open(&args.run)?;
+    let mut model = Model::restore(&checkpoint, threads)?;
+    model.load("test", &images(&checkpoint, &args.data)?.test)?;
+    let seed = args.seed.unwrap_or(checkpoint.config.seed);
+    pictures::reconstructions(&mut model, "test", args.count, seed)?.write_png(&args.out)?;
+    let pixels = checkpoint.config.model.binarisation;
+    super::print(&format!("{} test images ({pixels}) and reconstructions: {}\n", args.count, args.out.display()))
+}
+
+/// Evaluates a model and looks at its latent dimensions.
+pub fn eval(args: &args::Eval) -> Result<()> {
+    let threads = args.machine.threads()?;
+    let checkpoint = open(&args.run)?;
+    let data = images(&checkpoint, &args.data)?;
+    let mut model = Model::restore(&checkpoint, threads)?;
+    model.load("test", &data.test)?;
+    let seed = args.seed.unwrap_or(checkpoint.config.seed);
+    let result = model.evaluate("test", seed)?;
+    let text = scale::summary(&checkpoint.config.model, &data.test, &result);
+    super::print(&format!("{text}{}", dimensions(&model.encode("test", seed)?)))
+}
+
+/// KL and spread of each latent dimension, the largest KL first.
+fn dimensions(encoded: &Encoded) -> String {
+    let (kl, variance) = (encoded.kl_per_dimension(), encoded.variance_of_means());
+    let mut order: Vec<usize> = (0..encoded.latent).collect();
+    order.sort_by(|&a, &b| kl[b].total_cmp(&kl[a]));
+    let mut text = format!(
+        "{} of {} latent dimensions are active (variance of the mean over images > 0.01)\n  dimension    KL, nats   variance of the mean\n",
+        encoded.active_units(),
+        encoded.latent
+    );
+    for k in order {
+        writeln!(text, "{:>11}{:>12.4}{:>23.4}", k + 1, kl[k], variance[k]).expect("writing to a string");
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn dimensions_are_sorted_and_active_ones_counted() {
+        // z₁ is ±2 with a small variance; z₂ is the prior.
+        let logvar = vec![-2.0, 0.0, -2.0, 0.0];
+        let encoded = Encoded { latent: 2, mu: vec![2.0, 0.0, -2.0, 0.0], logvar };
+        assert_eq!(encoded.active_units(), 1);
+        assert_eq!(encoded.variance_of_means(), [4.0, 0.0]);
+        let kl = encoded.kl_per_dimension();
+        assert!((kl[0] - 0.5 * (4.0 + (-2f64).exp_m1() + 2.0)).abs() < 1e-12 && kl[1] == 0.0);
+        let text = dimensions(&encoded);
+        assert!(text.starts_with("1 of 2") && text.lines().nth(2).unwrap().trim().starts_with("1 "), "{text}");
+    }
+}

@@ -1,0 +1,257 @@
+//! The loop: epochs of shuffled batches, an evaluation after each, and a state that can be left and taken up again.
+//!
+//! ```no_run
+//! use elbo::train::{TrainConfig, Trainer};
+//! use elbo::vae::VaeConfig;
+//! use std::sync::atomic::AtomicBool;
+//!
+//! # fn main() -> elbo::Result<()> {
+//! let config = TrainConfig::new(VaeConfig::new(20));
+//! let images = config.data.load()?;
+//! let mut trainer = Trainer::new(config, &images, 0)?;
+//! trainer.run(&mut (), &AtomicBool::new(false))?;
+//! println!("test −ELBO {:.2}", trainer.evaluate()?.neg_elbo());
+//! # Ok(()) }
+//! ```
+
+mod config;
+mod folder;
+mod report;
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Instant;
+
+use serde::{Deserialize, Serialize};
+
+pub use config::{Source, TrainConfig};
+pub use folder::RunFolder;
+pub use report::{EpochRecord, EpochTiming, Observer, StepReport, Sums};
+
+use crate::checkpoint::{Checkpoint, families};
+use crate::data::Splits;
+use crate::device::cpu::{Bound, Moment};
+use crate::error::{Error, Result};
+use crate::optim::Control;
+use crate::vae::{Evaluation, Model, Vae, training_graph};
+
+/// The data slots of the two sets.
+const TRAIN: &str = "train";
+const TEST: &str = "test";
+
+/// How far a run got: the counters, and the sums of the epoch that is running.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Progress {
+    /// Steps, which number the noise.
+    pub step: u32,
+    /// Whole epochs.
+    pub epoch: u32,
+    /// Images of the running epoch that were learned from.
+    pub cursor: u32,
+    /// Updates.
+    pub updates: u32,
+    /// Over those images.
+    pub sums: Sums,
+}
+
+/// How a call of [`Trainer::run`] ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// All epochs are done.
+    Finished,
+    /// The stop flag was raised, or the limit of updates reached; the run can be continued.
+    Stopped,
+}
+
+/// A model being trained.
+pub struct Trainer {
+    config: TrainConfig,
+    model: Model,
+    /// The step on a full batch, and on the smaller one at the end of an epoch.
+    full: Option<Bound>,
+    rest: Option<Bound>,
+    images: usize,
+    sums: Sums,
+    /// Stop when this many updates were made, as if the stop flag had been raised then.
+    pub pause_at: Option<u32>,
+}
+
+impl Trainer {
+    /// A run from its beginning. `threads` 0 means all cores; the numbers do not depend on it.
+    ///
+    /// # Errors
+    /// [`Error::Argument`] when the configuration is not valid or the images are not of the model's size.
+    pub fn new(config: TrainConfig, data: &Splits, threads: usize) -> Result<Trainer> {
+        config.validate()?;
+        let mut model = Model::initial(Vae::new(config.model.clone())?, config.seed, threads)?;
+        model.load(TRAIN, &data.train)?;
+        model.load(TEST, &data.test)?;
+        let images = data.train.rows;
+        let graph = |rows: usize| training_graph(&model.vae, &config.objective, TRAIN, rows);
+        let batch = config.batch;
+        let graphs =
+            [(images >= batch).then(|| graph(batch)), (!images.is_multiple_of(batch)).then(|| graph(images % batch))];
+        let [full, rest] = graphs.map(|g| g.map(|g| model.bind(&g)).transpose());
+        let (full, rest) = (full?, rest?);
+        *model.cpu.control_mut() =
+            Control { shuffle: true, lr: config.lr.clone(), warmup: config.warmup, ..Control::new(config.seed) };
+        Ok(Trainer { config, model, full, rest, images, sums: Sums::default(), pause_at: None })
+    }
+
+    /// A run from where a checkpoint left it: from here on its numbers are those of a run that was never interrupted.
+    ///
+    /// # Errors
+    /// As [`Trainer::new`]; [`Error::Argument`] when the checkpoint's counters do not fit the data.
+    pub fn resume(checkpoint: &Checkpoint, data: &Splits, threads: usize) -> Result<Trainer> {
+        let mut trainer = Trainer::new(checkpoint.config.clone(), data, threads)?;
+        let p = &checkpoint.progress;
+        if p.cursor as usize >= trainer.images || !(p.cursor as usize).is_multiple_of(trainer.config.batch) {
+            let expected = format!("a whole number of batches of a set of {} images", trainer.images);
+            return Err(Error::argument("position of the checkpoint in its epoch", p.cursor, expected));
+        }
+        for (prefix, moment, name) in trainer.arrays() {
+            let values = &checkpoint.slots[&format!("{prefix}{name}")];
+            trainer.model.cpu.write_moment(&name, moment, values)?;
+        }
+        let control = trainer.model.cpu.control_mut();
+        (control.step, control.epoch, control.cursor, control.updates) = (p.step, p.epoch, p.cursor, p.updates);
+        trainer.sums = p.sums;
+        Ok(trainer)
+    }
+
+    /// What is trained, on what, and how.
+    pub fn config(&self) -> &TrainConfig {
+        &self.config
+    }
+
+    /// The model, to draw from and to look into.
+    pub fn model(&mut self) -> &mut Model {
+        &mut self.model
+    }
+
+    /// Trains until all epochs are done, `stop` is raised, or [`Trainer::pause_at`] is reached. The flag is
+    /// looked at between updates: what has begun is finished.
+    ///
+    /// # Errors
+    /// [`Error::Argument`] when the loss is no longer a finite number, and what `observer` returns.
+    pub fn run(&mut self, observer: &mut dyn Observer, stop: &AtomicBool) -> Result<Outcome> {
+        while self.control().epoch < self.config.epochs {
+            let start = Instant::now();
+            let before = self.control().cursor;
+            if self.finish_epoch(observer, stop)? == Outcome::Stopped {
+                return Ok(Outcome::Stopped);
+            }
+            let train_seconds = start.elapsed().as_secs_f64();
+            let record = self.close_epoch()?;
+            let timing = EpochTiming {
+                epoch: record.epoch,
+                train_seconds,
+                test_seconds: start.elapsed().as_secs_f64() - train_seconds,
+                images_per_second: (self.images - before as usize) as f64 / train_seconds,
+            };
+            observer.epoch(self, &record, &timing)?;
+        }
+        Ok(Outcome::Finished)
+    }
+
+    fn control(&self) -> &Control {
+        self.model.cpu.control()
+    }
+
+    /// The remaining updates of the running epoch.
+    fn finish_epoch(&mut self, observer: &mut dyn Observer, stop: &AtomicBool) -> Result<Outcome> {
+        loop {
+            let done = self.control().cursor as usize;
+            if done == self.images {
+                return Ok(Outcome::Finished);
+            }
+            if stop.load(Ordering::Relaxed) || self.pause_at.is_some_and(|limit| self.control().updates >= limit) {
+                return Ok(Outcome::Stopped);
+            }
+            let bound = if self.images - done >= self.config.batch { self.full } else { self.rest };
+            let bound = bound.expect("a plan for every size of batch");
+            self.model.cpu.run(bound, 1)?;
+            self.add_metrics(bound)?;
+            let images = self.control().cursor as usize;
+            observer.step(&StepReport {
+                epoch: self.control().epoch + 1,
+                epochs: self.config.epochs,
+                images,
+                of: self.images,
+                means: self.sums.per_image(images),
+            });
+        }
+    }
+
+    /// Moves the step's metrics into the epoch's sums: one step at a time, so that the order of the additions is the
+    /// same in a run that was interrupted.
+    fn add_metrics(&mut self, bound: Bound) -> Result<()> {
+        let metrics = self.model.cpu.take_metrics(bound);
+        self.sums.rec += metrics["rec"];
+        self.sums.kl += metrics["kl"];
+        self.sums.loss += metrics["loss"];
+        let field = || format!("loss of update {}", self.control().updates);
+        must_be_finite(field, self.sums.loss)
+    }
+
+    /// Evaluates, records, and turns to the next epoch.
+    fn close_epoch(&mut self) -> Result<EpochRecord> {
+        let test = self.evaluate()?;
+        must_be_finite(|| format!("test loss of epoch {}", self.control().epoch + 1), test.neg_elbo())?;
+        let train = self.sums.per_image(self.images);
+        let control = self.model.cpu.control_mut();
+        let last = control.updates.saturating_sub(1);
+        (control.epoch, control.cursor) = (control.epoch + 1, 0);
+        let record = EpochRecord {
+            epoch: control.epoch,
+            updates: control.updates,
+            lr: control.lr.at(u64::from(last)),
+            beta: control.warmup.at(u64::from(last)),
+            train_neg_elbo: train.rec + train.kl,
+            train_rec: train.rec,
+            train_kl: train.kl,
+            train_loss: train.loss,
+            test_neg_elbo: test.neg_elbo(),
+            test_rec: test.rec,
+            test_kl: test.kl,
+        };
+        self.sums = Sums::default();
+        Ok(record)
+    }
+
+    /// −ELBO of the test set with the parameters as they are: β = 1, one draw of z per image.
+    ///
+    /// # Errors
+    /// From the executor.
+    pub fn evaluate(&mut self) -> Result<Evaluation> {
+        self.model.evaluate(TEST, self.config.seed)
+    }
+
+    /// (prefix in a checkpoint, kind, parameter) of every array that the run keeps.
+    fn arrays(&self) -> Vec<(&'static str, Moment, String)> {
+        let names = self.model.vae.layers().into_iter().flat_map(|l| [l.weight_name(), l.bias_name()]);
+        let families = families(&self.config.objective.optimizer);
+        names.flat_map(|name| families.iter().map(move |&(prefix, kind)| (prefix, kind, name.clone()))).collect()
+    }
+
+    /// All that is needed to continue from here.
+    ///
+    /// # Errors
+    /// [`Error::Slot`] from the executor.
+    pub fn checkpoint(&self) -> Result<Checkpoint> {
+        let mut slots = BTreeMap::new();
+        for (prefix, moment, name) in self.arrays() {
+            slots.insert(format!("{prefix}{name}"), self.model.cpu.read_moment(&name, moment)?);
+        }
+        let c = self.control();
+        let progress = Progress { step: c.step, epoch: c.epoch, cursor: c.cursor, updates: c.updates, sums: self.sums };
+        Ok(Checkpoint { config: self.config.clone(), progress, slots })
+    }
+}
+
+/// A loss that has left the finite numbers does not come back.
+fn must_be_finite(field: impl Fn() -> String, value: f64) -> Result<()> {
+    let expected = "a finite number; lower --lr, or limit the gradient with --clip";
+    if value.is_finite() { Ok(()) } else { Err(Error::argument(&field(), value, expected)) }
+}

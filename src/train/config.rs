@@ -1,0 +1,169 @@
+//! Everything that decides a run's numbers.
+
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+
+use crate::data::{self, Splits};
+use crate::error::{Error, Result};
+use crate::optim::{KlWarmup, LrSchedule, Optimizer};
+use crate::vae::{Objective, VaeConfig};
+
+/// Where the images come from.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "snake_case", deny_unknown_fields)]
+pub enum Source {
+    /// The program's own digits, drawn on the spot.
+    Digits {
+        /// Which digits; not the seed of the run, so that runs of many seeds see the same images.
+        seed: u64,
+        /// The number of training images.
+        train: usize,
+        /// The number of test images.
+        test: usize,
+    },
+    /// A folder with IDX files.
+    Folder {
+        /// The folder, as it was given.
+        path: PathBuf,
+    },
+}
+
+impl Source {
+    /// The digits a run uses when nothing else is asked for.
+    pub const DIGITS: Source = Source::Digits { seed: 1, train: 30_000, test: 5_000 };
+
+    /// Draws or reads the images.
+    ///
+    /// # Errors
+    /// As [`data::load`]; [`Error::Argument`] for a set without images.
+    pub fn load(&self) -> Result<Splits> {
+        match self {
+            Source::Digits { seed, train, test } => {
+                /// More would not be numbered apart from the test set.
+                const MOST: usize = 10_000_000;
+                for (field, count) in [("train size", *train), ("test size", *test)] {
+                    if !(1..=MOST).contains(&count) {
+                        return Err(Error::argument(field, count, format!("a number of images from 1 to {MOST}")));
+                    }
+                }
+                Ok(Splits::digits(*seed, *train, *test))
+            }
+            Source::Folder { path } => {
+                let splits = data::load(path)?;
+                for set in [&splits.train, &splits.test] {
+                    if set.rows == 0 {
+                        let field = format!("{:?} images of {}", set.split, path.display());
+                        return Err(Error::argument(&field, 0, "at least one image"));
+                    }
+                }
+                Ok(splits)
+            }
+        }
+    }
+}
+
+/// A run: model, data, objective, schedule, seed. Two runs with equal configurations give equal bytes.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TrainConfig {
+    /// The model.
+    pub model: VaeConfig,
+    /// The images.
+    pub data: Source,
+    /// The seed of initial values, shuffling and noise.
+    pub seed: u64,
+    /// The number of passes over the training set.
+    pub epochs: u32,
+    /// B, images per update. The last batch of an epoch is smaller when B does not divide the training set.
+    pub batch: usize,
+    /// The update rule.
+    pub objective: Objective,
+    /// The learning rate over the updates.
+    pub lr: LrSchedule,
+    /// β over the updates.
+    pub warmup: KlWarmup,
+}
+
+impl TrainConfig {
+    /// The usual toy run: built-in digits, 10 epochs, batch 128, Adam at 1e-3, β = 1.
+    pub fn new(model: VaeConfig) -> TrainConfig {
+        TrainConfig {
+            model,
+            data: Source::DIGITS,
+            seed: 1,
+            epochs: 10,
+            batch: 128,
+            objective: Objective { optimizer: Optimizer::adam(), clip: None },
+            lr: LrSchedule::Constant { lr: 1e-3 },
+            warmup: KlWarmup { beta: 1.0, steps: 0 },
+        }
+    }
+
+    /// Checks every field.
+    ///
+    /// # Errors
+    /// [`Error::Argument`] naming the field, what it holds and what it may hold.
+    pub fn validate(&self) -> Result<()> {
+        self.model.validate()?;
+        self.objective.validate()?;
+        if self.batch == 0 || self.batch > 1 << 20 {
+            return Err(Error::argument("batch", self.batch, "a number of images from 1 to 1048576"));
+        }
+        if self.epochs > 1_000_000 {
+            return Err(Error::argument("epochs", self.epochs, "at most 1000000"));
+        }
+        if !(self.warmup.beta >= 0.0 && self.warmup.beta.is_finite()) {
+            return Err(Error::argument("beta", self.warmup.beta, "a number ≥ 0; 1 is the evidence lower bound"));
+        }
+        let rate = |field: &str, lr: f64| match lr >= 0.0 && lr.is_finite() {
+            true => Ok(()),
+            false => Err(Error::argument(field, lr, "a number ≥ 0")),
+        };
+        match &self.lr {
+            LrSchedule::Constant { lr } => rate("lr", *lr),
+            LrSchedule::Cosine { lr, lr_end, .. } => rate("lr", *lr).and(rate("last lr of the cosine", *lr_end)),
+            LrSchedule::Steps { lr, at } => {
+                rate("lr", *lr)?;
+                if at.windows(2).any(|w| w[0].0 >= w[1].0) {
+                    let expected = "steps in increasing order";
+                    return Err(Error::argument("lr schedule", format!("{at:?}"), expected));
+                }
+                at.iter().try_for_each(|&(_, lr)| rate("lr schedule", lr))
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_field_is_checked_and_named() {
+        TrainConfig::new(VaeConfig::new(20)).validate().unwrap();
+        let fails = |change: fn(&mut TrainConfig), field: &str| {
+            let mut config = TrainConfig::new(VaeConfig::new(20));
+            change(&mut config);
+            let message = config.validate().unwrap_err().to_string();
+            assert!(message.contains(field), "{message} does not name {field}");
+        };
+        fails(|c| c.batch = 0, "batch");
+        fails(|c| c.epochs = u32::MAX, "epochs");
+        fails(|c| c.warmup.beta = f64::NAN, "beta");
+        fails(|c| c.lr = LrSchedule::Constant { lr: -1.0 }, "lr");
+        fails(|c| c.lr = LrSchedule::Steps { lr: 1.0, at: vec![(5, 0.1), (5, 0.2)] }, "increasing");
+        fails(|c| c.model.latent = 0, "latent");
+        let empty = Source::Digits { seed: 0, train: 0, test: 1 };
+        assert!(empty.load().unwrap_err().to_string().contains("train size"));
+    }
+
+    #[test]
+    fn a_configuration_survives_json() {
+        let mut config = TrainConfig::new(VaeConfig::new(2));
+        config.lr = LrSchedule::Cosine { lr: 0.1 + 0.2, lr_end: 1e-300 / 3.0, steps: 9 };
+        config.data = Source::Folder { path: "some/where".into() };
+        let text = serde_json::to_string_pretty(&config).unwrap();
+        assert_eq!(serde_json::from_str::<TrainConfig>(&text).unwrap(), config);
+    }
+}

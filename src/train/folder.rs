@@ -1,0 +1,163 @@
+//! The folder of a run: what is in it, and how it is filled.
+
+use std::fs::{self, OpenOptions};
+use std::io::Write;
+use std::path::{Path, PathBuf};
+
+use serde::Serialize;
+
+use super::{EpochRecord, EpochTiming, Observer, TrainConfig, Trainer};
+use crate::checkpoint::Checkpoint;
+use crate::data::file::replace;
+use crate::error::{Error, Result};
+
+/// A folder with `config.json`, `metrics.jsonl` and `timing.jsonl` (one line per epoch), and
+/// `checkpoint.safetensors`. As an [`Observer`] it writes them.
+#[derive(Clone, Debug)]
+pub struct RunFolder {
+    path: PathBuf,
+}
+
+impl RunFolder {
+    /// Makes `path`, which must not exist or be empty: a run never overwrites another.
+    ///
+    /// # Errors
+    /// [`Error::File`] when the folder holds something, [`Error::Io`] when it cannot be made.
+    pub fn create(path: &Path) -> Result<RunFolder> {
+        fs::create_dir_all(path).map_err(Error::io("create", path))?;
+        if fs::read_dir(path).map_err(Error::io("read", path))?.next().is_some() {
+            return Err(Error::File {
+                path: path.into(),
+                field: "run folder".into(),
+                found: "a folder with files in it".into(),
+                expected: "an empty folder or a new name".into(),
+                remedy: "choose another --out, or continue the run in it with --resume".into(),
+            });
+        }
+        Ok(RunFolder { path: path.into() })
+    }
+
+    /// Makes a fresh folder `parent/NNN-label`, with the first number after all that are there.
+    ///
+    /// # Errors
+    /// [`Error::Io`] when it cannot be made.
+    pub fn fresh(parent: &Path, label: &str) -> Result<RunFolder> {
+        fs::create_dir_all(parent).map_err(Error::io("create", parent))?;
+        let entries = fs::read_dir(parent).map_err(Error::io("read", parent))?;
+        let number = |name: &str| name.split('-').next().and_then(|n| n.parse::<u32>().ok());
+        let names = entries.filter_map(|entry| entry.ok().map(|e| e.file_name()));
+        let last = names.filter_map(|name| number(&name.to_string_lossy())).max().unwrap_or(0);
+        for n in last + 1.. {
+            let path = parent.join(format!("{n:03}-{label}"));
+            match fs::create_dir(&path) {
+                Ok(()) => return Ok(RunFolder { path }),
+                // Another run took the number at the same moment.
+                Err(e) if e.kind() == std::io::ErrorKind::AlreadyExists => {}
+                Err(e) => return Err(Error::io("create", &path)(e)),
+            }
+        }
+        unreachable!("the numbers do not run out")
+    }
+
+    /// The folder of a run that is there, and its checkpoint.
+    ///
+    /// # Errors
+    /// As [`Checkpoint::load`].
+    pub fn open(path: &Path) -> Result<(RunFolder, Checkpoint)> {
+        let folder = RunFolder { path: path.into() };
+        let checkpoint = Checkpoint::load(&folder.checkpoint_path())?;
+        Ok((folder, checkpoint))
+    }
+
+    /// Where it is.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// A file in it.
+    pub fn file(&self, name: &str) -> PathBuf {
+        self.path.join(name)
+    }
+
+    /// `checkpoint.safetensors`.
+    pub fn checkpoint_path(&self) -> PathBuf {
+        self.file("checkpoint.safetensors")
+    }
+
+    /// Writes `config.json`.
+    ///
+    /// # Errors
+    /// [`Error::Io`].
+    pub fn write_config(&self, config: &TrainConfig) -> Result<()> {
+        let text = serde_json::to_string_pretty(config).expect("a configuration is plain data");
+        replace(&self.file("config.json"), |out| writeln!(out, "{text}"))
+    }
+
+    /// Writes the state of `trainer`.
+    ///
+    /// # Errors
+    /// As [`Checkpoint::save`].
+    pub fn write_checkpoint(&self, trainer: &Trainer) -> Result<()> {
+        trainer.checkpoint()?.save(&self.checkpoint_path())
+    }
+
+    /// Cuts the two journals down to the first `epochs` lines: a run that was killed may have written more than its
+    /// checkpoint knows of, and those epochs will be run again.
+    ///
+    /// # Errors
+    /// [`Error::Io`].
+    pub fn rewind(&self, epochs: u32) -> Result<()> {
+        for name in ["metrics.jsonl", "timing.jsonl"] {
+            let path = self.file(name);
+            if path.exists() {
+                let text = fs::read_to_string(&path).map_err(Error::io("read", &path))?;
+                let kept: String = text.split_inclusive('\n').take(epochs as usize).collect();
+                replace(&path, |out| out.write_all(kept.as_bytes()))?;
+            }
+        }
+        Ok(())
+    }
+
+    fn append(&self, name: &str, line: &impl Serialize) -> Result<()> {
+        let path = self.file(name);
+        let text = serde_json::to_string(line).expect("a record is plain data");
+        let file = OpenOptions::new().create(true).append(true).open(&path);
+        file.and_then(|mut f| writeln!(f, "{text}")).map_err(Error::io("write", &path))
+    }
+}
+
+impl Observer for RunFolder {
+    fn epoch(&mut self, trainer: &Trainer, record: &EpochRecord, timing: &EpochTiming) -> Result<()> {
+        self.append("metrics.jsonl", record)?;
+        self.append("timing.jsonl", timing)?;
+        self.write_checkpoint(trainer)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn runs_are_numbered_and_never_overwritten() {
+        let folder = tempfile::tempdir().unwrap();
+        let parent = folder.path().join("runs");
+        let first = RunFolder::fresh(&parent, "digits").unwrap();
+        assert_eq!(first.path(), parent.join("001-digits"));
+        fs::create_dir(parent.join("041-other")).unwrap();
+        assert_eq!(RunFolder::fresh(&parent, "mnist").unwrap().path(), parent.join("042-mnist"));
+        RunFolder::create(first.path()).unwrap();
+        fs::write(first.file("metrics.jsonl"), "{}\n").unwrap();
+        let message = RunFolder::create(first.path()).unwrap_err().to_string();
+        assert!(message.contains("001-digits") && message.contains("--resume"), "{message}");
+    }
+
+    #[test]
+    fn journals_are_cut_at_the_checkpoint() {
+        let folder = tempfile::tempdir().unwrap();
+        let run = RunFolder::create(folder.path()).unwrap();
+        fs::write(run.file("metrics.jsonl"), "1\n2\n3").unwrap();
+        run.rewind(2).unwrap();
+        assert_eq!(fs::read_to_string(run.file("metrics.jsonl")).unwrap(), "1\n2\n");
+    }
+}

@@ -1,0 +1,131 @@
+//! How the parameters lie in a checkpoint: as PyTorch's `nn.Linear` has them.
+//!
+//! In memory W is `[in, out]` and two heads that read the same input are one matrix. In a file every layer stands by
+//! itself, `{layer}.weight` as `[out, in]` and `{layer}.bias` as `[out]`, so that this module loads it:
+//!
+//! ```python
+//! from torch import nn
+//! from safetensors.torch import load_file
+//!
+//! class VAE(nn.Module):                               # 784-400-20-400-784
+//!     def __init__(self):
+//!         super().__init__()
+//!         self.encoder = nn.ModuleDict({"0": nn.Linear(784, 400), "mu": nn.Linear(400, 20), "logvar": nn.Linear(400, 20)})
+//!         self.decoder = nn.ModuleDict({"0": nn.Linear(20, 400), "logits": nn.Linear(400, 784)})
+//!
+//! tensors = load_file("checkpoint.safetensors")
+//! VAE().load_state_dict({k: v for k, v in tensors.items() if k.startswith(("encoder.", "decoder."))})
+//! ```
+//!
+//! More hidden layers are `"1"`, `"2"`, …; with the Gaussian likelihood the decoder ends in `"mu"` and `"sigma"` instead
+//! of `"logits"`. The optimiser's moments have the same shapes under `adam.m.…`, `adam.v.…` or `sgd.m.…`.
+
+use super::{Likelihood, Vae};
+
+/// One tensor of a checkpoint and the part of a slot it is: a range of columns of a weight `[in, out]`, transposed, or
+/// the same range of a bias `[out]`.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Piece {
+    /// The name in the checkpoint.
+    pub tensor: String,
+    /// The parameter's slot.
+    pub slot: String,
+    /// The length of the slot's rows: the layer's output width.
+    pub width: usize,
+    /// The first column.
+    pub start: usize,
+    /// The number of columns.
+    pub len: usize,
+    /// The number of rows for a weight; none for a bias.
+    pub rows: Option<usize>,
+}
+
+impl Piece {
+    /// The tensor's shape in a checkpoint: `[len, rows]` or `[len]`.
+    pub fn shape(&self) -> Vec<usize> {
+        std::iter::once(self.len).chain(self.rows).collect()
+    }
+
+    /// The number of elements of the slot.
+    pub fn slot_size(&self) -> usize {
+        self.width * self.rows.unwrap_or(1)
+    }
+
+    /// The positions in the slot of the tensor's elements, in the tensor's order.
+    pub fn positions(&self) -> impl Iterator<Item = usize> {
+        let (width, rows) = (self.width, self.rows.unwrap_or(1));
+        (self.start..self.start + self.len).flat_map(move |column| (0..rows).map(move |row| row * width + column))
+    }
+}
+
+impl Vae {
+    /// Every parameter tensor of a checkpoint.
+    pub fn layout(&self) -> Vec<Piece> {
+        let mut pieces = Vec::new();
+        for layer in self.layers() {
+            let parts: &[&str] = match (layer.name.as_str(), self.config.likelihood) {
+                ("encoder.heads", _) => &["encoder.mu", "encoder.logvar"],
+                ("decoder.heads", Likelihood::Gaussian { .. }) => &["decoder.mu", "decoder.sigma"],
+                _ => &[layer.name.as_str()],
+            };
+            let (width, len) = (layer.fan_out, layer.fan_out / parts.len());
+            for (i, part) in parts.iter().enumerate() {
+                let piece = |kind: &str, slot: String, rows: Option<usize>| {
+                    let tensor = format!("{part}.{kind}");
+                    Piece { tensor, slot, width, start: i * len, len, rows }
+                };
+                pieces.push(piece("weight", layer.weight_name(), Some(layer.fan_in)));
+                pieces.push(piece("bias", layer.bias_name(), None));
+            }
+        }
+        pieces
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::VaeConfig;
+    use super::*;
+
+    #[test]
+    fn names_and_shapes_are_those_of_the_documented_module() {
+        let vae = Vae::new(VaeConfig::new(20)).unwrap();
+        let found: Vec<(String, Vec<usize>)> = vae.layout().iter().map(|p| (p.tensor.clone(), p.shape())).collect();
+        let expected: [(&str, &[usize]); 10] = [
+            ("encoder.0.weight", &[400, 784]),
+            ("encoder.0.bias", &[400]),
+            ("encoder.mu.weight", &[20, 400]),
+            ("encoder.mu.bias", &[20]),
+            ("encoder.logvar.weight", &[20, 400]),
+            ("encoder.logvar.bias", &[20]),
+            ("decoder.0.weight", &[400, 20]),
+            ("decoder.0.bias", &[400]),
+            ("decoder.logits.weight", &[784, 400]),
+            ("decoder.logits.bias", &[784]),
+        ];
+        assert_eq!(found, expected.map(|(name, shape)| (name.to_string(), shape.to_vec())));
+    }
+
+    #[test]
+    fn the_pieces_cover_every_slot_once() {
+        let likelihood = Likelihood::Gaussian { sigma_floor: 0.1 };
+        let config = VaeConfig { image: [2, 3], likelihood, ..VaeConfig::new(2).hidden(&[5, 4]) };
+        let vae = Vae::new(config).unwrap();
+        for init in vae.init(0) {
+            let mut seen = vec![0; init.values.len()];
+            for piece in vae.layout().iter().filter(|p| p.slot == init.name) {
+                assert_eq!(piece.slot_size(), seen.len());
+                piece.positions().for_each(|i| seen[i] += 1);
+            }
+            assert!(seen.iter().all(|&n| n == 1), "{}", init.name);
+        }
+    }
+
+    #[test]
+    fn weights_are_transposed() {
+        let (tensor, slot) = ("t".to_string(), "s".to_string());
+        let piece = Piece { tensor, slot, width: 4, start: 2, len: 2, rows: Some(3) };
+        assert_eq!(piece.shape(), [2, 3]);
+        assert_eq!(piece.positions().collect::<Vec<_>>(), [2, 6, 10, 3, 7, 11]);
+    }
+}

@@ -1,0 +1,271 @@
+//! A VAE with numbers in it: what can be done with a trained model.
+
+use std::collections::HashMap;
+
+use super::Vae;
+use super::elbo::{decode_graph, encode_graph, evaluation_graph, reconstruction_graph, sampling_graph};
+use crate::checkpoint::Checkpoint;
+use crate::data::Dataset;
+use crate::device::cpu::{Bound, Cpu};
+use crate::error::{Error, Result};
+use crate::graph::Graph;
+use crate::optim::Control;
+use crate::plan::{Fusion, Plan};
+
+/// Images per step of evaluation and encoding. A constant, because the noise of image i depends on its place in the
+/// batch: the numbers of an evaluation must not depend on the batch size of the training.
+const EVALUATION_BATCH: usize = 500;
+/// Images per step of drawing and decoding.
+const DECODE_BATCH: usize = 256;
+
+/// A model and its parameters in the memory of an executor.
+pub struct Model {
+    /// The architecture.
+    pub vae: Vae,
+    /// The executor, with the parameters in slots named as in [`Vae::init`].
+    pub cpu: Cpu,
+    rows: HashMap<String, usize>,
+    plans: HashMap<String, Bound>,
+}
+
+/// −ELBO (β = 1) of a set of images, one draw of z per image.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Evaluation {
+    /// The number of images.
+    pub images: usize,
+    /// −log p(x|z), mean over images, in nats.
+    pub rec: f64,
+    /// KL(q(z|x) ‖ p(z)), mean over images, in nats.
+    pub kl: f64,
+}
+
+impl Evaluation {
+    /// −ELBO in nats per image: an upper bound on −log p(x), in expectation over the draw.
+    pub fn neg_elbo(&self) -> f64 {
+        self.rec + self.kl
+    }
+}
+
+/// q(z|x) of a set of images.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Encoded {
+    /// K.
+    pub latent: usize,
+    /// μ, `[N, K]`.
+    pub mu: Vec<f32>,
+    /// log σ², `[N, K]`.
+    pub logvar: Vec<f32>,
+}
+
+impl Encoded {
+    /// KL(q(z_k|x) ‖ p(z_k)) of each dimension, mean over the images, in nats. `[K]`
+    pub fn kl_per_dimension(&self) -> Vec<f64> {
+        let mut sums = vec![0.0; self.latent];
+        for (i, (&mu, &lv)) in self.mu.iter().zip(&self.logvar).enumerate() {
+            let (mu, lv) = (f64::from(mu), f64::from(lv));
+            sums[i % self.latent] += 0.5 * (mu * mu + lv.exp_m1() - lv);
+        }
+        let images = (self.mu.len() / self.latent).max(1) as f64;
+        sums.into_iter().map(|s| s / images).collect()
+    }
+
+    /// Var_x(E_q[z_k|x]) of each dimension. `[K]`
+    pub fn variance_of_means(&self) -> Vec<f64> {
+        let images = (self.mu.len() / self.latent).max(1) as f64;
+        let moment = |k: usize, centre: f64, power: i32| {
+            let column = self.mu.iter().skip(k).step_by(self.latent);
+            column.map(|&m| (f64::from(m) - centre).powi(power)).sum::<f64>() / images
+        };
+        (0..self.latent).map(|k| moment(k, moment(k, 0.0, 1), 2)).collect()
+    }
+
+    /// The number of dimensions in use: those with Var_x(E_q[z_k|x]) > 0.01 (Burda et al. 2015).
+    pub fn active_units(&self) -> usize {
+        self.variance_of_means().into_iter().filter(|&v| v > 0.01).count()
+    }
+}
+
+/// Evaluations draw their noise under another key than the training, so that no image is judged by the very noise it
+/// was learned with.
+fn evaluation_seed(seed: u64) -> u64 {
+    seed.wrapping_add(0x9e37_79b9_7f4a_7c15)
+}
+
+impl Model {
+    /// The model with its initial parameters, a pure function of `seed`.
+    ///
+    /// # Errors
+    /// [`Error::Slot`] from the executor.
+    pub fn initial(vae: Vae, seed: u64, threads: usize) -> Result<Model> {
+        let mut model = Model { cpu: Cpu::new(threads), rows: HashMap::new(), plans: HashMap::new(), vae };
+        // A graph that mentions all parameters in the order of a training step, so that they lie in that order.
+        model.bind(&reconstruction_graph(&model.vae, "train", 1))?;
+        for init in model.vae.init(seed) {
+            model.cpu.write(&init.name, &init.values)?;
+        }
+        Ok(model)
+    }
+
+    /// The model of a checkpoint.
+    ///
+    /// # Errors
+    /// [`Error::Argument`] for an invalid configuration, [`Error::Slot`] from the executor.
+    pub fn restore(checkpoint: &Checkpoint, threads: usize) -> Result<Model> {
+        let mut model = Model::initial(Vae::new(checkpoint.config.model.clone())?, 0, threads)?;
+        for layer in model.vae.layers() {
+            for name in [layer.weight_name(), layer.bias_name()] {
+                model.cpu.write(&name, &checkpoint.slots[&name])?;
+            }
+        }
+        Ok(model)
+    }
+
+    /// Plans a graph and binds it to the model's memory.
+    ///
+    /// # Errors
+    /// As [`Plan::build`] and [`Cpu::bind`].
+    pub fn bind(&mut self, graph: &Graph) -> Result<Bound> {
+        self.cpu.bind(&Plan::build(graph, Fusion::all())?)
+    }
+
+    /// Loads a set of images into the data slot `slot`, binarised as the model wants it.
+    ///
+    /// # Errors
+    /// [`Error::Argument`] when the images are not of the model's size.
+    pub fn load(&mut self, slot: &str, data: &Dataset) -> Result<()> {
+        let [height, width] = self.vae.config.image;
+        if (data.height, data.width) != (height, width) {
+            let found = format!("{} × {} pixels in {}", data.height, data.width, data.name);
+            return Err(Error::argument("image size", found, format!("{height} × {width}, as the model was made for")));
+        }
+        let prepared = self.vae.config.binarisation.prepare(data);
+        self.cpu.set_data(slot, &prepared.images, prepared.cols)?;
+        self.rows.insert(slot.into(), prepared.rows);
+        Ok(())
+    }
+
+    fn rows(&self, slot: &str) -> Result<usize> {
+        let missing = || Error::Slot { name: slot.into(), problem: "no images were loaded".into() };
+        self.rows.get(slot).copied().ok_or_else(missing)
+    }
+
+    /// −ELBO of all images of a slot with β = 1, one draw of z per image; the noise is a pure function of `seed`.
+    ///
+    /// # Errors
+    /// [`Error::Slot`] when the slot holds no images, and from the executor.
+    pub fn evaluate(&mut self, slot: &str, seed: u64) -> Result<Evaluation> {
+        let images = self.rows(slot)?;
+        let kept = self.start(evaluation_seed(seed));
+        let mut sums = [0.0; 2];
+        for (rows, times) in batches(images, EVALUATION_BATCH) {
+            let bound = self.plan(&format!("evaluate {slot} {rows}"), |vae| evaluation_graph(vae, slot, rows))?;
+            for _ in 0..times {
+                self.cpu.run(bound, 1)?;
+                let metrics = self.cpu.take_metrics(bound);
+                sums[0] += metrics["rec"];
+                sums[1] += metrics["kl"];
+            }
+        }
+        *self.cpu.control_mut() = kept;
+        Ok(Evaluation { images, rec: sums[0] / images as f64, kl: sums[1] / images as f64 })
+    }
+
+    /// The plan of this name, built at its first use.
+    fn plan(&mut self, name: &str, graph: impl FnOnce(&Vae) -> Graph) -> Result<Bound> {
+        if let Some(&bound) = self.plans.get(name) {
+            return Ok(bound);
+        }
+        let bound = self.bind(&graph(&self.vae))?;
+        self.plans.insert(name.into(), bound);
+        Ok(bound)
+    }
+
+    /// Sets fresh counters under `seed` and returns the old ones, which the caller puts back.
+    fn start(&mut self, seed: u64) -> Control {
+        std::mem::replace(self.cpu.control_mut(), Control::new(seed))
+    }
+
+    /// q(z|x) of all images of a slot, in their order.
+    ///
+    /// # Errors
+    /// As [`Model::evaluate`].
+    pub fn encode(&mut self, slot: &str, seed: u64) -> Result<Encoded> {
+        let images = self.rows(slot)?;
+        let latent = self.vae.config.latent;
+        let mut encoded = Encoded { latent, mu: Vec::new(), logvar: Vec::new() };
+        let kept = self.start(evaluation_seed(seed));
+        for (rows, times) in batches(images, EVALUATION_BATCH) {
+            let bound = self.plan(&format!("encode {slot} {rows}"), |vae| encode_graph(vae, slot, rows))?;
+            for _ in 0..times {
+                self.cpu.run(bound, 1)?;
+                encoded.mu.extend(self.cpu.read(&format!("mu/{rows}"))?);
+                encoded.logvar.extend(self.cpu.read(&format!("logvar/{rows}"))?);
+            }
+        }
+        *self.cpu.control_mut() = kept;
+        Ok(encoded)
+    }
+
+    /// `count` new images: E[x|z] for z ~ N(0, I), `[count, D]`, a pure function of `seed`; the first images do not
+    /// depend on `count`.
+    ///
+    /// # Errors
+    /// From the executor.
+    pub fn sample(&mut self, count: usize, seed: u64) -> Result<Vec<f32>> {
+        let bound = self.plan("sample", |vae| sampling_graph(vae, DECODE_BATCH))?;
+        let kept = self.start(seed);
+        let mut images = Vec::with_capacity(count * self.vae.config.pixels());
+        for _ in 0..count.div_ceil(DECODE_BATCH) {
+            self.cpu.run(bound, 1)?;
+            images.extend(self.cpu.read("samples")?);
+        }
+        *self.cpu.control_mut() = kept;
+        images.truncate(count * self.vae.config.pixels());
+        Ok(images)
+    }
+
+    /// E[x|z] of the points z, `[n, K]`, as `[n, D]`.
+    ///
+    /// # Panics
+    /// When `z` is not a whole number of points.
+    ///
+    /// # Errors
+    /// From the executor.
+    pub fn decode(&mut self, z: &[f32]) -> Result<Vec<f32>> {
+        let latent = self.vae.config.latent;
+        assert!(z.len().is_multiple_of(latent), "{} numbers are no points of {latent} dimensions", z.len());
+        let bound = self.plan("decode", |vae| decode_graph(vae, DECODE_BATCH))?;
+        let mut images = Vec::new();
+        for points in z.chunks(DECODE_BATCH * latent) {
+            let mut block = points.to_vec();
+            block.resize(DECODE_BATCH * latent, 0.0);
+            self.cpu.write("z", &block)?;
+            self.cpu.run(bound, 1)?;
+            images.extend(self.cpu.read("decoded")?);
+        }
+        images.truncate(z.len() / latent * self.vae.config.pixels());
+        Ok(images)
+    }
+
+    /// The first `count` images of a slot as the model sees them, and what one draw of z from q(z|x) decodes to,
+    /// `[count, D]` each.
+    ///
+    /// # Errors
+    /// [`Error::Argument`] when the slot has fewer images or `count` is 0, [`Error::Slot`] from the executor.
+    pub fn reconstruct(&mut self, slot: &str, count: usize, seed: u64) -> Result<(Vec<f32>, Vec<f32>)> {
+        let images = self.rows(slot)?;
+        if count == 0 || count > images {
+            return Err(Error::argument("count", count, format!("a number of images from 1 to {images}")));
+        }
+        let bound = self.plan(&format!("rebuild {slot} {count}"), |vae| reconstruction_graph(vae, slot, count))?;
+        let kept = self.start(evaluation_seed(seed));
+        self.cpu.run(bound, 1)?;
+        *self.cpu.control_mut() = kept;
+        Ok((self.cpu.read(&format!("originals/{count}"))?, self.cpu.read(&format!("rebuilt/{count}"))?))
+    }
+}
+
+/// `images` in batches of `size`: (rows, how many), with a smaller last batch if need be.
+fn batches(images: usize, size: usize) -> impl Iterator<Item = (usize, usize)> {
+    [(size, images / size), (images % size, 1)].into_iter().filter(|&(rows, times)| rows > 0 && times > 0)
+}

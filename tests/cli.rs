@@ -1,0 +1,290 @@
+//! The command, run as its users run it, on a few hundred built-in digits.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
+
+use elbo::checkpoint::Checkpoint;
+
+/// Sizes at which a training takes a moment: 300 is not a multiple of 64, so that an epoch ends in a smaller batch.
+const TINY: &str = "--train-size 300 --test-size 70 --hidden 24,16 --latent 2 --batch 64 --epochs 2 --quiet";
+const FILES: [&str; 8] = [
+    "checkpoint.safetensors",
+    "config.json",
+    "manifold.png",
+    "metrics.jsonl",
+    "reconstructions.png",
+    "samples.png",
+    "scatter.png",
+    "timing.jsonl",
+];
+
+/// `elbo` with arguments separated by blanks, in the folder `at`.
+fn command(at: &Path, arguments: &str) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_elbo"));
+    command.current_dir(at).args(arguments.split_whitespace());
+    command
+}
+
+fn elbo(at: &Path, arguments: &str) -> Output {
+    command(at, arguments).output().unwrap()
+}
+
+/// The standard output of a run that must succeed.
+fn succeeds(at: &Path, arguments: &str) -> String {
+    let output = elbo(at, arguments);
+    let errors = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "elbo {arguments}: {:?}\n{errors}", output.status);
+    String::from_utf8(output.stdout).unwrap()
+}
+
+/// A run that must end with `code` and say all of `words` on stderr.
+fn fails(at: &Path, arguments: &str, code: i32, words: &[&str]) {
+    let output = elbo(at, arguments);
+    let errors = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(code), "elbo {arguments}\n{errors}");
+    words.iter().for_each(|word| assert!(errors.contains(word), "elbo {arguments} says\n{errors}\nwithout \"{word}\""));
+    assert!(!errors.contains("panicked"), "{errors}");
+}
+
+fn folder() -> tempfile::TempDir {
+    tempfile::tempdir().unwrap()
+}
+
+fn bytes(path: PathBuf) -> Vec<u8> {
+    fs::read(&path).unwrap_or_else(|e| panic!("{}: {e}", path.display()))
+}
+
+/// Everything but the clock's file must be equal.
+fn equal_runs(a: &Path, b: &Path) {
+    for name in FILES.iter().filter(|name| **name != "timing.jsonl") {
+        assert!(
+            bytes(a.join(name)) == bytes(b.join(name)),
+            "{name} differs between {} and {}",
+            a.display(),
+            b.display()
+        );
+    }
+}
+
+fn names(folder: &Path) -> Vec<String> {
+    let mut names: Vec<String> =
+        fs::read_dir(folder).unwrap().map(|e| e.unwrap().file_name().into_string().unwrap()).collect();
+    names.sort();
+    names
+}
+
+#[test]
+fn training_writes_a_whole_run_folder_and_a_summary() {
+    let at = folder();
+    let text = succeeds(at.path(), &format!("train {TINY} --seed 3"));
+    let run = at.path().join("runs/001-digits-k2");
+    assert_eq!(names(&run), FILES);
+    for part in ["test −ELBO", "rec", "KL", "grey pixels", "fair coin", "collapsed", "this model", "floor"] {
+        assert!(text.contains(part), "{text}\nlacks {part}");
+    }
+    let lines = fs::read_to_string(run.join("metrics.jsonl")).unwrap();
+    let records: Vec<serde_json::Value> = lines.lines().map(|l| serde_json::from_str(l).unwrap()).collect();
+    assert_eq!(records.len(), 2);
+    assert_eq!(records[1]["updates"], 10, "four full batches and a smaller one per epoch");
+    let value = |i: usize, key: &str| records[i][key].as_f64().unwrap();
+    assert!(value(1, "test_neg_elbo") < value(0, "test_neg_elbo"));
+    assert!((value(0, "test_rec") + value(0, "test_kl") - value(0, "test_neg_elbo")).abs() < 1e-9);
+    assert!(!lines.contains("seconds"), "what the clock says belongs to timing.jsonl");
+    succeeds(at.path(), &format!("train {TINY} --seed 3"));
+    assert_eq!(names(&at.path().join("runs")), ["001-digits-k2", "002-digits-k2"]);
+    equal_runs(&run, &at.path().join("runs/002-digits-k2"));
+}
+
+#[test]
+fn a_run_is_a_function_of_its_seed_and_not_of_the_threads() {
+    let at = folder();
+    for (out, more) in [("a", "--seed 5 --threads 1"), ("b", "--seed 5 --threads 2"), ("c", "--seed 6 --threads 2")] {
+        succeeds(at.path(), &format!("train {TINY} --binarisation dynamic --out {out} {more}"));
+    }
+    equal_runs(&at.path().join("a"), &at.path().join("b"));
+    assert_ne!(bytes(at.path().join("a/metrics.jsonl")), bytes(at.path().join("c/metrics.jsonl")));
+}
+
+#[test]
+fn a_resumed_run_equals_one_that_was_never_interrupted() {
+    let at = folder();
+    let options = "--lr-schedule cosine:1e-4 --kl-warmup 1.5 --clip 5 --binarisation dynamic";
+    succeeds(at.path(), &format!("train {TINY} {options} --out whole"));
+    // Paused in the middle of the first epoch, at its end, and in the second.
+    let text = succeeds(at.path(), &format!("train {TINY} {options} --out parts --pause-at 2"));
+    assert!(text.contains("elbo train --resume parts"), "{text}");
+    succeeds(at.path(), "train --resume parts --pause-at 5 --quiet --threads 1");
+    succeeds(at.path(), "train --resume parts --pause-at 8 --quiet --threads 2");
+    succeeds(at.path(), "train --resume parts --quiet");
+    equal_runs(&at.path().join("whole"), &at.path().join("parts"));
+
+    let sgd = "--optimizer sgd --momentum 0.8 --lr 1e-4 --likelihood gaussian";
+    succeeds(at.path(), &format!("train {TINY} {sgd} --out sgd"));
+    succeeds(
+        at.path(),
+        &format!("train {TINY} {sgd} --out sgd2 --epochs 2 --pause-at 7").replacen("--epochs 2", "", 1),
+    );
+    succeeds(at.path(), "train --resume sgd2 --quiet");
+    equal_runs(&at.path().join("sgd"), &at.path().join("sgd2"));
+}
+
+#[test]
+fn more_epochs_can_be_asked_for_later() {
+    let at = folder();
+    let one = TINY.replace("--epochs 2", "--epochs 1");
+    succeeds(at.path(), &format!("train {TINY} --out two"));
+    succeeds(at.path(), &format!("train {one} --out one"));
+    succeeds(at.path(), "train --resume one --epochs 2 --quiet");
+    equal_runs(&at.path().join("one"), &at.path().join("two"));
+    fails(at.path(), "train --resume one --epochs 1", 1, &["epochs", "at least 2"]);
+}
+
+#[test]
+fn a_model_can_be_drawn_from_looked_into_and_evaluated() {
+    let at = folder();
+    let trained = succeeds(at.path(), &format!("train {TINY} --out run"));
+    let evaluated = succeeds(at.path(), "eval --run run");
+    let first = |text: &str| text.lines().next().unwrap().to_string();
+    assert_eq!(first(&trained), first(&evaluated), "eval repeats the figure of the training");
+    assert!(evaluated.contains("of 2 latent dimensions are active"), "{evaluated}");
+    assert_ne!(first(&trained), first(&succeeds(at.path(), "eval --run run --seed 77")), "other draws, another figure");
+
+    succeeds(at.path(), "sample --run run --out a.png --count 30 --seed 4");
+    succeeds(at.path(), "sample --run run/checkpoint.safetensors --out b.png --count 30 --seed 4");
+    succeeds(at.path(), "sample --run run --out c.png --count 30 --seed 5");
+    assert_eq!(bytes(at.path().join("a.png")), bytes(at.path().join("b.png")));
+    assert_ne!(bytes(at.path().join("a.png")), bytes(at.path().join("c.png")));
+    succeeds(at.path(), "reconstruct --run run --out d.png --count 7");
+    assert!(bytes(at.path().join("d.png")).starts_with(b"\x89PNG"));
+    fails(at.path(), "reconstruct --run run --out e.png --count 71", 1, &["count", "71", "from 1 to 70"]);
+    fails(at.path(), "sample --run run --count 0", 1, &["count", "0"]);
+}
+
+#[test]
+fn every_likelihood_and_binarisation_trains_and_is_named() {
+    let at = folder();
+    let kinds = ["--binarisation threshold", "--binarisation fixed", "--likelihood gaussian --sigma-floor 0.2"];
+    for (i, (kind, name)) in kinds.into_iter().zip(["threshold pixels", "fixed pixels", "sigma ≥ 0.2"]).enumerate() {
+        let text =
+            succeeds(at.path(), &format!("train {TINY} --latent 3 --out {i} {kind}").replacen("--latent 2", "", 1));
+        assert!(text.contains(name) && text.contains("floor"), "{text}");
+        assert!(!at.path().join(format!("{i}/scatter.png")).exists(), "the plane is drawn for K = 2 only");
+        assert!(succeeds(at.path(), &format!("eval --run {i}")).contains(name));
+    }
+}
+
+#[test]
+fn wrong_arguments_are_named_with_what_would_be_right() {
+    let at = folder();
+    let train = |more: &str| format!("train --train-size 64 --test-size 10 --epochs 1 --quiet {more}");
+    let wrong: [(&str, i32, &[&str]); 16] = [
+        ("--latent 0", 1, &["latent", "found 0"]),
+        ("--hidden 10,0", 1, &["hidden width", "found 0"]),
+        ("--hidden 10,x", 2, &["--hidden", "x"]),
+        ("--activation rellu", 2, &["--activation", "rellu", "leaky_relu"]),
+        ("--likelihood poisson", 2, &["--likelihood", "bernoulli, gaussian"]),
+        ("--likelihood gaussian --sigma-floor 0", 1, &["sigma floor", "found 0"]),
+        ("--likelihood gaussian --binarisation fixed", 1, &["binarisation", "fixed", "grey"]),
+        ("--binarisation binary", 2, &["--binarisation", "binary", "threshold"]),
+        ("--batch 0", 1, &["batch", "found 0"]),
+        ("--lr -1", 2, &["-1"]),
+        ("--lr=-1", 1, &["lr", "found -1"]),
+        ("--lr-schedule linear", 2, &["--lr-schedule", "linear", "cosine"]),
+        ("--lr-schedule steps:5=1e-3,2=1e-4", 1, &["lr schedule", "increasing"]),
+        ("--optimizer sgd --momentum 1", 1, &["momentum", "found 1"]),
+        ("--device cuda:0", 1, &["cuda:0", "only the CPU", "--device cpu"]),
+        ("--device gpu", 1, &["device", "gpu", "auto"]),
+    ];
+    for (more, code, words) in wrong {
+        fails(at.path(), &train(more), code, words);
+    }
+    assert!(names(at.path()).is_empty(), "a refused run leaves nothing behind: {:?}", names(at.path()));
+    fails(at.path(), &train("--optimizer sgd --lr 1e30 --out d1"), 1, &["test loss of epoch 1", "--lr"]);
+    let small = "--optimizer sgd --lr 1e30 --batch 16 --out d2";
+    fails(at.path(), &train(small), 1, &["loss of update", "--clip"]);
+    fails(at.path(), "train --resume nowhere", 1, &["nowhere", "read"]);
+    fails(at.path(), "train --resume nowhere --latent 3", 2, &["--resume", "--latent"]);
+    fails(at.path(), "train --data nowhere", 1, &["nowhere"]);
+    fails(at.path(), "train --data . --train-size 5", 2, &["--data", "--train-size"]);
+    fails(at.path(), "eval --run nowhere", 1, &["nowhere"]);
+    fails(at.path(), "", 2, &["Usage"]);
+}
+
+#[test]
+fn files_that_are_not_what_they_should_be_are_named() {
+    let at = folder();
+    fs::create_dir(at.path().join("empty")).unwrap();
+    fails(at.path(), "train --data empty", 1, &["empty", "training images", "train-images-idx3-ubyte"]);
+    fs::create_dir(at.path().join("bad")).unwrap();
+    for name in ["train-images-idx3-ubyte", "t10k-images-idx3-ubyte"] {
+        fs::write(at.path().join("bad").join(name), b"these are no images").unwrap();
+    }
+    fails(at.path(), "train --data bad", 1, &["train-images-idx3-ubyte", "magic"]);
+
+    succeeds(at.path(), &format!("train {TINY} --out run"));
+    fails(at.path(), &format!("train {TINY} --out run"), 1, &["run", "--resume", "--out"]);
+    let path = at.path().join("run/checkpoint.safetensors");
+    let whole = bytes(path.clone());
+    fs::write(&path, &whole[..whole.len() / 2]).unwrap();
+    for arguments in ["eval --run run", "sample --run run", "train --resume run"] {
+        fails(at.path(), arguments, 1, &["checkpoint.safetensors", "complete safetensors file"]);
+    }
+}
+
+#[test]
+fn the_plan_has_at_most_sixteen_steps_and_says_what_they_cost() {
+    let at = folder();
+    let text = succeeds(at.path(), "plan");
+    let summary = text.lines().last().unwrap();
+    let steps: usize = summary.split_whitespace().next().unwrap().parse().unwrap();
+    assert!(steps <= 16, "{text}");
+    for part in ["KiB", "FLOP", "[128, 784]·[784, 400]", "adam", "652824 parameters"] {
+        assert!(text.contains(part), "{text}\nlacks {part}");
+    }
+    let other = succeeds(at.path(), "plan --batch 20 --hidden 200,200 --latent 50 --activation tanh --graph");
+    assert!(other.contains("[20, 784]·[784, 200]") && other.contains("matmul(") && other.contains("src/nn.rs:"));
+}
+
+#[test]
+fn info_and_help_say_what_there_is() {
+    let at = folder();
+    let info = succeeds(at.path(), "info");
+    for part in [env!("CARGO_PKG_VERSION"), "instruction set", "threads", "cpu"] {
+        assert!(info.contains(part), "{info}\nlacks {part}");
+    }
+    let help = succeeds(at.path(), "train --help");
+    for option in ["--epochs", "--kl-warmup", "--lr-schedule", "--sigma-floor", "--binarisation", "[default: 128]"] {
+        assert!(help.contains(option), "{help}\nlacks {option}");
+    }
+}
+
+/// Ctrl-C, sent while the training runs: the step is finished, the checkpoint is whole, the command to continue printed.
+#[cfg(unix)]
+#[test]
+fn an_interrupted_run_can_be_continued() {
+    let at = folder();
+    let long = TINY.replace("--epochs 2", "--epochs 100000");
+    let child = command(at.path(), &format!("train {long} --out run"));
+    let child = { child }.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let path = at.path().join("run/metrics.jsonl");
+    let deadline = std::time::Instant::now() + std::time::Duration::from_secs(60);
+    while !path.exists() {
+        assert!(std::time::Instant::now() < deadline, "no epoch in a minute");
+        std::thread::sleep(std::time::Duration::from_millis(20));
+    }
+    let killed = Command::new("kill").args(["-INT", &child.id().to_string()]).status().unwrap();
+    assert!(killed.success());
+    let output = child.wait_with_output().unwrap();
+    assert_eq!(output.status.code(), Some(130), "{}", String::from_utf8_lossy(&output.stderr));
+    let text = String::from_utf8(output.stdout).unwrap();
+    assert!(text.contains("elbo train --resume run"), "{text}");
+
+    let checkpoint = Checkpoint::load(&at.path().join("run/checkpoint.safetensors")).unwrap();
+    let (epoch, updates) = (checkpoint.progress.epoch, checkpoint.progress.updates);
+    succeeds(at.path(), &format!("train --resume run --epochs {} --quiet", epoch + 2));
+    let later = Checkpoint::load(&at.path().join("run/checkpoint.safetensors")).unwrap();
+    assert!(later.progress.epoch == epoch + 2 && later.progress.updates > updates);
+    let lines = fs::read_to_string(path).unwrap();
+    assert_eq!(lines.lines().count(), epoch as usize + 2, "one line for every epoch, none twice");
+}

@@ -1,0 +1,235 @@
+//! Values, first and second derivatives in f32 where naive formulas overflow, underflow or cancel.
+//!
+//! The truth is the same graph in f64, whose formulas `tests/gradcheck.rs` checks; a few closed forms guard against both
+//! being wrong in one way. Wherever the truth is representable, f32 is finite and within [`ULPS`] units in the last
+//! place, or within the absolute error that a formula is allowed by [`cancels`]. Where the truth exceeds f32, the result
+//! is infinite. It is never NaN.
+
+use elbo::ops::ScalarFn;
+use elbo::{Graph, Interp, Var, grad};
+
+/// Error allowed for f, f′ and f″: the functions themselves are within 2.5 ulp, their products add up.
+const ULPS: [f64; 3] = [4.0, 8.0, 16.0];
+
+const POINTS: [f64; 15] =
+    [0.0, 1e-6, -1e-6, 1.0, -1.0, 20.0, -20.0, 88.0, -88.0, 89.0, -89.0, 300.0, -300.0, 1e4, -1e4];
+
+/// Absolute error of formulas that subtract nearly equal numbers by design, for the derivative of the given order.
+///
+/// 1 − tanh² loses its digits where tanh is nearly ±1, and so do 1 + tanh (GELU for x < 0) and the sums of terms of
+/// opposite sign in the second derivatives. All of them are beside values of about 1 and end at 0, where an error of a
+/// few 2⁻²⁴ changes no sum of gradients.
+fn cancels(f: ScalarFn, order: usize) -> f64 {
+    let unit = 2f64.powi(-24);
+    match (f, order) {
+        (ScalarFn::Tanh, 1 | 2) | (ScalarFn::Sigmoid, 2) => 4.0 * unit,
+        (ScalarFn::Gelu | ScalarFn::Silu, _) => 16.0 * unit,
+        _ => 0.0,
+    }
+}
+
+/// The distance of neighbouring f32 at `v`.
+fn ulp(v: f64) -> f64 {
+    let exponent = v.abs().max(f64::from(f32::MIN_POSITIVE)).log2().floor();
+    2f64.powf(exponent - 23.0)
+}
+
+/// What is wrong with `found` as f32 for `truth`, if anything.
+fn compare(found: f32, truth: f64, ulps: f64, absolute: f64) -> Option<String> {
+    if truth.abs() > f64::from(f32::MAX) {
+        let same = found.is_infinite() && f64::from(found).signum() == truth.signum();
+        return (!same).then(|| format!("{found}, the truth {truth:e} exceeds f32"));
+    }
+    let error = (f64::from(found) - truth).abs();
+    let allowed = ulps * ulp(truth) + absolute;
+    // Not `error > allowed`, which is false for NaN.
+    (!matches!(error.partial_cmp(&allowed), Some(std::cmp::Ordering::Less | std::cmp::Ordering::Equal)))
+        .then(|| format!("{found:e}, truth {truth:e}, off by {:.1} ulp", error / ulp(truth)))
+}
+
+/// y and its first two derivatives in the scalar state `x`.
+fn derivatives<'g>(x: Var<'g>, y: Var<'g>) -> [Var<'g>; 3] {
+    let d1 = grad(y, &[x])[0];
+    [y, d1, grad(d1, &[x])[0]]
+}
+
+/// The value of `of` at x = `at` in f32 and in f64, for one and the same argument.
+fn both<'g>(g: &'g Graph, at: f64, of: Var<'g>) -> (f32, f64) {
+    let at = f64::from(at as f32);
+    let (mut single, mut double) = (Interp::<f32>::new(g), Interp::<f64>::new(g));
+    single.set("x", &[at]).unwrap();
+    double.set("x", &[at]).unwrap();
+    (single.eval(of)[0], double.eval(of)[0])
+}
+
+#[test]
+fn every_row_of_the_table_and_its_derivatives() {
+    let mut failed = Vec::new();
+    let mut compared = 0;
+    for &f in ScalarFn::ALL {
+        let g = Graph::new();
+        let x = g.state("x", &[]);
+        let orders = derivatives(x, x.map(f));
+        for at in POINTS {
+            for (order, &y) in orders.iter().enumerate() {
+                let (found, truth) = both(&g, at, y);
+                if order == 0 && !truth.is_finite() && !f.name().starts_with("exp") {
+                    break; // outside the domain: log, log1p, sqrt
+                }
+                if let Some(problem) = compare(found, truth, ULPS[order], cancels(f, order)) {
+                    failed.push(format!("{}, order {order}, at {at:e}: {problem}", f.name()));
+                }
+                compared += 1;
+                if truth.is_infinite() {
+                    break; // an end of the domain: √x has no slope at 0
+                }
+            }
+        }
+    }
+    assert!(compared > 500, "{compared} comparisons");
+    assert!(failed.is_empty(), "{} failures\n{}", failed.len(), failed.join("\n"));
+}
+
+#[test]
+fn closed_forms_far_out() {
+    let sigmoid_at_minus_20 = 1.0 / (1.0 + 20f64.exp());
+    let table: [(ScalarFn, f64, [f64; 3]); 14] = [
+        (ScalarFn::Softplus, 1e4, [1e4, 1.0, 0.0]),
+        (ScalarFn::Softplus, -1e4, [0.0, 0.0, 0.0]),
+        (ScalarFn::Softplus, 0.0, [2f64.ln(), 0.5, 0.25]),
+        (
+            ScalarFn::Softplus,
+            -20.0,
+            [(-20f64).exp().ln_1p(), sigmoid_at_minus_20, sigmoid_at_minus_20.powi(2) * 20f64.exp()],
+        ),
+        (ScalarFn::Sigmoid, 300.0, [1.0, 0.0, 0.0]),
+        (ScalarFn::Sigmoid, -300.0, [0.0, 0.0, 0.0]),
+        (ScalarFn::Sigmoid, 0.0, [0.5, 0.25, 0.0]),
+        (ScalarFn::Tanh, 300.0, [1.0, 0.0, 0.0]),
+        (ScalarFn::Tanh, 0.0, [0.0, 1.0, 0.0]),
+        (ScalarFn::Silu, -1e4, [0.0, 0.0, 0.0]),
+        (ScalarFn::Silu, 1e4, [1e4, 1.0, 0.0]),
+        (ScalarFn::Gelu, 1e4, [1e4, 1.0, 0.0]),
+        (ScalarFn::Gelu, -1e4, [0.0, 0.0, 0.0]),
+        (ScalarFn::Log1p, 1e-6, [f64::from(1e-6f32).ln_1p(), 1.0 / 1.000_001, -1.0 / 1.000_001f64.powi(2)]),
+    ];
+    for (f, at, truths) in table {
+        let g = Graph::new();
+        let x = g.state("x", &[]);
+        for (order, (y, truth)) in derivatives(x, x.map(f)).into_iter().zip(truths).enumerate() {
+            let (single, double) = both(&g, at, y);
+            let problem = compare(single, truth, ULPS[order], 0.0);
+            assert!(problem.is_none(), "{}, order {order}, at {at}: {}", f.name(), problem.unwrap());
+            assert!(
+                (double - truth).abs() <= 1e-14 * truth.abs() + 1e-100,
+                "{}, order {order}, at {at}: {double}",
+                f.name()
+            );
+        }
+    }
+}
+
+/// e^−300 and e^−10000 are 0 in f32, so that a row of ±1e4 shows whether the maximum was taken out.
+#[test]
+fn log_sum_exp_of_huge_numbers() {
+    let rows: [([f64; 3], f64, [f64; 3]); 5] = [
+        ([1e4, 1e4, 1e4], 1e4 + 3f64.ln(), [1.0 / 3.0; 3]),
+        ([-1e4, -1e4, -1e4], -1e4 + 3f64.ln(), [1.0 / 3.0; 3]),
+        ([1e4, -1e4, 0.0], 1e4, [1.0, 0.0, 0.0]),
+        (
+            [-1e4, -1e4 - 1.0, -2e4],
+            -1e4 + (-1f64).exp().ln_1p(),
+            [0.731_058_578_630_004_9, 0.268_941_421_369_995_1, 0.0],
+        ),
+        ([1e-6, -1e-6, 0.0], 3f64.ln(), [1.0 / 3.0; 3]),
+    ];
+    for (values, truth, weights) in rows {
+        let g = Graph::new();
+        let x = g.state("x", &[3]);
+        let y = x.log_sum_exp(&[0]);
+        let d = grad(y, &[x])[0];
+        let curvature = grad((d * g.tensor(&[3], &[1.0, -2.0, 0.5])).sum_all(), &[x])[0];
+        let mut run = Interp::<f32>::new(&g);
+        run.set("x", &values).unwrap();
+        let found = run.eval(y)[0];
+        assert!(compare(found, truth, 2.0, 1e-6).is_none(), "{values:?}: {found} instead of {truth}");
+        for (w, truth) in run.eval(d).iter().zip(weights) {
+            assert!(compare(*w, truth, 4.0, 1e-6).is_none(), "{values:?}: {w} instead of {truth}");
+        }
+        let mean = weights[0] - 2.0 * weights[1] + 0.5 * weights[2];
+        for ((h, w), u) in run.eval(curvature).iter().zip(weights).zip([1.0, -2.0, 0.5]) {
+            let truth = w * (u - mean);
+            assert!(compare(*h, truth, 8.0, 1e-6).is_none(), "{values:?}: {h} instead of {truth}");
+        }
+    }
+}
+
+/// −log p(x|l) = softplus(l) − x·l, d/dl = σ(l) − x, d²/dl² = σ(l)σ(−l).
+///
+/// For x = 1 and large l the two terms of the loss agree in all their digits, and so do σ(l) and x in the gradient: the
+/// absolute error is the last place of |l|, and of 1. The second derivative does not cancel.
+#[test]
+fn cross_entropy_on_logits() {
+    for pixel in [0.0, 0.25, 0.5, 1.0] {
+        let g = Graph::new();
+        let l = g.state("x", &[]);
+        let orders = derivatives(l, l.softplus() - l * pixel);
+        for at in POINTS {
+            let at = f64::from(at as f32);
+            let tail = (-at.abs()).exp();
+            let sigmoid = if at >= 0.0 { 1.0 / (1.0 + tail) } else { tail / (1.0 + tail) };
+            let loss = if pixel == 1.0 { (-at).max(0.0) } else { at.max(0.0) - pixel * at } + tail.ln_1p();
+            let truths = [loss, sigmoid - pixel, tail / (1.0 + tail).powi(2)];
+            let absolute = [ulp(at), 2f64.powi(-23), 0.0];
+            for (order, &y) in orders.iter().enumerate() {
+                let problem = compare(both(&g, at, y).0, truths[order], ULPS[order], absolute[order]);
+                assert!(problem.is_none(), "pixel {pixel}, logit {at}, order {order}: {}", problem.unwrap());
+            }
+        }
+    }
+}
+
+/// KL(N(μ, e^lv) ‖ N(0, 1)) = ½(μ² + expm1(lv) − lv): golden values, and value, gradient and curvature everywhere.
+///
+/// Near lv = 0 the value ¼lv² is below the last place of lv. The gradient ½ expm1(lv) arises as ½(eˡᵛ − 1), so that its
+/// error is the last place of ½, beside gradients of the reconstruction that are larger by far.
+#[test]
+fn divergence_from_the_prior() {
+    let kl = |mu: Var<'_>, lv: Var<'_>| -> f64 {
+        let y = (mu.square() + (lv.expm1() - lv)) * 0.5;
+        Interp::<f64>::new(y.graph()).eval(y)[0]
+    };
+    for (mu, lv, truth) in
+        [(1.0, 0.0, 0.5), (0.0, 4f64.ln(), 0.806_852_819_440_054_7), (0.5, -1.0, 0.308_939_720_585_721_17)]
+    {
+        let g = Graph::new();
+        let found = kl(g.tensor(&[], &[mu]), g.tensor(&[], &[lv]));
+        assert!((found - truth).abs() < 1e-15, "KL({mu}, {lv}) = {found}, not {truth}");
+    }
+    let g = Graph::new();
+    let lv = g.state("x", &[]);
+    let orders = derivatives(lv, lv.expm1() - lv); // twice the KL, so that ½·∞ is no question
+    for at in POINTS {
+        let at = f64::from(at as f32);
+        let truths = [at.exp_m1() - at, at.exp_m1(), at.exp()];
+        let absolute = [ulp(at), 2f64.powi(-23), 0.0];
+        for (order, &y) in orders.iter().enumerate() {
+            let (found, double) = both(&g, at, y);
+            let problem = compare(found, truths[order], ULPS[order], absolute[order]);
+            assert!(problem.is_none(), "lv = {at}, order {order}: {}", problem.unwrap());
+            assert!(!double.is_nan());
+        }
+    }
+}
+
+#[test]
+fn the_comparison_notices() {
+    assert!(compare(f32::NAN, 1.0, 1e9, 1e9).is_some());
+    assert!(compare(f32::INFINITY, 1.0, 1e9, 1e9).is_some());
+    assert!(compare(3e38, 1e39, 1e9, 1e9).is_some());
+    assert!(compare(f32::NEG_INFINITY, 1e39, 1.0, 0.0).is_some());
+    assert!(compare(1.0 + 9.0 * f32::EPSILON, 1.0, 8.0, 0.0).is_some());
+    assert!(compare(1.0 + 7.0 * f32::EPSILON, 1.0, 8.0, 0.0).is_none());
+    assert!(compare(f32::INFINITY, 1e39, 1.0, 0.0).is_none());
+    assert!(compare(0.0, 0.0, 0.0, 0.0).is_none());
+}
