@@ -24,7 +24,7 @@ pub fn grad<'g>(y: Var<'g>, wrt: &[Var<'g>]) -> Vec<Var<'g>> {
     grad_with(y, y.graph().full(&y.shape(), 1.0), wrt)
 }
 
-/// The vector-Jacobian product: Σᵢ dy[i] ∂y[i]/∂x for every x in `wrt`.
+/// The vector-Jacobian product: Σᵢ dyᵢ ∂yᵢ/∂x for every x in `wrt`.
 ///
 /// # Panics
 /// When `dy` has not the shape of `y`.

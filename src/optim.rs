@@ -55,10 +55,7 @@ impl Optimizer {
         match *self {
             Optimizer::Adam { beta1, beta2, .. } => {
                 let t = i32::try_from(t).unwrap_or(i32::MAX);
-                UpdateScalars {
-                    rate: lr / (1.0 - beta1.powi(t)),
-                    root_scale: 1.0 / (1.0 - beta2.powi(t)).sqrt(),
-                }
+                UpdateScalars { rate: lr / (1.0 - beta1.powi(t)), root_scale: 1.0 / (1.0 - beta2.powi(t)).sqrt() }
             }
             Optimizer::Sgd { .. } => UpdateScalars { rate: lr, root_scale: 1.0 },
         }

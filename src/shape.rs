@@ -22,7 +22,11 @@ impl Shape {
     /// With more than [`MAX_RANK`] dimensions.
     #[track_caller]
     pub fn new(dims: &[usize]) -> Shape {
-        assert!(dims.len() <= MAX_RANK, "shape {dims:?} has {} dimensions, at most {MAX_RANK} are supported", dims.len());
+        assert!(
+            dims.len() <= MAX_RANK,
+            "shape {dims:?} has {} dimensions, at most {MAX_RANK} are supported",
+            dims.len()
+        );
         let mut all = [0; MAX_RANK];
         all[..dims.len()].copy_from_slice(dims);
         Shape { dims: all, rank: dims.len() as u8 }
@@ -69,8 +73,8 @@ impl Shape {
         let rank = self.len().max(other.len());
         let mut dims = [1; MAX_RANK];
         for (i, dim) in dims[..rank].iter_mut().enumerate() {
-            let a = self.from_end(rank - 1 - i);
-            let b = other.from_end(rank - 1 - i);
+            let a = self.dim_before_last(rank - 1 - i);
+            let b = other.dim_before_last(rank - 1 - i);
             *dim = match (a, b) {
                 (a, b) if a == b => a,
                 (1, b) => b,
@@ -82,7 +86,7 @@ impl Shape {
     }
 
     /// The dimension `i` places before the last one; 1 beyond the first.
-    pub(crate) fn from_end(&self, i: usize) -> usize {
+    pub(crate) fn dim_before_last(&self, i: usize) -> usize {
         if i < self.len() { self[self.len() - 1 - i] } else { 1 }
     }
 
@@ -92,7 +96,7 @@ impl Shape {
         let mut strides = [0; MAX_RANK];
         let mut step = 1;
         for i in 0..to.len() {
-            let dim = self.from_end(i);
+            let dim = self.dim_before_last(i);
             if dim > 1 {
                 strides[to.len() - 1 - i] = step;
             }

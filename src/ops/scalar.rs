@@ -2,7 +2,7 @@
 //!
 //! A row gives the name, the value as an expression over any [`Real`], and the derivative as an expression over
 //! graph values. From that one text come the f64 oracle, the f32 CPU kernel (the same expression over our own
-//! vectorisable [`Real`] functions), the method of [`Var`](crate::graph::Var), the rule of differentiation, and the row in the tests,
+//! vectorisable [`Real`] functions), the method of [`Var`], the rule of differentiation, and the row in the tests,
 //! which run over [`ScalarFn::ALL`].
 //!
 //! In a derivative `x` is the argument, `y` the value and `dy` = ∂loss/∂y. A derivative is made of graph nodes, so it

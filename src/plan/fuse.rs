@@ -135,7 +135,9 @@ impl Fused {
             Op::Leaf(Leaf::Const(_) | Leaf::Ctl(_)) => true,
             // One noise number for all elements must not be drawn once per element.
             Op::Leaf(Leaf::Normal(_) | Leaf::Uniform(_)) => self.fusion.sample_kl && !self.is_scalar(id),
-            Op::Broadcast => self.constant(id).is_some() || access(&self.source_shape(id), &self.node(id).shape).is_some(),
+            Op::Broadcast => {
+                self.constant(id).is_some() || access(&self.source_shape(id), &self.node(id).shape).is_some()
+            }
             Op::Reshape | Op::StopGradient => self.constant(id).is_some(),
             _ => false,
         }
@@ -283,7 +285,8 @@ impl Fused {
     /// Scalars that nothing but effects and other such scalars use.
     fn defer_scalars(&mut self, graph: &Graph) {
         let effects = graph.effects();
-        let ends: Vec<Id> = effects.metrics.iter().map(|(_, id)| *id).chain(effects.optimize.and_then(|o| o.scale)).collect();
+        let ends: Vec<Id> =
+            effects.metrics.iter().map(|(_, id)| *id).chain(effects.optimize.and_then(|o| o.scale)).collect();
         let ends: Vec<Id> = ends.into_iter().map(|id| self.resolve(id)).collect();
         for at in (0..self.live.len()).rev() {
             let id = self.live[at];

@@ -417,7 +417,8 @@ impl Lower {
                 if self.f.is_scalar(source) {
                     return self.operand(b, cluster, source, known);
                 }
-                let access = fuse::access(&self.f.node(source).shape, &node.shape).expect("virtual broadcasts have one");
+                let access =
+                    fuse::access(&self.f.node(source).shape, &node.shape).expect("virtual broadcasts have one");
                 let view = self.view(source);
                 b.load(Input { view, access })
             }

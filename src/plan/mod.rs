@@ -84,7 +84,11 @@ impl View {
 
     /// One past the last element, counted from the start of the memory.
     pub(crate) fn end(&self) -> usize {
-        if self.rows == 0 || self.cols == 0 { self.offset } else { self.offset + (self.rows - 1) * self.stride + self.cols }
+        if self.rows == 0 || self.cols == 0 {
+            self.offset
+        } else {
+            self.offset + (self.rows - 1) * self.stride + self.cols
+        }
     }
 
     /// Whether two views may share an element. Exact for rectangles of one stride, conservative otherwise.
@@ -309,7 +313,9 @@ impl Kind {
     /// The program it runs, if any.
     pub fn program(&self) -> Option<&Program> {
         match self {
-            Kind::Pointwise(p) | Kind::Gemm { out: GemmOut::Program(p), .. } | Kind::Scalars { program: p, .. } => Some(p),
+            Kind::Pointwise(p) | Kind::Gemm { out: GemmOut::Program(p), .. } | Kind::Scalars { program: p, .. } => {
+                Some(p)
+            }
             _ => None,
         }
     }
@@ -433,7 +439,11 @@ fn stores(program: &Program) -> impl Iterator<Item = View> + '_ {
 /// A table: number, wave, kernel, sizes, bytes and FLOPs of every step, then the totals.
 impl fmt::Display for Plan {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        writeln!(f, "{:>4} {:>4}  {:<13} {:>10} {:>10}  shapes and functions", "step", "wave", "kernel", "KiB", "kFLOP")?;
+        writeln!(
+            f,
+            "{:>4} {:>4}  {:<13} {:>10} {:>10}  shapes and functions",
+            "step", "wave", "kernel", "KiB", "kFLOP"
+        )?;
         for (i, step) in self.steps.iter().enumerate() {
             let kind = &step.kind;
             let (kib, kflop) = (kind.bytes() as f64 / 1024.0, kind.flops() as f64 / 1000.0);

@@ -179,7 +179,9 @@ impl Instr {
     fn flops(&self) -> u64 {
         match self {
             Instr::Unary { f, .. } => match f {
-                ScalarFn::Square | ScalarFn::Abs | ScalarFn::Sign | ScalarFn::Step | ScalarFn::Neg | ScalarFn::Relu => 1,
+                ScalarFn::Square | ScalarFn::Abs | ScalarFn::Sign | ScalarFn::Step | ScalarFn::Neg | ScalarFn::Relu => {
+                    1
+                }
                 ScalarFn::Sqrt => 1,
                 _ => 20,
             },
@@ -206,7 +208,8 @@ pub enum Output {
     Sum {
         /// The register.
         reg: Reg,
-        /// The partial sums; a tile at (row, column) owns element row · ⌈columns / 16⌉ + column / 16.
+        /// The partial sums; a tile at (row, column) owns element row · ⌈columns / 8⌉ + column / 8 (see
+        /// [`PARTIAL_COLUMNS`]).
         partials: View,
     },
 }
@@ -230,9 +233,13 @@ pub struct Program {
     pub regs: usize,
 }
 
+/// Two tiles of one row never begin nearer to each other than this: the width of the portable product's tile, the
+/// narrowest there is.
+pub const PARTIAL_COLUMNS: usize = 8;
+
 /// The number of partial sums that a program over `rows × cols` may write; see [`Output::Sum`].
 pub fn partials_len(rows: usize, cols: usize) -> usize {
-    rows * cols.div_ceil(16)
+    rows * cols.div_ceil(PARTIAL_COLUMNS)
 }
 
 impl Program {

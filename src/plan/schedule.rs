@@ -8,7 +8,8 @@ use crate::graph::Graph;
 /// Orders the steps, finds out how long each buffer lives, and places it.
 pub(super) fn schedule(graph: &Graph, lowered: Lowered, fusion: Fusion) -> Plan {
     let waves_of = waves(&lowered);
-    let mut steps: Vec<Step> = lowered.steps.into_iter().zip(&waves_of).map(|((kind, at), &wave)| Step { kind, wave, at }).collect();
+    let mut steps: Vec<Step> =
+        lowered.steps.into_iter().zip(&waves_of).map(|((kind, at), &wave)| Step { kind, wave, at }).collect();
     // Within a wave the largest first: the last chunks to be claimed are then small ones.
     steps.sort_by_key(|s| (s.wave, std::cmp::Reverse(s.kind.flops() + s.kind.bytes())));
     let mut buffers = lifetimes(&steps, &lowered.buffers);

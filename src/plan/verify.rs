@@ -75,7 +75,8 @@ impl Plan {
                 return Err(format!("buffer {i} leaves the arena"));
             }
             for (j, b) in self.buffers.iter().enumerate().skip(i + 1) {
-                let apart = a.offset + memory::padded(a.len) <= b.offset || b.offset + memory::padded(b.len) <= a.offset;
+                let apart =
+                    a.offset + memory::padded(a.len) <= b.offset || b.offset + memory::padded(b.len) <= a.offset;
                 if !apart && memory::conflict(a, b) {
                     return Err(format!("buffers {i} and {j} are alive together and share memory"));
                 }

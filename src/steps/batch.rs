@@ -44,13 +44,19 @@ impl Bound {
             debug_assert!(row < self.data.rows);
             // SAFETY: row < data.rows as checked before the step; out row i belongs to this chunk.
             let (from, to) = unsafe {
-                (std::slice::from_raw_parts(self.data.ptr.add(row * self.data.cols), self.data.cols), self.out.row_mut(i))
+                (
+                    std::slice::from_raw_parts(self.data.ptr.add(row * self.data.cols), self.data.cols),
+                    self.out.row_mut(i),
+                )
             };
-            self.isa.run(#[inline(always)] || {
-                for (t, &b) in to.iter_mut().zip(from) {
-                    *t = f32::from(b) / 255.0;
-                }
-            });
+            self.isa.run(
+                #[inline(always)]
+                || {
+                    for (t, &b) in to.iter_mut().zip(from) {
+                        *t = f32::from(b) / 255.0;
+                    }
+                },
+            );
         }
     }
 }

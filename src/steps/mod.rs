@@ -94,9 +94,7 @@ impl StepValues {
             shuffle: control.shuffle,
             learning_rate: lr as f32,
             beta: control.beta() as f32,
-            update: rule.map_or(UpdateScalars { rate: lr, root_scale: 1.0 }, |r| {
-                r.scalars(lr, control.updates + 1)
-            }),
+            update: rule.map_or(UpdateScalars { rate: lr, root_scale: 1.0 }, |r| r.scalars(lr, control.updates + 1)),
         }
     }
 }

@@ -57,7 +57,10 @@ impl Bound {
                     std::slice::from_raw_parts_mut(run.v.add(at), n),
                 )
             };
-            return self.isa.run(#[inline(always)] || self.rule.update(values.update, scale, p, g, m, v));
+            return self.isa.run(
+                #[inline(always)]
+                || self.rule.update(values.update, scale, p, g, m, v),
+            );
         }
     }
 }

@@ -8,7 +8,7 @@ use crate::graph::Ctl;
 use crate::isa::Isa;
 use crate::math::Real;
 use crate::ops::BinaryFn;
-use crate::plan::program::{Access, Instr, Output, Program, TILE};
+use crate::plan::program::{Access, Instr, Output, PARTIAL_COLUMNS, Program, TILE};
 use crate::rng::Draw;
 
 /// Tiles of one chunk: enough work (4096 elements) to be worth claiming.
@@ -147,12 +147,15 @@ impl Bound {
         // SAFETY: as promised by the caller.
         let regs = unsafe { Registers::new(scratch, self.program.regs) };
         let tile = Tile { row: 0, rows: 1, col: 0, cols: TILE, acc: std::ptr::null(), ld: 0 };
-        self.isa.run(#[inline(always)] || {
-            for instr in &self.program.uniform {
-                // SAFETY: as promised by the caller; uniform instructions read registers and single elements only.
-                unsafe { self.execute(instr, &tile, values, &regs) };
-            }
-        });
+        self.isa.run(
+            #[inline(always)]
+            || {
+                for instr in &self.program.uniform {
+                    // SAFETY: as promised by the caller; uniform instructions read registers and single elements only.
+                    unsafe { self.execute(instr, &tile, values, &regs) };
+                }
+            },
+        );
     }
 
     /// Runs the program on one tile.
@@ -162,16 +165,19 @@ impl Bound {
     pub(crate) unsafe fn run_tile(&self, tile: &Tile, values: &StepValues, scratch: *mut f32) {
         // SAFETY: as promised by the caller.
         let regs = unsafe { Registers::new(scratch, self.program.regs) };
-        self.isa.run(#[inline(always)] || {
-            for instr in &self.program.body {
-                // SAFETY: as promised by the caller; the planner wrote every register before it is read.
-                unsafe { self.execute(instr, tile, values, &regs) };
-            }
-            for (output, region) in self.program.outputs.iter().zip(&self.outputs) {
-                // SAFETY: as above.
-                unsafe { self.keep(output, region, tile, &regs) };
-            }
-        });
+        self.isa.run(
+            #[inline(always)]
+            || {
+                for instr in &self.program.body {
+                    // SAFETY: as promised by the caller; the planner wrote every register before it is read.
+                    unsafe { self.execute(instr, tile, values, &regs) };
+                }
+                for (output, region) in self.program.outputs.iter().zip(&self.outputs) {
+                    // SAFETY: as above.
+                    unsafe { self.keep(output, region, tile, &regs) };
+                }
+            },
+        );
     }
 
     /// # Safety
@@ -271,7 +277,8 @@ impl Bound {
                     }
                 }
                 Output::Sum { reg, .. } => {
-                    let index = tile.row * self.program.cols.div_ceil(16) + tile.col / 16;
+                    let per_row = self.program.cols.div_ceil(PARTIAL_COLUMNS);
+                    let index = tile.row * per_row + tile.col / PARTIAL_COLUMNS;
                     *region.ptr.add(index) = sum(regs.read(reg, n));
                 }
             }

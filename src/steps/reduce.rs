@@ -41,21 +41,24 @@ impl Bound {
         for o in o0..(o0 + block_o).min(self.outer) {
             // SAFETY: this part of `out` belongs to this chunk.
             let out = unsafe { std::slice::from_raw_parts_mut(self.out.ptr.add(o * self.inner + i0), width) };
-            self.isa.run(#[inline(always)] || {
-                out.fill(if self.max { f32::NEG_INFINITY } else { 0.0 });
-                if self.inner == 1 {
-                    // SAFETY: one row of `reduced` elements.
-                    out[0] = fold_row(unsafe { self.elements(o * self.reduced, self.reduced) }, self.max);
-                    return;
-                }
-                for r in 0..self.reduced {
-                    // SAFETY: `width` elements of one row of x.
-                    let x = unsafe { self.elements((o * self.reduced + r) * self.inner + i0, width) };
-                    for (y, &v) in out.iter_mut().zip(x) {
-                        *y = if self.max { maximum(*y, v) } else { *y + v };
+            self.isa.run(
+                #[inline(always)]
+                || {
+                    out.fill(if self.max { f32::NEG_INFINITY } else { 0.0 });
+                    if self.inner == 1 {
+                        // SAFETY: one row of `reduced` elements.
+                        out[0] = fold_row(unsafe { self.elements(o * self.reduced, self.reduced) }, self.max);
+                        return;
                     }
-                }
-            });
+                    for r in 0..self.reduced {
+                        // SAFETY: `width` elements of one row of x.
+                        let x = unsafe { self.elements((o * self.reduced + r) * self.inner + i0, width) };
+                        for (y, &v) in out.iter_mut().zip(x) {
+                            *y = if self.max { maximum(*y, v) } else { *y + v };
+                        }
+                    }
+                },
+            );
         }
     }
 

@@ -23,7 +23,12 @@ impl Bound {
             // SAFETY: partial sums are one contiguous row.
             let x = unsafe { partials.row(0) };
             // SAFETY: as promised by the caller.
-            unsafe { *total.ptr = self.isa.run(#[inline(always)] || add_up(x)) as f32 };
+            unsafe {
+                *total.ptr = self.isa.run(
+                    #[inline(always)]
+                    || add_up(x),
+                ) as f32
+            };
         }
         // SAFETY: as promised by the caller.
         unsafe {
