@@ -308,6 +308,12 @@ pub struct Plan {
     /// Print the graph too: one line per node, with the source line that made it
     #[arg(long)]
     pub graph: bool,
+    /// Plan without fusion, one kernel per node, to see what fusion does
+    #[arg(long)]
+    pub no_fusion: bool,
+    /// Time every step on one thread, the best of N passes; 0 does not
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    pub time: usize,
 }
 
 fn image_size(text: &str) -> Result<[usize; 2]> {

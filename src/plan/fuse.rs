@@ -229,7 +229,8 @@ impl Fused {
         }
         for &id in &self.live {
             let node = self.node(id);
-            let (Op::Sum(1), 2) = (node.op, node.shape.len()) else { continue };
+            // A single column's sum is a total, which a program leaves behind.
+            let (Op::Sum(1), 2, false) = (node.op, node.shape.len(), self.is_scalar(id)) else { continue };
             let dy = self.ins[id.index()][0];
             let taken = |m: Id| self.riders.iter().any(|&(_, product)| product == m);
             let product = self.users[dy.index()].iter().copied().find(|&m| {
