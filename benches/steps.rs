@@ -4,6 +4,9 @@
 //! Its result is compared with the interpreter in f64 before it is timed. Criterion prints elements per second; the
 //! line before it FLOP/s and bytes/s, counted as in `elbo plan`.
 
+// `criterion_group!` makes a public function without a comment.
+#![allow(missing_docs)]
+
 use std::time::{Duration, Instant};
 
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};

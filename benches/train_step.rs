@@ -7,6 +7,9 @@
 //!
 //! One step is compared with the interpreter in f64 before any is timed. Criterion's elements are images.
 
+// `criterion_group!` makes a public function without a comment.
+#![allow(missing_docs)]
+
 use std::time::{Duration, Instant};
 
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};

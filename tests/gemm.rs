@@ -201,7 +201,7 @@ fn one_dimension_of_4097() {
     all_ways(5, 9, 4097, &[0]);
 }
 
-/// Leading dimensions that collide in the cache make the product copy blocks of A.
+/// Powers of two, whose rows collide in the cache, and several bands of rows.
 #[test]
 fn colliding_leading_dimensions() {
     for (m, n, k) in [(256, 80, 512), (100, 70, 512), (512, 300, 40), (256, 33, 1024)] {

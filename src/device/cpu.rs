@@ -7,7 +7,7 @@ use std::time::Instant;
 
 pub use super::memory::Moment;
 use super::memory::{Aligned, Memory};
-use super::team::{self, Barrier, Counter};
+use super::team::{self, Course, MOST_CHUNKS};
 use crate::error::{Error, Result};
 use crate::isa::Isa;
 use crate::optim::{Control, Optimizer};
@@ -48,7 +48,6 @@ struct BoundPlan {
 struct Wave {
     steps: Vec<(usize, usize)>,
     chunks: usize,
-    counter: Counter,
 }
 
 /// A step with addresses.
@@ -188,7 +187,14 @@ impl Cpu {
                 *thread = Aligned::zeroed(scratch);
             }
         }
-        let waves = (0..plan.waves).map(|wave| Wave::new(plan, &launches, wave)).collect();
+        let waves: Vec<Wave> = (0..plan.waves).map(|wave| Wave::new(plan, &launches, wave)).collect();
+        if let Some(wave) = waves.iter().find(|w| !(1..=MOST_CHUNKS).contains(&w.chunks)) {
+            return Err(Error::argument(
+                "plan",
+                format!("{} chunks in a wave", wave.chunks),
+                format!("1 to {MOST_CHUNKS}"),
+            ));
+        }
         self.bound.push(BoundPlan {
             steps: launches,
             waves,
@@ -232,7 +238,8 @@ impl Cpu {
             now: UnsafeCell::new(Now { values: StepValues::new(&self.control, plan.rule), control: &mut self.control }),
             bad_index: &bad_index,
         };
-        team::run(self.pool.as_ref(), |thread, barrier| shared.work(thread, times, barrier));
+        let waves = shared.plan.waves.len() as u64 * times as u64;
+        team::run(self.pool.as_ref(), waves, &shared);
         if bad_index.into_inner() {
             let problem = "a row index is negative, fractional or outside the table".into();
             return Err(Error::Slot { name: "gather_rows".into(), problem });
@@ -306,43 +313,38 @@ struct Shared<'a> {
     bad_index: &'a AtomicBool,
 }
 
-// SAFETY: `now` is written only by the last thread to reach a step's final barrier, while the others wait there; the
-// regions are written as the plan's waves allow.
+// SAFETY: `now` is written only between waves, when no chunk is running; the regions are written as the plan's waves
+// allow.
 unsafe impl Sync for Shared<'_> {}
 
 impl Shared<'_> {
-    /// One thread's part of `times` steps.
-    fn work(&self, thread: usize, times: usize, barrier: &Barrier) {
-        let scratch = self.scratch[thread].ptr;
-        for _ in 0..times {
-            for (number, wave) in self.plan.waves.iter().enumerate() {
-                // SAFETY: nobody writes `now` between barriers.
-                let values = unsafe { (*self.now.get()).values };
-                loop {
-                    let chunk = wave.counter.claim();
-                    if chunk >= wave.chunks {
-                        break;
-                    }
-                    let (step, chunk) = wave.find(chunk);
-                    // SAFETY: the plan's waves keep steps apart that touch the same memory (`Plan::verify`), the
-                    // counter gives each chunk to one thread, and the scratch is this thread's own.
-                    unsafe {
-                        let sums = self.sums.ptr.cast();
-                        self.plan.steps[step].run(chunk, &values, scratch, sums, self.bad_index);
-                    }
-                }
-                let last_wave = number + 1 == self.plan.waves.len();
-                let go_on = barrier.wait(|| {
-                    wave.counter.reset();
-                    if last_wave {
-                        // SAFETY: all other threads wait at the barrier.
-                        unsafe { (*self.now.get()).tick(self.plan) };
-                    }
-                });
-                if !go_on {
-                    return;
-                }
-            }
+    /// (the wave's number in its step, the wave): waves are counted through all steps of a run.
+    fn wave(&self, wave: u64) -> (usize, &Wave) {
+        let number = (wave % self.plan.waves.len() as u64) as usize;
+        (number, &self.plan.waves[number])
+    }
+}
+
+impl Course for Shared<'_> {
+    fn chunks(&self, wave: u64) -> usize {
+        self.wave(wave).1.chunks
+    }
+
+    fn run(&self, thread: usize, wave: u64, chunk: usize) {
+        let (step, chunk) = self.wave(wave).1.find(chunk);
+        // SAFETY: nobody writes `now` while a chunk runs. The plan's waves keep steps apart that touch the same memory
+        // (`Plan::verify`), each chunk is claimed by one thread, and the scratch is this thread's own.
+        unsafe {
+            let values = (*self.now.get()).values;
+            let (scratch, sums) = (self.scratch[thread].ptr, self.sums.ptr.cast());
+            self.plan.steps[step].run(chunk, &values, scratch, sums, self.bad_index);
+        }
+    }
+
+    fn close(&self, wave: u64) {
+        if self.wave(wave).0 + 1 == self.plan.waves.len() {
+            // SAFETY: no chunk is running.
+            unsafe { (*self.now.get()).tick(self.plan) };
         }
     }
 }
@@ -362,7 +364,7 @@ impl Wave {
             steps.push((i, chunks));
             chunks += launches[i].chunks();
         }
-        Wave { steps, chunks, counter: Counter::default() }
+        Wave { steps, chunks }
     }
 
     /// (step, its chunk) of chunk `chunk` of the wave.

@@ -1,60 +1,82 @@
 //! A team of threads that walks through a plan together.
 //!
-//! One parallel region covers all steps of a run: every thread executes the same loop over waves, claims chunks of the
-//! current wave from an atomic counter until none is left, and meets the others at a barrier. Waking a sleeping
-//! thread costs tens of microseconds, a wave of a small model takes less, so threads spin for a while before
-//! they yield. Which thread runs which chunk is left to chance, and no bit of the result depends on it.
+//! One parallel region covers all steps of a run. The waves of all steps are numbered through; every thread claims the next
+//! chunk of the current wave, and whoever finishes the last chunk opens the next wave. Nobody waits for a thread,
+//! only for chunks: a thread that the operating system has taken off its core delays nothing unless it was in the
+//! middle of one. Waking a sleeping thread costs tens of microseconds, a wave of a small model takes less, so threads
+//! without work spin for a while before they yield. Which thread runs which chunk is left to chance, and no bit of the
+//! result depends on it.
 
 use std::any::Any;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::Mutex;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 
-/// Turns of the waiting loop before a thread gives its core away: about 50 µs, longer than any imbalance between
-/// chunks of a small model, shorter than a time slice.
-const SPINS: u32 = 20_000;
+/// Turns of the waiting loop before a thread gives its core away: some 20 µs, longer than most imbalance between
+/// the chunks of a small model and far shorter than a time slice.
+const SPINS: u32 = 1_000;
 
-/// A counter on a cache line of its own.
-#[repr(align(128))]
+/// The low bits of [`Relay::next`] that hold the chunk; the others hold the wave.
+const CHUNK_BITS: u32 = 24;
+
+/// The most chunks of a wave, leaving room for one vain claim of every thread.
+pub(super) const MOST_CHUNKS: usize = 1 << (CHUNK_BITS - 1);
+
+/// On cache lines of its own, so that counters do not disturb each other.
 #[derive(Default)]
-pub(super) struct Counter(AtomicUsize);
+#[repr(align(128))]
+struct Apart<T>(T);
 
-impl Counter {
-    /// Claims the next chunk.
-    pub(super) fn claim(&self) -> usize {
-        self.0.fetch_add(1, Ordering::Relaxed)
-    }
-
-    /// Starts over; only while no thread claims.
-    pub(super) fn reset(&self) {
-        self.0.store(0, Ordering::Relaxed);
-    }
-}
-
-/// Where the threads of a team wait for each other.
-pub(super) struct Barrier {
-    members: usize,
-    arrived: Counter,
-    generation: Counter,
+/// Where a run is: shared by the threads of a team.
+#[derive(Default)]
+pub(super) struct Relay {
+    /// wave · 2²⁴ + next chunk. One counter for both: a claim always knows which wave it belongs to, however long ago
+    /// the thread last looked.
+    next: Apart<AtomicU64>,
+    /// Finished chunks of the current wave.
+    done: Apart<AtomicUsize>,
     broken: AtomicBool,
 }
 
-impl Barrier {
-    pub(super) fn new(members: usize) -> Barrier {
-        Barrier { members, arrived: Counter::default(), generation: Counter::default(), broken: AtomicBool::new(false) }
+/// What the waves consist of.
+pub(super) trait Course: Sync {
+    /// The number of chunks of a wave, at least 1 and at most [`MOST_CHUNKS`].
+    fn chunks(&self, wave: u64) -> usize;
+    /// Runs one chunk.
+    fn run(&self, thread: usize, wave: u64, chunk: usize);
+    /// Called once, by one thread, after all chunks of the wave and before any of the next.
+    fn close(&self, wave: u64);
+}
+
+impl Relay {
+    /// One thread's part of the waves 0 … `waves` − 1.
+    fn walk(&self, thread: usize, waves: u64, course: &impl Course) {
+        loop {
+            let claim = self.next.0.fetch_add(1, Ordering::AcqRel);
+            let (wave, chunk) = (claim >> CHUNK_BITS, (claim & ((1 << CHUNK_BITS) - 1)) as usize);
+            if wave >= waves {
+                return;
+            }
+            let chunks = course.chunks(wave);
+            if chunk >= chunks {
+                if self.wait_for_wave_after(wave) {
+                    continue;
+                }
+                return;
+            }
+            course.run(thread, wave, chunk);
+            if self.done.0.fetch_add(1, Ordering::AcqRel) + 1 == chunks {
+                course.close(wave);
+                self.done.0.store(0, Ordering::Relaxed);
+                self.next.0.store((wave + 1) << CHUNK_BITS, Ordering::Release);
+            }
+        }
     }
 
-    /// Waits for all members; the last to arrive runs `last` before anyone goes on. False when a member panicked.
-    pub(super) fn wait(&self, last: impl FnOnce()) -> bool {
-        let generation = self.generation.0.load(Ordering::Acquire);
-        if self.arrived.0.fetch_add(1, Ordering::AcqRel) + 1 == self.members {
-            last();
-            self.arrived.reset();
-            self.generation.0.store(generation.wrapping_add(1), Ordering::Release);
-            return !self.broken.load(Ordering::Relaxed);
-        }
+    /// False when a thread of the team panicked.
+    fn wait_for_wave_after(&self, wave: u64) -> bool {
         let mut spins = 0;
-        while self.generation.0.load(Ordering::Acquire) == generation {
+        while self.next.0.load(Ordering::Acquire) >> CHUNK_BITS == wave {
             if self.broken.load(Ordering::Relaxed) {
                 return false;
             }
@@ -69,16 +91,17 @@ impl Barrier {
     }
 }
 
-/// Runs `work(thread, barrier)` on every thread of the pool at once, or on this thread alone without a pool.
+/// Runs the waves 0 … `waves` − 1 of `course` on every thread of the pool, or on this thread alone without a pool.
 ///
-/// A panic on one thread releases the others from the barrier and is raised here.
-pub(super) fn run(pool: Option<&rayon::ThreadPool>, work: impl Fn(usize, &Barrier) + Sync) {
-    let Some(pool) = pool else { return work(0, &Barrier::new(1)) };
-    let barrier = Barrier::new(pool.current_num_threads());
+/// A panic on one thread stops the others and is raised here.
+pub(super) fn run(pool: Option<&rayon::ThreadPool>, waves: u64, course: &impl Course) {
+    let relay = Relay::default();
+    let Some(pool) = pool else { return relay.walk(0, waves, course) };
     let panic: Mutex<Option<Box<dyn Any + Send>>> = Mutex::new(None);
     pool.broadcast(|thread| {
-        if let Err(cause) = catch_unwind(AssertUnwindSafe(|| work(thread.index(), &barrier))) {
-            barrier.broken.store(true, Ordering::Relaxed);
+        let walk = || relay.walk(thread.index(), waves, course);
+        if let Err(cause) = catch_unwind(AssertUnwindSafe(walk)) {
+            relay.broken.store(true, Ordering::Relaxed);
             *panic.lock().expect("only stored to") = Some(cause);
         }
     });
@@ -95,32 +118,46 @@ mod tests {
         rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap()
     }
 
+    /// Counts chunks, and checks at the end of each wave that all of it and nothing else has run.
+    #[derive(Default)]
+    struct Counting {
+        inside: AtomicUsize,
+        closed: AtomicU64,
+        fail_at: Option<u64>,
+    }
+
+    impl Course for Counting {
+        fn chunks(&self, wave: u64) -> usize {
+            1 + (wave % 7) as usize
+        }
+
+        fn run(&self, _: usize, wave: u64, chunk: usize) {
+            assert!(self.fail_at != Some(wave), "wave fails");
+            assert!(chunk < self.chunks(wave));
+            assert_eq!(self.closed.load(Ordering::SeqCst), wave, "a chunk ran outside its wave");
+            self.inside.fetch_add(1, Ordering::SeqCst);
+        }
+
+        fn close(&self, wave: u64) {
+            assert_eq!(self.inside.swap(0, Ordering::SeqCst), self.chunks(wave));
+            self.closed.fetch_add(1, Ordering::SeqCst);
+        }
+    }
+
     #[test]
-    fn nobody_passes_the_barrier_early_and_the_last_runs_alone() {
-        let (inside, rounds) = (AtomicUsize::new(0), AtomicUsize::new(0));
-        run(Some(&pool(4)), |_, barrier| {
-            for round in 0..200 {
-                inside.fetch_add(1, Ordering::SeqCst);
-                assert!(barrier.wait(|| {
-                    assert_eq!(inside.swap(0, Ordering::SeqCst), 4);
-                    rounds.fetch_add(1, Ordering::SeqCst);
-                }));
-                assert_eq!(rounds.load(Ordering::SeqCst), round + 1);
-                assert!(barrier.wait(|| ()));
-            }
-        });
-        assert_eq!(rounds.into_inner(), 200);
+    fn every_chunk_runs_once_in_its_wave() {
+        for threads in [1, 2, 5] {
+            let course = Counting::default();
+            run((threads > 1).then(|| pool(threads)).as_ref(), 5000, &course);
+            assert_eq!(course.closed.into_inner(), 5000);
+        }
     }
 
     #[test]
     fn a_panic_reaches_the_caller_and_leaves_nobody_waiting() {
-        let caught = catch_unwind(AssertUnwindSafe(|| {
-            run(Some(&pool(3)), |thread, barrier| {
-                assert!(thread != 1, "thread one fails");
-                while barrier.wait(|| ()) {}
-            });
-        }));
+        let course = Counting { fail_at: Some(40), ..Counting::default() };
+        let caught = catch_unwind(AssertUnwindSafe(|| run(Some(&pool(3)), 5000, &course)));
         let text = *caught.unwrap_err().downcast::<&str>().unwrap();
-        assert!(text.contains("thread one fails"));
+        assert!(text.contains("wave fails"));
     }
 }

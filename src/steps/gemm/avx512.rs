@@ -3,7 +3,7 @@
 //! Registers (32 zmm): 24 accumulators, 2 for the row of B; the broadcast of A is a memory operand or one more.
 //! Loads per FMA: (12 + 2) / 24 = 0.58, so one load port per FMA pipe is enough. A 12-row tile reads a packed panel
 //! of B at 128 bytes per 24 FMAs, slow enough for the panel to stream from L2: blocking k for L1 gains nothing.
-//! Any of 8×32, 10×32, 12×32, 14×32, 8×48, 6×64, 16×16 ran at 98–100 % of the FMA peak on packed data (Zen 4); the
+//! Any of 8×32, 10×32, 12×32, 14×32, 8×48, 6×64, 16×16 ran at 93 % of the FMA peak or more on packed data (Zen 4); the
 //! taller one is kept because it asks least of L2 on cores with two 512-bit FMAs per cycle.
 //!
 //! Narrow panels: one zmm (16 columns), or one ymm (8 columns), which Zen cores execute at twice the rate.

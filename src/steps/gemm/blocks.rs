@@ -3,8 +3,7 @@
 use super::micro::Family;
 use std::ops::Range;
 
-/// Multiply-adds that are worth a chunk of their own: 100 000 take 1.7 µs on one Zen 4 core at its AVX-512 peak, twenty
-/// times what a thread pays to claim a chunk.
+/// Multiply-adds that are worth a chunk of their own: 100 000 take 1.7 µs on one Zen 4 core at its AVX-512 peak.
 const CHUNK_WORK: usize = 100_000;
 
 /// Chunks of a product of middling size: enough that 16 threads find work.
@@ -16,16 +15,9 @@ const CHUNK_A: usize = 1 << 17;
 /// Most columns of a chunk.
 const CHUNK_COLUMNS: usize = 256;
 
-/// Most of k in one block. The packed panel (DEPTH × 32 floats, 128 KiB) streams from L2.
-const DEPTH: usize = 1024;
-
-/// The same when the block of A is copied.
-const DEPTH_COPIED: usize = 512;
-
-/// A leading dimension of A that is a multiple of this many floats (1 KiB) puts the rows that a tile reads side by side
-/// into so few sets of L1 that they push each other out. Such a block of A is copied to a kinder leading dimension
-/// first: 1024³ went from 43 to 85 % of peak (both operands transposed), from 65 to 88 % (A transposed).
-const CONFLICT: usize = 256;
+/// Most of k in one block; longer sums are cut evenly. The packed panel (DEPTH × 32 floats, 100 KiB) streams from L2.
+/// For 1000³ and 1024³ two blocks were −1 to +9 % faster than one (medians, Zen 4, AVX-512); 784 pixels are one block.
+const DEPTH: usize = 800;
 
 /// Fewest rows of a chunk when B must be transposed: packing a float of B costs about as much as 5 rows of products.
 const TRANSPOSED_ROWS: usize = 64;
@@ -48,29 +40,19 @@ pub(super) struct Blocks {
     pub tiles: usize,
     /// Leading dimension of the tile scratch when there are several blocks of k.
     pub tile_ld: usize,
-    /// Leading dimension of the copy of A; 0 where A is read in place.
-    pub copy_ld: usize,
-    /// Floats of the copy of A.
-    pub copy: usize,
     pub chunks: Vec<Chunk>,
 }
 
 impl Blocks {
-    pub fn new(family: &Family, m: usize, n: usize, k: usize, ta: bool, tb: bool, lda: usize) -> Blocks {
+    pub fn new(family: &Family, m: usize, n: usize, k: usize, tb: bool) -> Blocks {
         let width = family.classes[0].width;
-        let conflict = lda.is_multiple_of(CONFLICT) && n > width && m > family.rows;
-        let depths = k.div_ceil(if conflict { DEPTH_COPIED } else { DEPTH }).max(1);
+        let depths = k.div_ceil(DEPTH).max(1);
         let depth = k.div_ceil(depths);
         let chunks = chunks(family, m, n, k, depth, tb);
         let most = |f: fn(&Chunk) -> usize| chunks.iter().map(f).max().unwrap_or(0);
-        let (rows, cols) = (most(|c| c.rows.len()), most(|c| c.cols.len()));
-        let copied = conflict && cols > width && rows > family.rows;
-        let (lines, len) = if ta { (depth, rows) } else { (rows, depth) };
-        let copy_ld = if copied { len.next_multiple_of(16) | 16 } else { 0 };
-        let tile_ld = cols.next_multiple_of(width);
-        let tiles = if depths == 1 { family.rows * width } else { rows * tile_ld };
-        let panel = depth * width;
-        Blocks { n, k, depths, panel, tiles, tile_ld, copy_ld, copy: lines * copy_ld, chunks }
+        let tile_ld = most(|c| c.cols.len()).next_multiple_of(width);
+        let tiles = if depths == 1 { family.rows * width } else { most(|c| c.rows.len()) * tile_ld };
+        Blocks { n, k, depths, panel: depth * width, tiles, tile_ld, chunks }
     }
 }
 

@@ -17,10 +17,9 @@
 //!         C[tile, panel] += op(A)[tile, block] · packed panel       the micro-kernel
 //! ```
 //!
-//! A is not packed: the kernel broadcasts its elements, and both along rows and along columns those reads keep up (it
-//! is copied where its leading dimension would make its rows collide in the cache). Packing B costs almost nothing
-//! either: the first tile of rows reads the matrix in place and leaves the packed panel behind for the others; only a B
-//! stored as [n, k] needs a pass of its own, which transposes it.
+//! A is not packed: the kernel broadcasts its elements, and both along rows and along columns those reads keep up.
+//! Packing B costs almost nothing either: the first tile of rows reads the matrix in place and leaves the packed panel
+//! behind for the others; only a B stored as [n, k] needs a pass of its own, which transposes it.
 //!
 //! Every element of C is one chain of multiply-adds in the order of p, whichever chunk, tile or block of k it falls
 //! into (a later block continues from what C holds). Its bits therefore depend on the operands and on whether the
@@ -40,7 +39,6 @@ mod portable;
 use crate::isa::Isa;
 use blocks::{Blocks, Chunk, even};
 use micro::{Class, Family, Micro};
-use std::ops::Range;
 
 /// Most elements (rows × columns) of a [`Tile`].
 pub const TILE_MAX: usize = 256;
@@ -106,7 +104,7 @@ impl Gemm {
             Isa::Neon => &neon::FAMILY,
             _ => &portable::FAMILY,
         };
-        Gemm { isa, family, ta, tb, lda, ldb, blocks: Blocks::new(family, m, n, k, ta, tb, lda) }
+        Gemm { isa, family, ta, tb, lda, ldb, blocks: Blocks::new(family, m, n, k, tb) }
     }
 
     /// Columns of C.
@@ -122,7 +120,7 @@ impl Gemm {
 
     /// Floats of scratch that one call of [`Gemm::run`] needs, aligned to 64 bytes.
     pub fn scratch(&self) -> usize {
-        self.blocks.panel + self.blocks.tiles + self.blocks.copy
+        self.blocks.panel + self.blocks.tiles
     }
 
     /// Computes one chunk, and with `b_sums` also Σ_p op(B)[p, j] for the columns it owns (one chunk owns each column).
@@ -143,45 +141,18 @@ impl Gemm {
         let chunk = &self.blocks.chunks[chunk];
         for block in 0..self.blocks.depths {
             let depth = even(self.blocks.k, self.blocks.depths, block);
-            // SAFETY: the caller's promise; the block lies inside the matrix.
-            let (a, lda) = unsafe { self.rows_of_a(chunk, &depth, a, scratch) };
             let mut col = chunk.cols.start;
             while col < chunk.cols.end {
                 let (class, cols) = self.family.class(chunk.cols.end - col);
-                let strip = Strip { chunk, class, col, cols, p0: depth.start, k: depth.len(), a, lda };
+                let strip = Strip { chunk, class, col, cols, p0: depth.start, k: depth.len() };
                 // SAFETY: the caller's promise; a strip lies inside its chunk, which lies inside C.
                 unsafe {
                     let sums = b_sums.filter(|_| chunk.rows.start == 0);
-                    self.strip(&strip, b, scratch, &mut out, sums);
+                    self.strip(&strip, a, b, scratch, &mut out, sums);
                 }
                 col += cols;
             }
         }
-    }
-
-    /// op(A)[chunk rows, block of k] and its leading dimension: in place, or copied to scratch where the caller's
-    /// leading dimension is bad for the cache.
-    ///
-    /// # Safety
-    /// As [`Gemm::run`].
-    unsafe fn rows_of_a(
-        &self,
-        chunk: &Chunk,
-        k: &Range<usize>,
-        a: *const f32,
-        scratch: *mut f32,
-    ) -> (*const f32, usize) {
-        let blocks = &self.blocks;
-        let (i, p) = (chunk.rows.start, k.start);
-        let a = a.wrapping_add(if self.ta { p * self.lda + i } else { i * self.lda + p });
-        if blocks.copy_ld == 0 {
-            return (a, self.lda);
-        }
-        let copy = scratch.wrapping_add(blocks.panel + blocks.tiles);
-        let (lines, len) = if self.ta { (k.len(), chunk.rows.len()) } else { (chunk.rows.len(), k.len()) };
-        // SAFETY: the block lies inside A; the scratch has room for the largest block.
-        unsafe { pack::copy_lines(a, self.lda, lines, len, copy, blocks.copy_ld) };
-        (copy, blocks.copy_ld)
     }
 
     /// One packed panel of B against all rows of the chunk.
@@ -191,6 +162,7 @@ impl Gemm {
     unsafe fn strip(
         &self,
         s: &Strip<'_>,
+        a: *const f32,
         b: *const f32,
         scratch: *mut f32,
         out: &mut Output<'_>,
@@ -216,8 +188,8 @@ impl Gemm {
                 let (c, ldc) = self.target(s, r0, scratch, out);
                 let micro = Micro {
                     k: s.k,
-                    a: s.a.add(if self.ta { part.start } else { part.start * s.lda }),
-                    lda: s.lda,
+                    a: a.add(if self.ta { s.p0 * self.lda + r0 } else { r0 * self.lda + s.p0 }),
+                    lda: self.lda,
                     b: if in_place { b } else { panel },
                     ldb: self.ldb,
                     pack: if in_place && tiles > 1 { panel } else { std::ptr::null_mut() },
@@ -260,9 +232,6 @@ struct Strip<'a> {
     cols: usize,
     p0: usize,
     k: usize,
-    /// op(A)[chunk.rows.start, p0], in place or copied.
-    a: *const f32,
-    lda: usize,
 }
 
 /// Gives a register tile to the epilogue in pieces of at most [`TILE_MAX`] elements.

@@ -43,17 +43,6 @@ pub(super) unsafe fn pack_edge(
     }
 }
 
-/// Copies op(A)[rows, depth] as it is stored, `lines` stored rows of `len` floats, to leading dimension `to_ld`.
-///
-/// # Safety
-/// `src` readable, `dst` writable for that.
-pub(super) unsafe fn copy_lines(src: *const f32, ld: usize, lines: usize, len: usize, dst: *mut f32, to_ld: usize) {
-    for i in 0..lines {
-        // SAFETY: the caller's promise.
-        unsafe { std::ptr::copy_nonoverlapping(src.add(i * ld), dst.add(i * to_ld), len) };
-    }
-}
-
 /// Columns that [`column_sums`] keeps in registers at once: the widest panel of any family.
 pub(super) const SUM_COLUMNS: usize = 32;
 
