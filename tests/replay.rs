@@ -162,7 +162,11 @@ fn noise_is_the_draw_of_its_step_and_stream() {
             g.store("uniform", g.uniform(&shape, 8));
             // The same noise again in another kernel, scaled: as a backward pass draws it.
             g.store("twice", g.normal(&shape, 7) * 2.0);
-            g.store("narrow", g.normal(&[50, 3], 9) + 0.0);
+            g.store("narrow", g.normal(&[50, 3], 9) * 2.0);
+            g.store("wide", g.normal(&[3, 700], 10) * 2.0);
+            // In the epilogue of a product, which runs over tiles: 2·ε + 0.
+            let zero = g.state("zero left", &[33, 5]).matmul(g.state("zero right", &[5, 77]));
+            g.store("tiles", g.normal(&[33, 77], 11) * 2.0 + zero);
             let mut cpu = Cpu::with_isa(2, isa);
             let step = cpu.bind(&Plan::build(&g, fusion).unwrap()).unwrap();
             cpu.control_mut().seed = 0xfeed_0000_0001;
@@ -174,8 +178,12 @@ fn noise_is_the_draw_of_its_step_and_stream() {
                 let expected: Vec<f32> = (0..693).map(|e| draw(7).normal(e)).collect();
                 assert!(normal == expected, "{isa:?} {fusion:?}, step {i}");
                 assert!(cpu.read("uniform").unwrap() == (0..693).map(|e| draw(8).uniform(e)).collect::<Vec<_>>());
-                assert!(cpu.read("twice").unwrap() == expected.iter().map(|v| v * 2.0).collect::<Vec<_>>());
-                assert!(cpu.read("narrow").unwrap() == (0..150).map(|e| draw(9).normal(e)).collect::<Vec<_>>());
+                for (name, stream, n) in
+                    [("twice", 7, 693), ("narrow", 9, 150), ("wide", 10, 2100), ("tiles", 11, 33 * 77)]
+                {
+                    let expected: Vec<f32> = (0..n).map(|e| 2.0 * draw(stream).normal(e)).collect();
+                    assert!(cpu.read(name).unwrap() == expected, "{name}: {isa:?} {fusion:?}, step {i}");
+                }
                 assert!(seen.iter().all(|earlier| earlier.iter().zip(&normal).all(|(a, b)| a != b)), "repeated noise");
                 seen.push(normal);
             }
@@ -228,5 +236,28 @@ fn states_change_between_steps_and_not_within() {
         assert_eq!(cpu.read("a").unwrap(), [55.0, 110.0, -55.0], "{fusion:?}");
         assert_eq!(cpu.read("b").unwrap(), [89.0, 178.0, -89.0]);
         assert_eq!(cpu.read("step").unwrap(), [9.0]);
+    }
+}
+
+/// Everything that reads a parameter in a step reads it as it was before the step's update.
+#[test]
+fn parameters_are_updated_after_their_last_reader() {
+    for fusion in [Fusion::all(), Fusion::none()] {
+        let g = Graph::new();
+        let p = g.param("p", &[40, 40]);
+        g.store("copy", p);
+        g.store("square", p.matmul(p).tanh());
+        g.store("total", p.sum_all());
+        g.optimize(Optimizer::Sgd { momentum: 0.0 }, &[(p, g.state("gradient", &[40, 40]))]);
+        let mut cpu = Cpu::new(2);
+        let step = cpu.bind(&Plan::build(&g, fusion).unwrap()).unwrap();
+        cpu.control_mut().lr = LrSchedule::Constant { lr: 0.5 };
+        cpu.write("p", &[1.0; 1600]).unwrap();
+        cpu.write("gradient", &[1.0; 1600]).unwrap();
+        cpu.run(step, 2).unwrap();
+        assert!(cpu.read("p").unwrap().iter().all(|&v| v == 0.0));
+        assert!(cpu.read("copy").unwrap().iter().all(|&v| v == 0.5), "{fusion:?}");
+        assert!(cpu.read("square").unwrap().iter().all(|&v| v == (10f32).tanh()), "{fusion:?}");
+        assert_eq!(cpu.read("total").unwrap(), [800.0], "{fusion:?}");
     }
 }

@@ -4,17 +4,18 @@
 //! chunk of the current wave, and whoever finishes the last chunk opens the next wave. Nobody waits for a thread,
 //! only for chunks: a thread that the operating system has taken off its core delays nothing unless it was in the
 //! middle of one. Waking a sleeping thread costs tens of microseconds, a wave of a small model takes less, so threads
-//! without work spin for a while before they yield. Which thread runs which chunk is left to chance, and no bit of the
+//! without work spin for a while before they sleep. Sleep they must: one that only yields is never moved, and can stay on a
+//! core that it shares with the rest of the team while another core is idle. Which thread runs which chunk is left to chance, and no bit of the
 //! result depends on it.
 
 use std::any::Any;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Condvar, Mutex};
 
-/// Turns of the waiting loop before a thread gives its core away: some 20 µs, longer than most imbalance between
-/// the chunks of a small model and far shorter than a time slice.
-const SPINS: u32 = 1_000;
+/// Turns of the waiting loop before a thread sleeps: some 100 µs, longer than the imbalance between the chunks of a
+/// small model and far shorter than a time slice.
+const SPINS: u32 = 5_000;
 
 /// The low bits of [`Relay::next`] that hold the chunk; the others hold the wave.
 const CHUNK_BITS: u32 = 24;
@@ -36,6 +37,10 @@ pub(super) struct Relay {
     /// Finished chunks of the current wave.
     done: Apart<AtomicUsize>,
     broken: AtomicBool,
+    /// Threads that sleep, or are about to.
+    sleepers: Apart<AtomicUsize>,
+    bed: Mutex<()>,
+    alarm: Condvar,
 }
 
 /// What the waves consist of.
@@ -68,26 +73,38 @@ impl Relay {
             if self.done.0.fetch_add(1, Ordering::AcqRel) + 1 == chunks {
                 course.close(wave);
                 self.done.0.store(0, Ordering::Relaxed);
-                self.next.0.store((wave + 1) << CHUNK_BITS, Ordering::Release);
+                self.next.0.store((wave + 1) << CHUNK_BITS, Ordering::SeqCst);
+                self.wake();
             }
+        }
+    }
+
+    /// Wakes all sleepers. Whoever goes to bed counts itself before it looks at `next` for the last time, and this
+    /// looks at the count after `next` was set: one of the two sees the other.
+    fn wake(&self) {
+        if self.sleepers.0.load(Ordering::SeqCst) > 0 {
+            let _guard = self.bed.lock().expect("nothing panics with it");
+            self.alarm.notify_all();
         }
     }
 
     /// False when a thread of the team panicked.
     fn wait_for_wave_after(&self, wave: u64) -> bool {
-        let mut spins = 0;
-        while self.next.0.load(Ordering::Acquire) >> CHUNK_BITS == wave {
-            if self.broken.load(Ordering::Relaxed) {
-                return false;
+        let same_wave = || {
+            let next = self.next.0.load(Ordering::SeqCst) >> CHUNK_BITS;
+            next == wave && !self.broken.load(Ordering::SeqCst)
+        };
+        for _ in 0..SPINS {
+            if !same_wave() {
+                return !self.broken.load(Ordering::SeqCst);
             }
-            if spins < SPINS {
-                spins += 1;
-                std::hint::spin_loop();
-            } else {
-                std::thread::yield_now();
-            }
+            std::hint::spin_loop();
         }
-        true
+        let guard = self.bed.lock().expect("nothing panics with it");
+        self.sleepers.0.fetch_add(1, Ordering::SeqCst);
+        drop(self.alarm.wait_while(guard, |()| same_wave()).expect("nothing panics with it"));
+        self.sleepers.0.fetch_sub(1, Ordering::SeqCst);
+        !self.broken.load(Ordering::SeqCst)
     }
 }
 
@@ -101,7 +118,8 @@ pub(super) fn run(pool: Option<&rayon::ThreadPool>, waves: u64, course: &impl Co
     pool.broadcast(|thread| {
         let walk = || relay.walk(thread.index(), waves, course);
         if let Err(cause) = catch_unwind(AssertUnwindSafe(walk)) {
-            relay.broken.store(true, Ordering::Relaxed);
+            relay.broken.store(true, Ordering::SeqCst);
+            relay.wake();
             *panic.lock().expect("only stored to") = Some(cause);
         }
     });
