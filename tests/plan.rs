@@ -371,3 +371,40 @@ fn the_update_is_the_interpreters_bit_for_bit() {
         assert_eq!(bits(&cpu.read("p").unwrap()), bits(run.get("p").unwrap()), "{rule:?}");
     }
 }
+
+/// A broadcast that is read through a view is in memory, and its reader cannot share a kernel with what it repeats.
+#[test]
+fn views_of_broadcasts_come_after_what_is_repeated() {
+    let g = Graph::new();
+    let (x, column) = (g.state("x", &[]).exp(), g.state("column", &[4, 1]).exp());
+    let first = x.broadcast_to(&[2]).slice_cols(0, 1).reshape(&[]);
+    g.store("scalar", (first * 2.0).tanh() + x);
+    g.store("column view", column.broadcast_to(&[4, 3]).slice_cols(1, 1) * 2.0 + column);
+    g.store("reshaped", column.broadcast_to(&[4, 4]).reshape(&[16, 1]) + column.sum_all());
+    let mut run = Interp::<f32>::new(&g);
+    run.set("x", &[0.5]).unwrap();
+    run.set("column", &[0.1, 0.2, 0.3, 0.4]).unwrap();
+    run.step();
+    for fusion in variants() {
+        let mut cpu = Cpu::new(1);
+        let step = cpu.bind(&Plan::build(&g, fusion).unwrap()).unwrap();
+        cpu.write("x", &[0.5]).unwrap();
+        cpu.write("column", &[0.1, 0.2, 0.3, 0.4]).unwrap();
+        cpu.run(step, 1).unwrap();
+        for name in ["scalar", "column view", "reshaped"] {
+            for (a, b) in cpu.read(name).unwrap().iter().zip(run.get(name).unwrap()) {
+                assert!((a - b).abs() < 1e-6 * b.abs(), "{fusion:?} {name}: {a} {b}");
+            }
+        }
+    }
+}
+
+/// A layer of one column: its bias's gradient is a sum over everything, and no rider on a product.
+#[test]
+fn a_layer_with_one_output() {
+    let vae = vae([3, 3], &[1], 1);
+    let g = training_graph(&vae, &ADAM, "train", 2);
+    for fusion in variants() {
+        assert_eq!(Plan::build(&g, fusion).unwrap().verify(), Ok(()), "{fusion:?}");
+    }
+}

@@ -211,12 +211,13 @@ impl Fused {
             let node = *self.node(id);
             let ins = &self.ins[id.index()];
             let below = ins.iter().map(|i| self.level[i.index()]).max().unwrap_or(0);
-            let behind_pointwise = ins.first().is_some_and(|&i| self.node(i).op.is_pointwise());
+            let in_kernel = |i: Id| self.node(i).op.is_pointwise() || self.node(i).op == Op::Broadcast;
+            let behind_kernel = ins.first().is_some_and(|&i| in_kernel(i) && self.constant(i).is_none());
             self.level[id.index()] = match node.op {
                 Op::Leaf(_) => 0,
                 Op::Scalar(_) | Op::Pow(_) | Op::Binary(_) | Op::Select | Op::Broadcast | Op::StopGradient => below,
-                // A view of a pointwise value needs that value in memory first.
-                Op::Reshape | Op::SliceCols(_) => below + u32::from(behind_pointwise),
+                // A view of a value that kernels compute on the fly needs that value in memory first.
+                Op::Reshape | Op::SliceCols(_) => below + u32::from(behind_kernel),
                 _ => below + 1,
             };
         }
