@@ -408,3 +408,48 @@ fn a_layer_with_one_output() {
         assert_eq!(Plan::build(&g, fusion).unwrap().verify(), Ok(()), "{fusion:?}");
     }
 }
+
+/// A part of a concatenation is computed in place by kernels that can write columns of a wider array; reductions cannot.
+#[test]
+fn a_reduction_beside_another_value() {
+    let g = Graph::new();
+    let x = g.state("x", &[6, 5]);
+    let (sum, most) = (x.sum_keep(&[1]), x.max_keep(&[1]));
+    g.store("both", g.concat_cols(&[x.exp(), sum, most, sum.tanh()]));
+    let mut run = Interp::<f32>::new(&g);
+    let values = numbers(8, 30);
+    run.set("x", &values.iter().map(|&v| f64::from(v)).collect::<Vec<_>>()).unwrap();
+    run.step();
+    for fusion in variants() {
+        let mut cpu = Cpu::new(1);
+        let step = cpu.bind(&Plan::build(&g, fusion).unwrap()).unwrap();
+        cpu.write("x", &values).unwrap();
+        cpu.run(step, 1).unwrap();
+        for (a, b) in cpu.read("both").unwrap().iter().zip(run.get("both").unwrap()) {
+            assert!((a - b).abs() < 1e-5, "{fusion:?}: {a} {b}");
+        }
+    }
+}
+
+/// The two halves of a parameter's gradient are written beside each other in the flat gradient buffer, at an offset
+/// that is no multiple of their stride.
+#[test]
+fn gradients_of_slices_of_a_parameter() {
+    let g = Graph::new();
+    let (small, w) = (g.param("small", &[3]), g.param("w", &[2, 16]));
+    let loss = (w.slice_cols(0, 8).tanh() * w.slice_cols(8, 8).exp()).sum_all() + small.square().sum_all();
+    let d = grad(loss, &[small, w]);
+    g.optimize(Optimizer::Sgd { momentum: 0.0 }, &[(small, d[0]), (w, d[1])]);
+    let mut run = Interp::<f32>::new(&g);
+    run.set("w", &numbers(9, 32).iter().map(|&v| f64::from(v)).collect::<Vec<_>>()).unwrap();
+    run.step();
+    for fusion in variants() {
+        let plan = Plan::build(&g, fusion).unwrap();
+        assert_eq!(plan.verify(), Ok(()));
+        let mut cpu = Cpu::new(2);
+        let step = cpu.bind(&plan).unwrap();
+        cpu.write("w", &numbers(9, 32)).unwrap();
+        cpu.run(step, 1).unwrap();
+        assert_eq!(bits(&cpu.read("w").unwrap()), bits(run.get("w").unwrap()), "{fusion:?}");
+    }
+}

@@ -197,8 +197,10 @@ impl Lower {
             let (left, right) = (self.f.ins[id.index()][0], self.f.ins[id.index()][1]);
             let cols = self.size_of(left).1;
             for (part, view) in [(left, whole.columns(0, cols)), (right, whole.columns(cols, whole.cols - cols))] {
-                let whole_value = self.computed(part) == Some(part);
-                if !(self.f.fusion.sample_kl && whole_value && self.claim(part, view)) {
+                // Reductions write one contiguous array, never the columns of a wider one.
+                let reduction = matches!(self.f.node(part).op, Op::Sum(_) | Op::MaxOver(_));
+                let in_place = self.f.fusion.sample_kl && self.computed(part) == Some(part) && !reduction;
+                if !(in_place && self.claim(part, view)) {
                     copies.push((part, view));
                 }
             }

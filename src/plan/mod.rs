@@ -97,9 +97,10 @@ impl View {
             return false;
         }
         if self.stride == other.stride && self.stride > 0 {
-            let columns = |v: &View| (v.offset % v.stride, v.offset % v.stride + v.cols);
-            let ((a0, a1), (b0, b1)) = (columns(self), columns(other));
-            if a1 <= self.stride && b1 <= self.stride && (a1 <= b0 || b1 <= a0) {
+            // Where the other's columns begin, counted from this one's, modulo the stride.
+            let (s, a, b) = (self.stride, self.offset, other.offset);
+            let start = (b % s + s - a % s) % s;
+            if start >= self.cols && start + other.cols <= s {
                 return false;
             }
         }
