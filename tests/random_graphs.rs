@@ -438,7 +438,7 @@ fn every_way_of_evaluating_a_graph_agrees() {
         config.rng_seed = RngSeed::Fixed(1);
     }
     if std::env::var_os("PROPTEST_CASES").is_none() {
-        config.cases = 300;
+        config.cases = 1000;
     }
     config.failure_persistence = None;
     proptest!(config, |(r in recipe())| all_agree(&r)?);

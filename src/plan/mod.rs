@@ -400,6 +400,8 @@ impl Kind {
                 let per = if matches!(rule, Optimizer::Adam { .. }) { 7 } else { 5 };
                 params.iter().map(|(_, g)| per * size(g)).sum()
             }
+            // Of the table only the rows that are asked for.
+            Kind::Move { kind: Move::Gather, index, out, .. } => 2 * size(out) + index.iter().map(size).sum::<u64>(),
             _ => self.reads().iter().chain(&self.writes()).map(size).sum(),
         }
     }
