@@ -10,7 +10,8 @@ use crate::graph::Var;
 /// ```
 ///
 /// `expm1` and not `exp − 1`: a dimension that has collapsed onto the prior has lv ≈ 0, and there e^lv − 1 − lv ≈
-/// ½lv² would be the difference of two numbers that agree in all their digits.
+/// ½lv² would be the difference of two numbers that agree in all their digits. The derivative is made by the rules as
+/// ½e^lv − ½, which near lv = 0 is exact to the last place of ½ and no better.
 ///
 /// lv is not clamped. e^lv overflows f32 only above 88.7, and the derivative ½ expm1(lv) pushes back
 /// exponentially long before; a clamp would cut exactly that force off.
