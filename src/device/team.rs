@@ -4,9 +4,8 @@
 //! chunk of the current wave, and whoever finishes the last chunk opens the next wave. Nobody waits for a thread,
 //! only for chunks: a thread that the operating system has taken off its core delays nothing unless it was in the
 //! middle of one. Waking a sleeping thread costs tens of microseconds, a wave of a small model takes less, so threads
-//! without work spin for a while before they sleep. Sleep they must: one that only yields is never moved, and can stay on a
-//! core that it shares with the rest of the team while another core is idle. Which thread runs which chunk is left to chance, and no bit of the
-//! result depends on it.
+//! without work spin for a while before they sleep, and then leave their core to whoever has work. Which thread runs
+//! which chunk is left to chance, and no bit of the result depends on it.
 
 use std::any::Any;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
