@@ -1,0 +1,175 @@
+// What the host passes to kernels: one struct each, by value, mirrored field by field in src/device/cuda/params.rs
+// (a test compares the sizes). All structs are at most 4096 bytes, the limit of kernel parameters.
+#pragma once
+#include "elbo.cuh"
+
+// The numbers of one step (src/steps/mod.rs, StepValues), computed by the host in the same arithmetic as for the CPU.
+// The host uploads those of the next steps of a run as a table; `Ctl::now` says which row is this step's. So nothing
+// that changes from step to step is frozen into a captured graph.
+struct StepValues {
+    u64 seed;
+    u32 step, epoch, cursor, shuffle;
+    float learning_rate, beta;  // of this step
+    float rate, root_scale;     // Optimizer::scalars
+    u32 _pad[2];
+};
+
+// Lives on the device; the last kernel of a step ticks it.
+struct Ctl {
+    u32 now;        // row of the table
+    u32 bad_index;  // set by gather_rows and scatter_rows: an index was no row of the table
+    u32 _pad[2];
+};
+
+struct Clock {
+    Ctl* ctl;
+    const StepValues* table;
+};
+
+// A rectangle of f32: element (r, c) is ptr[r * stride + c].
+struct View {
+    float* ptr;
+    int rows, cols, stride, _pad;
+};
+
+// ---- pointwise programs (src/plan/program.rs) ----
+
+// One instruction. Registers are numbers below Program::regs. `imm` is what the operation says.
+struct Instr {
+    u8 op, dst, a, b;
+    u32 imm;
+};
+
+enum Op : u8 {
+    OP_ACC = 0,      // dst = the matrix product's element
+    OP_LOAD = 1,     // dst = inputs[imm]
+    OP_CONST = 2,    // dst = float with bits imm
+    OP_CTL = 3,      // dst = imm 0: learning rate, 1: beta, 2: float(step)
+    OP_NORMAL = 4,   // dst = normal noise of stream imm, element row · cols + col
+    OP_UNIFORM = 5,  // dst = uniform noise, likewise
+    OP_POW = 6,      // dst = a^c; c is the f64 in the 8 bytes of the following instruction slot
+    OP_SELECT = 7,   // dst = register imm ≠ 0 ? a : b
+    OP_SOFTPLUS_SIGMOID = 8,  // dst = softplus(a), register b = sigmoid(a), sharing e^(−|a|)
+    OP_UNARY = 32,   // + ScalarFn's number (order of the table in src/ops/scalar.rs): dst = f(a)
+    OP_BINARY = 96,  // + BinaryFn's number (order of BinaryFn::ALL): dst = f(a, b)
+};
+
+enum Access : int { ACCESS_FULL = 0, ACCESS_ROW = 1, ACCESS_COL = 2, ACCESS_SCALAR = 3 };
+
+struct Input {
+    const float* ptr;
+    int stride, access;
+};
+
+// Kind 0: store the register at (row, col). Kind 1: the sum of the register over everything the block processes goes to
+// ptr[the block's number], where the block's number counts blocks x first, then y; every block writes its own.
+struct Output {
+    float* ptr;
+    int stride;
+    u16 reg, kind;
+};
+
+enum { MAX_CODE = 288, MAX_INPUTS = 40, MAX_OUTPUTS = 24, MAX_SUMS = 8, MAX_REGS = 64 };
+
+struct Program {
+    int rows, cols;
+    u16 uniform_len, body_len;  // in slots of `code`: first the uniform instructions, then the body
+    u16 inputs_len, outputs_len;
+    u16 regs, sums;             // `sums`: number of outputs of kind 1, at most MAX_SUMS
+    u32 _pad;
+    Instr code[MAX_CODE];
+    Input inputs[MAX_INPUTS];
+    Output outputs[MAX_OUTPUTS];
+};
+
+struct PointwiseParams {
+    Clock clock;
+    Program program;
+};
+
+// ---- the matrix product: C = op(A) · op(B), [m, n] = [m, k] · [k, n] ----
+
+struct GemmParams {
+    Clock clock;
+    const float* a;   // stored [m, k], or [k, m] where the kernel reads it transposed
+    const float* b;   // stored [k, n], or [n, k]
+    int m, n, k, lda, ldb, ldc;
+    float* c;         // the store kernels; null in the program kernels
+    float* col_sums;  // Σ_p op(B)[p, j], [n]; null without
+    float* workspace; // split-K: [splits][m][n] (and [splits][n] behind it when there are col_sums)
+    u32* tickets;     // split-K: one counter per tile, zero before and after
+    int splits, k_per_split;
+    float alpha;      // multiplies the product
+    int epilogue;     // number of a hand-written epilogue (kernels/epilogue.cuh); 0: run `program`
+    Program program;
+};
+
+// ---- everything else ----
+
+struct BatchParams {  // out[i, j] = data[order(cursor + i), j] / 255
+    Clock clock;
+    const u8* data;
+    u32 data_rows;
+    int _pad;
+    View out;
+};
+
+struct ReduceParams {  // out[o, i] = Σ_r or max_r x[o, r, i]; x contiguous (or one row of stride cols), out contiguous
+    const float* x;
+    float* out;
+    int outer, reduced, inner, max;
+};
+
+enum MoveKind : int { MOVE_COPY = 0, MOVE_PAD = 1, MOVE_TRANSPOSE = 2, MOVE_BROADCAST = 3, MOVE_GATHER = 4, MOVE_SCATTER = 5 };
+
+enum { MAX_RANK = 4 };
+
+struct MoveParams {
+    Ctl* ctl;
+    View x, out;
+    const float* index;  // gather, scatter
+    int kind;
+    int start;           // pad: first column
+    int rank;            // broadcast
+    int to[MAX_RANK], strides[MAX_RANK];  // broadcast: shape of out, strides of x (0 where repeated)
+    int _pad;
+};
+
+enum { MAX_TOTALS = 16, MAX_METRICS = 16 };
+
+struct Total {
+    const float* partials;
+    float* total;
+    int len, _pad;
+};
+
+struct Metric {
+    const float* value;
+    double* sum;
+};
+
+// One block: totals of partial sums in f64 in a fixed order, the program on one element, metrics (sum += value in f64),
+// and, if `tick`, the step's end: ctl->now += 1.
+struct ScalarsParams {
+    Clock clock;
+    int totals_len, metrics_len, tick, _pad;
+    Total totals[MAX_TOTALS];
+    Metric metrics[MAX_METRICS];
+    Program program;
+};
+
+struct OptimizeParams {  // one launch per run of neighbouring parameters
+    Clock clock;
+    float *p, *m, *v;
+    const float* g;
+    const float* scale;  // multiplies the gradient; null: 1
+    u64 len;
+    int rule;            // 0: Adam, 1: SGD with momentum
+    float beta1, beta2, one_minus_beta1, one_minus_beta2, eps, momentum;
+    int tick;            // the last block to finish ends the step
+    u32* ticket;         // zero before and after
+};
+
+struct TickParams {
+    Ctl* ctl;
+};
