@@ -515,26 +515,21 @@ impl Binder<'_> {
             Kind::Optimize { rule, params, scale } => Launch::Optimize(optimize::Bound {
                 isa,
                 rule: *rule,
-                runs: self.runs(params),
+                pieces: self.pieces(params),
                 scale: scale.as_ref().map(|v| self.region(v).ptr.cast_const()),
             }),
         }
     }
 
-    /// Parameters whose memory and gradients are neighbours are updated together.
-    fn runs(&mut self, params: &[(crate::graph::Slot, View)]) -> Vec<optimize::Run> {
-        let mut runs: Vec<optimize::Run> = Vec::new();
-        for (slot, grad) in params {
-            let at = self.memory.param_ptrs(&self.plan.slots[slot.index()].name);
-            let (g, len) = (self.region(grad).ptr.cast_const(), grad.rows * grad.cols);
-            match runs.last_mut() {
-                // Neighbours in p are neighbours in m and v too: the three arrays of a block have one layout.
-                Some(last) if last.p.wrapping_add(last.len) == at.p && last.g.wrapping_add(last.len) == g => {
-                    last.len += len
-                }
-                _ => runs.push(optimize::Run { p: at.p, g, m: at.m, v: at.v, len }),
-            }
-        }
-        runs
+    fn pieces(&mut self, params: &[(crate::graph::Slot, View)]) -> Vec<optimize::Piece> {
+        let wholes: Vec<optimize::Piece> = params
+            .iter()
+            .map(|(slot, grad)| {
+                let at = self.memory.param_ptrs(&self.plan.slots[slot.index()].name);
+                let (g, len) = (self.region(grad).ptr.cast_const(), grad.rows * grad.cols);
+                optimize::Piece { p: at.p, g, m: at.m, v: at.v, len }
+            })
+            .collect();
+        optimize::pieces(&wholes)
     }
 }

@@ -1,13 +1,19 @@
 //! A team of threads that walks through a plan together.
 //!
-//! One parallel region covers all steps of a run. The waves of all steps are numbered through; every thread claims the next
-//! chunk of the current wave, and whoever finishes the last chunk opens the next wave. Nobody waits for a thread,
-//! only for chunks: a thread that the operating system has taken off its core delays nothing unless it was in the
-//! middle of one. Waking a sleeping thread costs tens of microseconds, a wave of a small model takes less, so threads
-//! without work spin for a while before they sleep, and then leave their core to whoever has work. Which thread runs
-//! which chunk is left to chance, and no bit of the result depends on it.
+//! One parallel region covers all steps of a run. The waves of all steps are numbered through, and whoever finishes the
+//! last chunk of a wave opens the next one. Nobody waits for a thread, only for chunks: a thread that the operating
+//! system has taken off its core delays nothing unless it was in the middle of one. Waking a sleeping thread costs tens
+//! of microseconds, a wave of a small model takes less, so threads without work spin for a while before they sleep, and
+//! then leave their core to whoever has work.
+//!
+//! Every thread begins with its own share of a wave, thread t of T with the chunks from t/T to (t + 1)/T of the list, and
+//! helps the others when it is done. So the same thread meets the same parameters, gradients and moments in step after
+//! step, and they stay in its caches; with chunks claimed from one common counter half of those lines had to be
+//! fetched from the other core, which on cores that share no cache made a step two to three times as slow
+//! (`docs/rejected.md`). Which thread really runs a chunk is left to chance, and no bit of the result depends on it.
 
 use std::any::Any;
+use std::ops::Range;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Condvar, Mutex};
@@ -16,10 +22,10 @@ use std::sync::{Condvar, Mutex};
 /// small model and far shorter than a time slice.
 const SPINS: u32 = 5_000;
 
-/// The low bits of [`Relay::next`] that hold the chunk; the others hold the wave.
+/// The low bits of a counter of [`Relay::next`] that hold the claims; the others hold the wave.
 const CHUNK_BITS: u32 = 24;
 
-/// The most chunks of a wave, leaving room for one vain claim of every thread.
+/// The most chunks of a wave, leaving room for the vain claims of every thread.
 pub(super) const MOST_CHUNKS: usize = 1 << (CHUNK_BITS - 1);
 
 /// On cache lines of its own, so that counters do not disturb each other.
@@ -30,9 +36,9 @@ struct Apart<T>(T);
 /// Where a run is: shared by the threads of a team.
 #[derive(Default)]
 pub(super) struct Relay {
-    /// wave · 2²⁴ + next chunk. One counter for both: a claim always knows which wave it belongs to, however long ago
-    /// the thread last looked.
-    next: Apart<AtomicU64>,
+    /// For each thread's share, wave · 2²⁴ + chunks claimed. One counter for both: a claim always knows which wave it
+    /// belongs to, however long ago the thread last looked.
+    next: Vec<Apart<AtomicU64>>,
     /// Finished chunks of the current wave.
     done: Apart<AtomicUsize>,
     broken: AtomicBool,
@@ -52,30 +58,76 @@ pub(super) trait Course: Sync {
     fn close(&self, wave: u64);
 }
 
+/// The chunks of `chunks` that thread `t` of `threads` begins with.
+fn share(chunks: usize, t: usize, threads: usize) -> Range<usize> {
+    chunks * t / threads..chunks * (t + 1) / threads
+}
+
+/// What a thread got when it asked for a chunk.
+enum Claim {
+    Chunk(u64, usize),
+    /// Nothing is left to claim in this wave.
+    Wait(u64),
+    /// The last wave is over.
+    Done,
+}
+
 impl Relay {
+    fn new(threads: usize) -> Relay {
+        Relay { next: (0..threads).map(|_| Apart::default()).collect(), ..Relay::default() }
+    }
+
+    /// A chunk of the thread's own share, or of the next one that has any.
+    fn claim(&self, thread: usize, waves: u64, course: &impl Course) -> Claim {
+        let threads = self.next.len();
+        let split = |count: u64| (count >> CHUNK_BITS, (count & ((1 << CHUNK_BITS) - 1)) as usize);
+        let mut own = None;
+        for t in (thread..threads).chain(0..thread) {
+            let counter = &self.next[t].0;
+            let length = |wave: u64| if wave < waves { share(course.chunks(wave), t, threads).len() } else { 0 };
+            let (wave, claimed) = split(counter.load(Ordering::Acquire));
+            own.get_or_insert(wave);
+            if claimed >= length(wave) {
+                continue;
+            }
+            // The wave may have changed since; the claim is of the counter's present wave.
+            let (wave, claimed) = split(counter.fetch_add(1, Ordering::AcqRel));
+            if claimed < length(wave) {
+                return Claim::Chunk(wave, share(course.chunks(wave), t, threads).start + claimed);
+            }
+        }
+        match own {
+            Some(wave) if wave < waves => Claim::Wait(wave),
+            _ => Claim::Done,
+        }
+    }
+
     /// One thread's part of the waves 0 … `waves` − 1.
     fn walk(&self, thread: usize, waves: u64, course: &impl Course) {
         loop {
-            let claim = self.next.0.fetch_add(1, Ordering::AcqRel);
-            let (wave, chunk) = (claim >> CHUNK_BITS, (claim & ((1 << CHUNK_BITS) - 1)) as usize);
-            if wave >= waves {
-                return;
-            }
-            let chunks = course.chunks(wave);
-            if chunk >= chunks {
-                if self.wait_for_wave_after(wave) {
-                    continue;
+            match self.claim(thread, waves, course) {
+                Claim::Chunk(wave, chunk) => {
+                    course.run(thread, wave, chunk);
+                    self.finish(wave, course);
                 }
-                return;
-            }
-            course.run(thread, wave, chunk);
-            if self.done.0.fetch_add(1, Ordering::AcqRel) + 1 == chunks {
-                course.close(wave);
-                self.done.0.store(0, Ordering::Relaxed);
-                self.next.0.store((wave + 1) << CHUNK_BITS, Ordering::SeqCst);
-                self.wake();
+                Claim::Wait(wave) if self.wait_for_wave_after(thread, wave) => {}
+                Claim::Wait(_) | Claim::Done => return,
             }
         }
+    }
+
+    /// Counts a finished chunk, and after the last one of the wave opens the next.
+    fn finish(&self, wave: u64, course: &impl Course) {
+        if self.done.0.fetch_add(1, Ordering::AcqRel) + 1 < course.chunks(wave) {
+            return;
+        }
+        course.close(wave);
+        self.done.0.store(0, Ordering::Relaxed);
+        // In this order: the last share is never empty, so the new wave cannot end before all of it is open.
+        for next in &self.next {
+            next.0.store((wave + 1) << CHUNK_BITS, Ordering::SeqCst);
+        }
+        self.wake();
     }
 
     /// Wakes all sleepers. Whoever goes to bed counts itself before it looks at `next` for the last time, and this
@@ -88,9 +140,9 @@ impl Relay {
     }
 
     /// False when a thread of the team panicked.
-    fn wait_for_wave_after(&self, wave: u64) -> bool {
+    fn wait_for_wave_after(&self, thread: usize, wave: u64) -> bool {
         let same_wave = || {
-            let next = self.next.0.load(Ordering::SeqCst) >> CHUNK_BITS;
+            let next = self.next[thread].0.load(Ordering::SeqCst) >> CHUNK_BITS;
             next == wave && !self.broken.load(Ordering::SeqCst)
         };
         for _ in 0..SPINS {
@@ -111,7 +163,7 @@ impl Relay {
 ///
 /// A panic on one thread stops the others and is raised here.
 pub(super) fn run(pool: Option<&rayon::ThreadPool>, waves: u64, course: &impl Course) {
-    let relay = Relay::default();
+    let relay = Relay::new(pool.map_or(1, rayon::ThreadPool::current_num_threads));
     let Some(pool) = pool else { return relay.walk(0, waves, course) };
     let panic: Mutex<Option<Box<dyn Any + Send>>> = Mutex::new(None);
     pool.broadcast(|thread| {

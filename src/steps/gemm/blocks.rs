@@ -22,6 +22,10 @@ const DEPTH: usize = 800;
 /// Fewest rows of a chunk when B must be transposed: packing a float of B costs about as much as 5 rows of products.
 const TRANSPOSED_ROWS: usize = 64;
 
+/// Row tiles of a chunk of a weight gradient, whose chunks are bands of rows: each band packs B again, at about the cost of a
+/// quarter of a tile.
+const BAND_TILES: usize = 4;
+
 /// A rectangle of C.
 pub(super) struct Chunk {
     pub rows: Range<usize>,
@@ -44,11 +48,11 @@ pub(super) struct Blocks {
 }
 
 impl Blocks {
-    pub fn new(family: &Family, m: usize, n: usize, k: usize, tb: bool) -> Blocks {
+    pub fn new(family: &Family, m: usize, n: usize, k: usize, ta: bool, tb: bool) -> Blocks {
         let width = family.classes[0].width;
         let depths = k.div_ceil(DEPTH).max(1);
         let depth = k.div_ceil(depths);
-        let chunks = chunks(family, m, n, k, depth, tb);
+        let chunks = if ta && !tb { bands(family, m, n, k, depth) } else { chunks(family, m, n, k, depth, tb) };
         let most = |f: fn(&Chunk) -> usize| chunks.iter().map(f).max().unwrap_or(0);
         let tile_ld = most(|c| c.cols.len()).next_multiple_of(width);
         let tiles = if depths == 1 { family.rows * width } else { most(|c| c.rows.len()) * tile_ld };
@@ -83,6 +87,29 @@ fn chunks(family: &Family, m: usize, n: usize, k: usize, depth: usize, tb: bool)
         let bands = if bands == 1 && last { most_bands.min(2) } else { bands };
         for band in 0..bands {
             chunks.push(Chunk { rows: even(m, bands, band), cols: cols.clone() });
+        }
+    }
+    chunks
+}
+
+/// Cuts C along rows first. For AᵀB, which in training is the gradient dW = Xᵀ·dY of a weight [in, out]: its bands of
+/// rows are the pieces in which the parameters are updated (see `steps::optimize::pieces`), so that what a thread has
+/// computed is in its caches when it updates it. The order of the chunks is that of their rows.
+fn bands(family: &Family, m: usize, n: usize, k: usize, depth: usize) -> Vec<Chunk> {
+    if m == 0 || n == 0 {
+        return Vec::new();
+    }
+    let width = family.classes[0].width;
+    let panels = n.div_ceil(width);
+    let want = (m * n * k / CHUNK_WORK).clamp(1, CHUNKS);
+    let least_bands = (m * depth).div_ceil(CHUNK_A).max(1);
+    let bands = want.min(m.div_ceil(BAND_TILES * family.rows)).max(least_bands);
+    let groups = want.div_ceil(bands).min(panels).max(n.div_ceil(CHUNK_COLUMNS));
+    let mut chunks = Vec::new();
+    for band in 0..bands {
+        for group in 0..groups {
+            let p = even(panels, groups, group);
+            chunks.push(Chunk { rows: even(m, bands, band), cols: p.start * width..(p.end * width).min(n) });
         }
     }
     chunks

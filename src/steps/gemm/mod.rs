@@ -104,7 +104,7 @@ impl Gemm {
             Isa::Neon => &neon::FAMILY,
             _ => &portable::FAMILY,
         };
-        Gemm { isa, family, ta, tb, lda, ldb, blocks: Blocks::new(family, m, n, k, tb) }
+        Gemm { isa, family, ta, tb, lda, ldb, blocks: Blocks::new(family, m, n, k, ta, tb) }
     }
 
     /// Columns of C.
