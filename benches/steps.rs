@@ -10,9 +10,9 @@
 use std::time::{Duration, Instant};
 
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
-use elbo::device::cpu::Bound;
+use elbo::device::Bound;
 use elbo::rng::Draw;
-use elbo::{Control, Cpu, Fusion, Graph, Interp, Optimizer, Plan, Var, grad};
+use elbo::{Control, Cpu, Exec, Fusion, Graph, Interp, Optimizer, Plan, Var, grad};
 
 /// Rows of the resident data set; a run covers at most this many.
 const DATA_ROWS: usize = 12_800;

@@ -13,10 +13,10 @@
 use std::time::{Duration, Instant};
 
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
-use elbo::device::cpu::Bound;
+use elbo::device::Bound;
 use elbo::nn::Activation;
 use elbo::vae::{Objective, Vae, VaeConfig, training_graph};
-use elbo::{Control, Cpu, Fusion, Graph, Interp, Optimizer, Plan};
+use elbo::{Control, Cpu, Exec, Fusion, Graph, Interp, Optimizer, Plan};
 
 const DATA_ROWS: usize = 12_800;
 
@@ -64,7 +64,7 @@ fn check(case: &Case, g: &Graph) {
     }
     run.control = control();
     run.step();
-    let (found, truth) = (cpu.take_metrics(step)["loss"], run.metric("loss").unwrap());
+    let (found, truth) = (cpu.take_metrics(step).unwrap()["loss"], run.metric("loss").unwrap());
     assert!((found / truth - 1.0).abs() < 1e-5, "{}: loss {found}, not {truth}", case.name);
 }
 

@@ -13,10 +13,11 @@
 use std::path::Path;
 use std::time::Instant;
 
-use elbo::Optimizer;
 use elbo::data::{self, Splits};
+use elbo::isa::Isa;
 use elbo::nn::Activation;
 use elbo::vae::{Binarisation, Model, Objective, Vae, VaeConfig, training_graph};
+use elbo::{Device, Optimizer};
 
 fn main() -> elbo::Result<()> {
     let args: Vec<String> = std::env::args().skip(1).collect();
@@ -38,26 +39,26 @@ fn main() -> elbo::Result<()> {
         }
         other => panic!("workload {other}; v1 and v2 are known"),
     };
-    let mut model = Model::initial(Vae::new(config)?, 0, threads)?;
+    let mut model = Model::initial(Vae::new(config)?, 0, Device::Cpu { threads })?;
     model.load("train", &images.train)?;
     let objective = Objective { optimizer: Optimizer::Adam { beta1: 0.9, beta2: 0.999, eps }, clip: None };
     let graph = training_graph(&model.vae, &objective, "train", batch);
     let step = model.bind(&graph)?;
-    model.cpu.control_mut().shuffle = true;
+    model.exec.control_mut().shuffle = true;
 
     let per_epoch = images.train.rows / batch;
     let mut run = |mut times: usize| -> elbo::Result<f64> {
         while times > 0 {
-            let control = model.cpu.control_mut();
+            let control = model.exec.control_mut();
             if control.cursor as usize == per_epoch * batch {
                 control.cursor = 0;
                 control.epoch += 1;
             }
             let now = times.min(per_epoch - control.cursor as usize / batch);
-            model.cpu.run(step, now)?;
+            model.exec.run(step, now)?;
             times -= now;
         }
-        Ok(model.cpu.take_metrics(step)["loss"])
+        Ok(model.exec.take_metrics(step)?["loss"])
     };
     run(check.saturating_sub(50))?;
     let tail = check.min(50);
@@ -75,8 +76,8 @@ fn main() -> elbo::Result<()> {
         "{{\"peer\":\"elbo\",\"workload\":\"{workload}\",\"batch\":{batch},\"threads\":{},\"isa\":\"{}\",\"steps\":{steps},\
          \"reps\":{repetitions},\"steps_per_s\":{:.2},\"min\":{:.2},\"max\":{:.2},\"loss_check\":{loss_check:.3},\
          \"final_loss\":{last:.3}}}",
-        model.cpu.threads(),
-        model.cpu.isa(),
+        threads,
+        Isa::detect(),
         rates[repetitions / 2],
         rates[0],
         rates[repetitions - 1],

@@ -4,6 +4,7 @@
 
 use std::sync::atomic::AtomicBool;
 
+use elbo::device::Device;
 use elbo::train::{EpochRecord, EpochTiming, Observer, Source, TrainConfig, Trainer};
 use elbo::vae::VaeConfig;
 
@@ -24,7 +25,7 @@ fn main() -> elbo::Result<()> {
     config.epochs = 3;
 
     let images = config.data.load()?;
-    let mut trainer = Trainer::new(config, &images, 0)?;
+    let mut trainer = Trainer::new(config, &images, Device::Cpu { threads: 0 })?;
     trainer.run(&mut Lines, &AtomicBool::new(false))?;
 
     let collapse = images.test.scale().pixel_rates;

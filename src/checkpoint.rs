@@ -18,7 +18,7 @@ use safetensors::tensor::{Dtype, SafeTensors, TensorView};
 use serde::{Deserialize, Serialize};
 
 use crate::data::file::replace;
-use crate::device::cpu::Moment;
+use crate::device::Moment;
 use crate::error::{Error, Result};
 use crate::optim::Optimizer;
 use crate::train::{Progress, TrainConfig};

@@ -7,6 +7,8 @@
 use std::fmt;
 use std::sync::OnceLock;
 
+use crate::error::{Error, Result};
+
 /// An instruction set the CPU kernels are written for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Isa {
@@ -23,15 +25,27 @@ pub enum Isa {
 impl Isa {
     /// The widest instruction set of this processor; `ELBO_ISA=portable|neon|avx2|avx512` asks for a narrower one.
     ///
-    /// The environment is read once. A name the processor lacks is ignored: the result can always be executed.
+    /// The environment is read once. A name the processor lacks is ignored, so that the result can always be executed;
+    /// the command refuses it first ([`Isa::asked`]).
     pub fn detect() -> Isa {
         static FOUND: OnceLock<Isa> = OnceLock::new();
         *FOUND.get_or_init(|| {
-            let all = Isa::available();
-            let asked = std::env::var("ELBO_ISA").ok();
-            let named = asked.and_then(|name| all.iter().find(|isa| isa.to_string() == name.to_lowercase()).copied());
-            named.unwrap_or(*all.last().expect("portable is always there"))
+            let widest = *Isa::available().last().expect("portable is always there");
+            Isa::asked().ok().flatten().unwrap_or(widest)
         })
+    }
+
+    /// What `ELBO_ISA` asks for; `None` when it is not set.
+    ///
+    /// # Errors
+    /// [`Error::Argument`] when this processor has no such instruction set.
+    pub fn asked() -> Result<Option<Isa>> {
+        let Ok(name) = std::env::var("ELBO_ISA") else { return Ok(None) };
+        let all = Isa::available();
+        let named = all.iter().find(|isa| isa.to_string() == name.to_lowercase());
+        let names: Vec<String> = all.iter().map(Isa::to_string).collect();
+        let wrong = || Error::argument("the variable ELBO_ISA", format!("\"{name}\""), names.join(", "));
+        named.copied().map(Some).ok_or_else(wrong)
     }
 
     /// Every instruction set this processor can execute, narrowest first.

@@ -14,7 +14,7 @@
 //! # Twenty lines
 //!
 //! ```
-//! use elbo::{grad, Cpu, Fusion, Graph, Interp, Optimizer, Plan};
+//! use elbo::{grad, Cpu, Exec, Fusion, Graph, Interp, Optimizer, Plan};
 //!
 //! let g = Graph::new();
 //! let x = g.tensor(&[4, 1], &[0.0, 1.0, 2.0, 3.0]);
@@ -67,6 +67,7 @@ pub mod train;
 pub mod vae;
 
 pub use device::cpu::Cpu;
+pub use device::{Device, Exec};
 pub use error::{Error, Result};
 pub use grad::{grad, grad_with, hvp};
 pub use graph::{Ctl, Graph, Var};

@@ -1,6 +1,7 @@
 //! The loop: epochs of shuffled batches, an evaluation after each, and a state that can be left and taken up again.
 //!
 //! ```no_run
+//! use elbo::device::Device;
 //! use elbo::train::{TrainConfig, Trainer};
 //! use elbo::vae::VaeConfig;
 //! use std::sync::atomic::AtomicBool;
@@ -8,7 +9,7 @@
 //! # fn main() -> elbo::Result<()> {
 //! let config = TrainConfig::new(VaeConfig::new(20));
 //! let images = config.data.load()?;
-//! let mut trainer = Trainer::new(config, &images, 0)?;
+//! let mut trainer = Trainer::new(config, &images, Device::Cpu { threads: 0 })?;
 //! trainer.run(&mut (), &AtomicBool::new(false))?;
 //! println!("test −ELBO {:.2}", trainer.evaluate()?.neg_elbo());
 //! # Ok(()) }
@@ -30,7 +31,7 @@ pub use report::{EpochRecord, EpochTiming, Observer, StepReport, Sums};
 
 use crate::checkpoint::{Checkpoint, families};
 use crate::data::Splits;
-use crate::device::cpu::{Bound, Moment};
+use crate::device::{Bound, Device, Moment};
 use crate::error::{Error, Result};
 use crate::optim::Control;
 use crate::vae::{Evaluation, Model, Vae, training_graph};
@@ -64,10 +65,6 @@ pub enum Outcome {
     Stopped,
 }
 
-/// Updates between two looks at the stop flag and at the progress bar. Starting the threads of a run costs about as much as
-/// a tenth of a small model's update; sixteen updates take 5 to 50 ms.
-const UPDATES_PER_CALL: usize = 16;
-
 /// A model being trained.
 pub struct Trainer {
     config: TrainConfig,
@@ -82,13 +79,13 @@ pub struct Trainer {
 }
 
 impl Trainer {
-    /// A run from its beginning. `threads` 0 means all cores; the numbers do not depend on it.
+    /// A run from its beginning.
     ///
     /// # Errors
     /// [`Error::Argument`] when the configuration is not valid or the images are not of the model's size.
-    pub fn new(config: TrainConfig, data: &Splits, threads: usize) -> Result<Trainer> {
+    pub fn new(config: TrainConfig, data: &Splits, device: Device) -> Result<Trainer> {
         config.validate()?;
-        let mut model = Model::initial(Vae::new(config.model.clone())?, config.seed, threads)?;
+        let mut model = Model::initial(Vae::new(config.model.clone())?, config.seed, device)?;
         model.load(TRAIN, &data.train)?;
         model.load(TEST, &data.test)?;
         let images = data.train.rows;
@@ -98,7 +95,7 @@ impl Trainer {
             [(images >= batch).then(|| graph(batch)), (!images.is_multiple_of(batch)).then(|| graph(images % batch))];
         let [full, rest] = graphs.map(|g| g.map(|g| model.bind(&g)).transpose());
         let (full, rest) = (full?, rest?);
-        *model.cpu.control_mut() =
+        *model.exec.control_mut() =
             Control { shuffle: true, lr: config.lr.clone(), warmup: config.warmup, ..Control::new(config.seed) };
         Ok(Trainer { config, model, full, rest, images, sums: Sums::default(), pause_at: None })
     }
@@ -107,8 +104,8 @@ impl Trainer {
     ///
     /// # Errors
     /// As [`Trainer::new`]; [`Error::Argument`] when the checkpoint's counters do not fit the data.
-    pub fn resume(checkpoint: &Checkpoint, data: &Splits, threads: usize) -> Result<Trainer> {
-        let mut trainer = Trainer::new(checkpoint.config.clone(), data, threads)?;
+    pub fn resume(checkpoint: &Checkpoint, data: &Splits, device: Device) -> Result<Trainer> {
+        let mut trainer = Trainer::new(checkpoint.config.clone(), data, device)?;
         let p = &checkpoint.progress;
         if p.cursor as usize >= trainer.images || !(p.cursor as usize).is_multiple_of(trainer.config.batch) {
             let expected = format!("a whole number of batches of a set of {} images", trainer.images);
@@ -116,9 +113,9 @@ impl Trainer {
         }
         for (prefix, moment, name) in trainer.arrays() {
             let values = &checkpoint.slots[&format!("{prefix}{name}")];
-            trainer.model.cpu.write_moment(&name, moment, values)?;
+            trainer.model.exec.write_moment(&name, moment, values)?;
         }
-        let control = trainer.model.cpu.control_mut();
+        let control = trainer.model.exec.control_mut();
         (control.step, control.epoch, control.cursor, control.updates) = (p.step, p.epoch, p.cursor, p.updates);
         trainer.sums = p.sums;
         Ok(trainer)
@@ -160,7 +157,7 @@ impl Trainer {
     }
 
     fn control(&self) -> &Control {
-        self.model.cpu.control()
+        self.model.exec.control()
     }
 
     /// The remaining updates of the running epoch.
@@ -174,7 +171,8 @@ impl Trainer {
                 return Ok(Outcome::Stopped);
             }
             let whole = (self.images - done) / self.config.batch;
-            let (bound, updates) = if whole > 0 { (self.full, whole.min(UPDATES_PER_CALL)) } else { (self.rest, 1) };
+            let (bound, updates) =
+                if whole > 0 { (self.full, whole.min(self.model.exec.steps_per_call())) } else { (self.rest, 1) };
             let bound = bound.expect("a plan for every size of batch");
             let allowed = self.pause_at.map_or(updates, |limit| (limit - self.control().updates) as usize);
             self.update(bound, updates.min(allowed))?;
@@ -194,9 +192,9 @@ impl Trainer {
     fn update(&mut self, bound: Bound, updates: usize) -> Result<()> {
         let before = [("rec", self.sums.rec), ("kl", self.sums.kl), ("loss", self.sums.loss)];
         let before = before.map(|(name, sum)| (name.to_string(), sum));
-        self.model.cpu.set_metrics(bound, &BTreeMap::from(before));
-        self.model.cpu.run(bound, updates)?;
-        let after = self.model.cpu.take_metrics(bound);
+        self.model.exec.set_metrics(bound, &BTreeMap::from(before))?;
+        self.model.exec.run(bound, updates)?;
+        let after = self.model.exec.take_metrics(bound)?;
         self.sums = Sums { rec: after["rec"], kl: after["kl"], loss: after["loss"] };
         must_be_finite(|| format!("loss of update {}", self.control().updates), self.sums.loss)
     }
@@ -206,7 +204,7 @@ impl Trainer {
         let test = self.evaluate()?;
         must_be_finite(|| format!("test loss of epoch {}", self.control().epoch + 1), test.neg_elbo())?;
         let train = self.sums.per_image(self.images);
-        let control = self.model.cpu.control_mut();
+        let control = self.model.exec.control_mut();
         let last = control.updates.saturating_sub(1);
         (control.epoch, control.cursor) = (control.epoch + 1, 0);
         let record = EpochRecord {
@@ -248,7 +246,7 @@ impl Trainer {
     pub fn checkpoint(&self) -> Result<Checkpoint> {
         let mut slots = BTreeMap::new();
         for (prefix, moment, name) in self.arrays() {
-            slots.insert(format!("{prefix}{name}"), self.model.cpu.read_moment(&name, moment)?);
+            slots.insert(format!("{prefix}{name}"), self.model.exec.read_moment(&name, moment)?);
         }
         let c = self.control();
         let progress = Progress { step: c.step, epoch: c.epoch, cursor: c.cursor, updates: c.updates, sums: self.sums };

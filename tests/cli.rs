@@ -288,3 +288,13 @@ fn an_interrupted_run_can_be_continued() {
     let lines = fs::read_to_string(path).unwrap();
     assert_eq!(lines.lines().count(), epoch as usize + 2, "one line for every epoch, none twice");
 }
+
+#[test]
+fn an_instruction_set_that_is_not_there_is_refused() {
+    let out =
+        Command::new(env!("CARGO_BIN_EXE_elbo")).args(["train", "--epochs", "1"]).env("ELBO_ISA", "avx1024").output();
+    let out = out.unwrap();
+    assert_eq!(out.status.code(), Some(1));
+    let text = String::from_utf8(out.stderr).unwrap();
+    assert!(text.contains("ELBO_ISA") && text.contains("avx1024") && text.contains("portable"), "{text}");
+}

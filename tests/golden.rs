@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 
 use elbo::optim::clip_scale;
 use elbo::rng::Draw;
-use elbo::{Control, Cpu, Ctl, Fusion, Graph, Interp, KlWarmup, LrSchedule, Optimizer, Plan, Var, grad};
+use elbo::{Control, Cpu, Ctl, Exec, Fusion, Graph, Interp, KlWarmup, LrSchedule, Optimizer, Plan, Var, grad};
 use serde::Deserialize;
 
 const SEED: u64 = 5;
@@ -159,7 +159,7 @@ fn the_cpu_plan_follows_the_reference() {
         for (i, expected) in curve.loss.iter().enumerate() {
             turn_the_page(cpu.control_mut());
             cpu.run(step, 1).unwrap();
-            close(&format!("loss of step {i}"), cpu.take_metrics(step)["loss"], *expected, *expected, SINGLE);
+            close(&format!("loss of step {i}"), cpu.take_metrics(step).unwrap()["loss"], *expected, *expected, SINGLE);
         }
         for (name, _, _) in initial() {
             let values: Vec<f64> = cpu.read(&name).unwrap().into_iter().map(f64::from).collect();

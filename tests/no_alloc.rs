@@ -4,7 +4,7 @@ use std::alloc::{GlobalAlloc, Layout, System};
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use elbo::vae::{Objective, Vae, VaeConfig, training_graph};
-use elbo::{Control, Cpu, Fusion, Optimizer, Plan};
+use elbo::{Control, Cpu, Exec, Fusion, Optimizer, Plan};
 
 struct Counting;
 

@@ -17,7 +17,7 @@ use elbo::isa::Isa;
 use elbo::math::Real;
 use elbo::ops::{BinaryFn, ScalarFn};
 use elbo::rng::Draw;
-use elbo::{Control, Cpu, Ctl, Fusion, Graph, Interp, LrSchedule, Optimizer, Plan, Var, grad, hvp};
+use elbo::{Control, Cpu, Ctl, Exec, Fusion, Graph, Interp, LrSchedule, Optimizer, Plan, Var, grad, hvp};
 use proptest::prelude::*;
 use proptest::test_runner::RngSeed;
 
@@ -364,7 +364,7 @@ fn execute(plan: &Plan, threads: usize, isa: Isa, b: &Builder<'_>, columns: usiz
         cpu.run(bound, 1).unwrap();
         let read = |name: &String| cpu.read(name).unwrap().into_iter().map(f64::from).collect();
         let mut values: Vec<Vec<f64>> = names.iter().map(read).collect();
-        metric += cpu.take_metrics(bound)["loss"];
+        metric += cpu.take_metrics(bound).unwrap()["loss"];
         values.push(vec![metric]);
         trace.push(values);
     }

@@ -1,10 +1,10 @@
 //! Steps that are run again and again: nothing may be frozen that changes, and nothing may change that should not.
 
-use elbo::device::cpu::{Bound, Moment};
+use elbo::device::{Bound, Moment};
 use elbo::isa::Isa;
 use elbo::rng::{Draw, Permutation};
 use elbo::vae::{Binarisation, Objective, Vae, VaeConfig, training_graph};
-use elbo::{Control, Cpu, Ctl, Fusion, Graph, Interp, KlWarmup, LrSchedule, Optimizer, Plan};
+use elbo::{Control, Cpu, Ctl, Exec, Fusion, Graph, Interp, KlWarmup, LrSchedule, Optimizer, Plan};
 
 const ROWS: usize = 60;
 const BATCH: usize = 10;
@@ -42,7 +42,7 @@ fn state(cpu: &mut Cpu, step: Bound) -> (Vec<u32>, Vec<u64>) {
             words.extend(cpu.read_moment(&name, moment).unwrap().iter().map(|v| v.to_bits()));
         }
     }
-    (words, cpu.take_metrics(step).values().map(|v| v.to_bits()).collect())
+    (words, cpu.take_metrics(step).unwrap().values().map(|v| v.to_bits()).collect())
 }
 
 #[test]
@@ -145,7 +145,7 @@ fn schedules_and_warm_up_follow_the_interpreter() {
                 assert!((f64::from(*found) - truth).abs() < 2e-5, "{lr:?} {name}: {found} {truth}");
             }
         }
-        let (found, truth) = (cpu.take_metrics(step)["loss"], run.metric("loss").unwrap());
+        let (found, truth) = (cpu.take_metrics(step).unwrap()["loss"], run.metric("loss").unwrap());
         assert!((found / truth - 1.0).abs() < 1e-5, "{lr:?}: {found} {truth}");
         ends.push(found);
     }

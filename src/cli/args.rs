@@ -6,7 +6,9 @@ use std::str::FromStr;
 use clap::{Args, ValueEnum};
 
 use crate::data::Splits;
+use crate::device::Device;
 use crate::error::{Error, Result};
+use crate::isa::Isa;
 use crate::nn::Activation;
 use crate::optim::{KlWarmup, LrSchedule, Optimizer};
 use crate::train::{Source, TrainConfig};
@@ -202,11 +204,12 @@ pub struct Machine {
 }
 
 impl Machine {
-    /// The number of threads, if device and threads can be had.
-    pub fn threads(&self) -> Result<usize> {
+    /// The executor that is asked for, if it can be had.
+    pub fn device(&self) -> Result<Device> {
+        Isa::asked()?;
         use_device(&self.device)?;
         match self.threads {
-            0..=1024 => Ok(self.threads),
+            0..=1024 => Ok(Device::Cpu { threads: self.threads }),
             n => Err(Error::argument("threads", n, "at most 1024; 0 means one per core")),
         }
     }

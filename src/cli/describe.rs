@@ -1,6 +1,7 @@
 //! `elbo plan` and `elbo info`.
 
 use super::args::{self, ONLY_CPU};
+use crate::device::Device;
 use crate::error::Result;
 use crate::isa::Isa;
 use crate::plan::{Fusion, Plan};
@@ -32,14 +33,14 @@ pub fn plan(args: &args::Plan) -> Result<()> {
 /// A table of the shortest time of every step, on random images.
 fn times(vae: Vae, plan: &Plan, passes: usize) -> Result<String> {
     let pixels = vae.config.pixels();
-    let mut model = Model::initial(vae, 1, 1)?;
+    let mut model = Model::initial(vae, 1, Device::Cpu { threads: 1 })?;
     let mut grey = vec![0.0; plan.batch_rows * pixels];
-    Draw { seed: 1, step: 0, stream: 0 }.fill_uniform(model.cpu.isa(), 0, &mut grey);
+    Draw { seed: 1, step: 0, stream: 0 }.fill_uniform(Isa::detect(), 0, &mut grey);
     let bytes: Vec<u8> = grey.iter().map(|v| (v * 256.0) as u8).collect();
-    model.cpu.set_data("train", &bytes, pixels)?;
-    let bound = model.cpu.bind(plan)?;
-    let seconds = model.cpu.time_steps(bound, passes)?;
-    let mut text = format!("\nbest of {passes} passes on one thread ({})\n", model.cpu.isa());
+    model.exec.set_data("train", &bytes, pixels)?;
+    let bound = model.exec.bind(plan)?;
+    let seconds = model.exec.time_steps(bound, passes)?;
+    let mut text = format!("\nbest of {passes} passes on one thread ({})\n", Isa::detect());
     text += "step  kernel               µs    GFLOP/s       GB/s\n";
     for (i, (step, s)) in plan.steps.iter().zip(&seconds).enumerate() {
         let (flops, bytes) = (step.kind.flops() as f64 / s / 1e9, step.kind.bytes() as f64 / s / 1e9);

@@ -9,17 +9,18 @@ use std::time::Instant;
 use super::progress::Progress;
 use super::{args, pictures, scale, warn_if_debug_build};
 use crate::data::Splits;
+use crate::device::Device;
 use crate::error::{Error, Result};
 use crate::train::{Outcome, RunFolder, TrainConfig, Trainer};
 
 /// Trains, or continues to train; writes the run folder; prints the result on its scale.
 pub fn train(args: &args::Train) -> Result<ExitCode> {
-    let threads = args.machine.threads()?;
+    let device = args.machine.device()?;
     warn_if_debug_build();
     let stop = stop_on_interrupt()?;
     let (folder, data, mut trainer) = match &args.resume {
-        Some(path) => resume(path, args.epochs, threads)?,
-        None => begin(args, threads)?,
+        Some(path) => resume(path, args.epochs, device)?,
+        None => begin(args, device)?,
     };
     trainer.pause_at = args.pause_at;
     if !args.quiet {
@@ -56,10 +57,10 @@ fn stop_on_interrupt() -> Result<Arc<AtomicBool>> {
     Ok(stop)
 }
 
-fn begin(args: &args::Train, threads: usize) -> Result<(RunFolder, Splits, Trainer)> {
+fn begin(args: &args::Train, device: Device) -> Result<(RunFolder, Splits, Trainer)> {
     let data = args.data.source().load()?;
     let config = args.config(&data)?;
-    let trainer = Trainer::new(config, &data, threads)?;
+    let trainer = Trainer::new(config, &data, device)?;
     let folder = match &args.out {
         Some(path) => RunFolder::create(path)?,
         None => RunFolder::fresh(Path::new("runs"), &label(trainer.config()))?,
@@ -87,7 +88,7 @@ fn label(config: &TrainConfig) -> String {
     format!("{data}-k{}{kind}", config.model.latent)
 }
 
-fn resume(path: &Path, epochs: Option<u32>, threads: usize) -> Result<(RunFolder, Splits, Trainer)> {
+fn resume(path: &Path, epochs: Option<u32>, device: Device) -> Result<(RunFolder, Splits, Trainer)> {
     let (folder, mut checkpoint) = RunFolder::open(path)?;
     if let Some(epochs) = epochs {
         if epochs < checkpoint.progress.epoch {
@@ -97,7 +98,7 @@ fn resume(path: &Path, epochs: Option<u32>, threads: usize) -> Result<(RunFolder
         checkpoint.config.epochs = epochs;
     }
     let data = checkpoint.config.data.load()?;
-    let trainer = Trainer::resume(&checkpoint, &data, threads)?;
+    let trainer = Trainer::resume(&checkpoint, &data, device)?;
     folder.rewind(checkpoint.progress.epoch)?;
     folder.write_config(trainer.config())?;
     Ok((folder, data, trainer))
@@ -107,9 +108,7 @@ fn announce(trainer: &mut Trainer, data: &Splits, folder: &RunFolder) {
     let config = trainer.config().clone();
     let (train, test) = (data.train.rows, data.test.rows);
     eprintln!("{} on {}: {train} training and {test} test images", config.model.describe(), data.train.name);
-    let cpu = &trainer.model().cpu;
-    let (isa, threads, reason) = (cpu.isa(), cpu.threads(), args::ONLY_CPU);
-    eprintln!("batch {}, seed {}, cpu ({isa}, threads: {threads}; {reason})", config.batch, config.seed);
+    eprintln!("batch {}, seed {}, {}", config.batch, config.seed, trainer.model().exec.describe());
     eprintln!("run folder: {}", folder.path().display());
 }
 

@@ -36,8 +36,8 @@ fn check_count(count: usize) -> Result<()> {
 /// Draws new images.
 pub fn sample(args: &args::Sample) -> Result<()> {
     check_count(args.count)?;
-    let threads = args.machine.threads()?;
-    let mut model = Model::restore(&open(&args.run)?, threads)?;
+    let device = args.machine.device()?;
+    let mut model = Model::restore(&open(&args.run)?, device)?;
     pictures::samples(&mut model, args.count, args.seed)?.write_png(&args.out)?;
     super::print(&format!("{} images drawn from the prior: {}\n", args.count, args.out.display()))
 }
@@ -45,9 +45,9 @@ pub fn sample(args: &args::Sample) -> Result<()> {
 /// Shows test images and their reconstructions.
 pub fn reconstruct(args: &args::Reconstruct) -> Result<()> {
     check_count(args.count)?;
-    let threads = args.machine.threads()?;
+    let device = args.machine.device()?;
     let checkpoint = open(&args.run)?;
-    let mut model = Model::restore(&checkpoint, threads)?;
+    let mut model = Model::restore(&checkpoint, device)?;
     model.load("test", &images(&checkpoint, &args.data)?.test)?;
     let seed = args.seed.unwrap_or(checkpoint.config.seed);
     pictures::reconstructions(&mut model, "test", args.count, seed)?.write_png(&args.out)?;
@@ -57,10 +57,10 @@ pub fn reconstruct(args: &args::Reconstruct) -> Result<()> {
 
 /// Evaluates a model and looks at its latent dimensions.
 pub fn eval(args: &args::Eval) -> Result<()> {
-    let threads = args.machine.threads()?;
+    let device = args.machine.device()?;
     let checkpoint = open(&args.run)?;
     let data = images(&checkpoint, &args.data)?;
-    let mut model = Model::restore(&checkpoint, threads)?;
+    let mut model = Model::restore(&checkpoint, device)?;
     model.load("test", &data.test)?;
     let seed = args.seed.unwrap_or(checkpoint.config.seed);
     let result = model.evaluate("test", seed)?;

@@ -5,9 +5,9 @@ use std::collections::BTreeMap;
 use std::sync::atomic::AtomicBool;
 use std::time::Instant;
 
-pub use super::memory::Moment;
 use super::memory::{Aligned, Memory};
 use super::team::{self, Course, MOST_CHUNKS};
+use super::{Bound, Exec, Moment};
 use crate::error::{Error, Result};
 use crate::isa::Isa;
 use crate::optim::{Control, Optimizer};
@@ -16,9 +16,8 @@ use crate::shape::Shape;
 use crate::steps::gemm::{Gemm, Output};
 use crate::steps::{Region, StepValues, batch, layout, optimize, pointwise, reduce, scalars};
 
-/// A plan bound to a [`Cpu`].
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Bound(usize);
+/// Starting the threads of a run costs about as much as a tenth of a small model's step; sixteen steps take 5 to 50 ms.
+const STEPS_PER_CALL: usize = 16;
 
 /// The CPU: memory by slot name, shared by all plans bound to it, a team of threads, and the [`Control`] block.
 ///
@@ -109,68 +108,47 @@ impl Cpu {
         self.isa
     }
 
-    /// The counters, the seed and the schedules.
-    pub fn control(&self) -> &Control {
+    /// The plan's scratch memory, for a debugger or a test: buffer `b` of [`Plan::buffers`] begins at its offset, and
+    /// holds a value from the first wave of its life to the last.
+    pub fn scratch_mut(&mut self, plan: Bound) -> &mut [f32] {
+        self.bound[plan.0].arena.slice_mut()
+    }
+}
+
+impl Exec for Cpu {
+    fn describe(&self) -> String {
+        format!("cpu ({}, threads: {})", self.isa, self.threads())
+    }
+
+    fn steps_per_call(&self) -> usize {
+        STEPS_PER_CALL
+    }
+
+    fn control(&self) -> &Control {
         &self.control
     }
 
-    /// The counters, the seed and the schedules, to be changed between runs.
-    pub fn control_mut(&mut self) -> &mut Control {
+    fn control_mut(&mut self) -> &mut Control {
         &mut self.control
     }
 
-    /// Loads a data set of `bytes` in rows of `cols` into data slot `name`, replacing what was there.
-    ///
-    /// # Errors
-    /// [`Error::Slot`] when the bytes are not whole rows.
-    pub fn set_data(&mut self, name: &str, bytes: &[u8], cols: usize) -> Result<()> {
+    fn set_data(&mut self, name: &str, bytes: &[u8], cols: usize) -> Result<()> {
         self.memory.set_data(name, bytes, cols)
     }
 
-    /// Writes a parameter or state that a bound plan uses.
-    ///
-    /// # Errors
-    /// [`Error::Slot`] when no bound plan uses it or its size differs.
-    pub fn write(&mut self, name: &str, values: &[f32]) -> Result<()> {
-        self.memory.write(name, Moment::Value, values)
-    }
-
-    /// Reads a parameter or state that a bound plan uses, row-major.
-    ///
-    /// # Errors
-    /// [`Error::Slot`] when no bound plan uses it.
-    pub fn read(&self, name: &str) -> Result<Vec<f32>> {
-        Ok(self.memory.read(name, Moment::Value)?.to_vec())
-    }
-
-    /// Writes an optimiser's moment of a parameter.
-    ///
-    /// # Errors
-    /// As [`Cpu::write`].
-    pub fn write_moment(&mut self, name: &str, moment: Moment, values: &[f32]) -> Result<()> {
+    fn write_moment(&mut self, name: &str, moment: Moment, values: &[f32]) -> Result<()> {
         self.memory.write(name, moment, values)
     }
 
-    /// Reads an optimiser's moment of a parameter.
-    ///
-    /// # Errors
-    /// As [`Cpu::read`].
-    pub fn read_moment(&self, name: &str, moment: Moment) -> Result<Vec<f32>> {
+    fn read_moment(&self, name: &str, moment: Moment) -> Result<Vec<f32>> {
         Ok(self.memory.read(name, moment)?.to_vec())
     }
 
-    /// All parameters of all bound plans, in the order of their memory.
-    pub fn params(&self) -> Vec<(String, Shape)> {
+    fn params(&self) -> Vec<(String, Shape)> {
         self.memory.params().map(|(name, shape)| (name.to_string(), shape)).collect()
     }
 
-    /// Gives the plan memory: its own scratch arena, and slots shared by name with the plans bound before. New
-    /// parameters and states are zero.
-    ///
-    /// # Errors
-    /// [`Error::Slot`] when a slot is known with another shape or kind; [`Error::Argument`] when the plan does not
-    /// verify.
-    pub fn bind(&mut self, plan: &Plan) -> Result<Bound> {
+    fn bind(&mut self, plan: &Plan) -> Result<Bound> {
         plan.verify().map_err(|e| Error::argument("plan", e, "a plan as Plan::build makes it"))?;
         self.memory.admit(&plan.slots)?;
         let mut arena = Aligned::zeroed(plan.arena);
@@ -208,11 +186,7 @@ impl Cpu {
         Ok(Bound(self.bound.len() - 1))
     }
 
-    /// Runs the plan `times` times (0 only checks that it could run once); the batch cursor, the step and the schedules advance after each.
-    ///
-    /// # Errors
-    /// [`Error::Slot`] when data is missing, or the cursor would run over its end, or a row index is out of range.
-    pub fn run(&mut self, plan: Bound, times: usize) -> Result<()> {
+    fn run(&mut self, plan: Bound, times: usize) -> Result<()> {
         let plan = &mut self.bound[plan.0];
         for launch in &mut plan.steps {
             if let Launch::Batch { run, slot } = launch {
@@ -247,13 +221,7 @@ impl Cpu {
         Ok(())
     }
 
-    /// The shortest time in seconds that each step took on this thread alone, in the order of
-    /// [`Plan::steps`], over `repetitions` whole passes. The steps run for real: parameters change as in
-    /// as many runs, but the counters stay.
-    ///
-    /// # Errors
-    /// As [`Cpu::run`].
-    pub fn time_steps(&mut self, plan: Bound, repetitions: usize) -> Result<Vec<f64>> {
+    fn time_steps(&mut self, plan: Bound, repetitions: usize) -> Result<Vec<f64>> {
         self.run(plan, 0)?;
         let values = StepValues::new(&self.control, self.bound[plan.0].rule);
         let bad_index = AtomicBool::new(false);
@@ -274,27 +242,19 @@ impl Cpu {
         Ok(best)
     }
 
-    /// The plan's scratch memory, for a debugger or a test: buffer `b` of [`Plan::buffers`] begins at its offset, and
-    /// holds a value from the first wave of its life to the last.
-    pub fn scratch_mut(&mut self, plan: Bound) -> &mut [f32] {
-        self.bound[plan.0].arena.slice_mut()
-    }
-
-    /// Starts the plan's running sums from given values (0 where `sums` has no such name): a sum that goes on in another
-    /// plan, or in a resumed run, then makes its additions in the same order as if it had never been interrupted.
-    pub fn set_metrics(&mut self, plan: Bound, sums: &BTreeMap<String, f64>) {
+    fn set_metrics(&mut self, plan: Bound, sums: &BTreeMap<String, f64>) -> Result<()> {
         let plan = &mut self.bound[plan.0];
         for (sum, name) in plan.sums.iter_mut().zip(&plan.metrics) {
             *sum = sums.get(name).copied().unwrap_or(0.0);
         }
+        Ok(())
     }
 
-    /// The running sums of the plan's metrics since they were last taken.
-    pub fn take_metrics(&mut self, plan: Bound) -> BTreeMap<String, f64> {
+    fn take_metrics(&mut self, plan: Bound) -> Result<BTreeMap<String, f64>> {
         let plan = &mut self.bound[plan.0];
         let taken = plan.metrics.iter().cloned().zip(plan.sums.iter().copied()).collect();
         plan.sums.fill(0.0);
-        taken
+        Ok(taken)
     }
 }
 

@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 
+use super::Moment;
 use crate::error::{Error, Result};
 use crate::graph::{SlotInfo, SlotKind};
 use crate::shape::Shape;
@@ -75,17 +76,6 @@ pub(crate) struct ParamPtrs {
     pub p: *mut f32,
     pub m: *mut f32,
     pub v: *mut f32,
-}
-
-/// Which of a parameter's arrays is meant.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Moment {
-    /// The parameter itself.
-    Value,
-    /// The running mean of its gradient (or the momentum).
-    First,
-    /// The running mean of its squared gradient.
-    Second,
 }
 
 impl Memory {

@@ -1,5 +1,146 @@
 //! Executors: plans bound to memory.
+//!
+//! A [`Plan`] knows no device. An executor gives it memory by slot name and runs it; everything above ([`crate::vae`],
+//! [`crate::train`]) works with the trait [`Exec`] and does not know which one it has.
 
 pub mod cpu;
 mod memory;
 mod team;
+
+use std::collections::BTreeMap;
+
+use crate::error::Result;
+use crate::optim::Control;
+use crate::plan::Plan;
+use crate::shape::Shape;
+use cpu::Cpu;
+
+/// A plan bound to an executor: valid for the executor that made it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Bound(usize);
+
+/// Which of a parameter's arrays is meant.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Moment {
+    /// The parameter itself.
+    Value,
+    /// The running mean of its gradient (or the momentum).
+    First,
+    /// The running mean of its squared gradient.
+    Second,
+}
+
+/// What runs plans: memory by slot name, shared by all plans bound to it, and the [`Control`] block.
+///
+/// Equal seeds give equal bits on one device, however often and in whatever portions it is run.
+pub trait Exec {
+    /// Device and how it is used, for people: `cpu (avx512, threads: 2)`.
+    fn describe(&self) -> String;
+
+    /// How many steps one call of [`Exec::run`] should make, if nobody needs to look in between: enough that the cost of
+    /// starting does not count, few enough that a call lasts no longer than a blink.
+    fn steps_per_call(&self) -> usize;
+
+    /// The counters, the seed and the schedules.
+    fn control(&self) -> &Control;
+
+    /// The counters, the seed and the schedules, to be changed between runs.
+    fn control_mut(&mut self) -> &mut Control;
+
+    /// Loads a data set of `bytes` in rows of `cols` into data slot `name`, replacing what was there.
+    ///
+    /// # Errors
+    /// [`Error::Slot`](crate::Error::Slot) when the bytes are not whole rows; [`Error::Device`](crate::Error::Device) when
+    /// the device refuses, for want of memory for example. So may all functions below.
+    fn set_data(&mut self, name: &str, bytes: &[u8], cols: usize) -> Result<()>;
+
+    /// Writes a parameter or state that a bound plan uses.
+    ///
+    /// # Errors
+    /// [`Error::Slot`](crate::Error::Slot) when no bound plan uses it or its size differs.
+    fn write(&mut self, name: &str, values: &[f32]) -> Result<()> {
+        self.write_moment(name, Moment::Value, values)
+    }
+
+    /// Reads a parameter or state that a bound plan uses, row-major.
+    ///
+    /// # Errors
+    /// [`Error::Slot`](crate::Error::Slot) when no bound plan uses it.
+    fn read(&self, name: &str) -> Result<Vec<f32>> {
+        self.read_moment(name, Moment::Value)
+    }
+
+    /// Writes a parameter or an optimiser's moment of it.
+    ///
+    /// # Errors
+    /// As [`Exec::write`].
+    fn write_moment(&mut self, name: &str, moment: Moment, values: &[f32]) -> Result<()>;
+
+    /// Reads a parameter or an optimiser's moment of it.
+    ///
+    /// # Errors
+    /// As [`Exec::read`].
+    fn read_moment(&self, name: &str, moment: Moment) -> Result<Vec<f32>>;
+
+    /// All parameters of all bound plans, in the order of their memory.
+    fn params(&self) -> Vec<(String, Shape)>;
+
+    /// Gives the plan memory: its own scratch arena, and slots shared by name with the plans bound before. New
+    /// parameters and states are zero.
+    ///
+    /// # Errors
+    /// [`Error::Slot`](crate::Error::Slot) when a slot is known with another shape or kind;
+    /// [`Error::Argument`](crate::Error::Argument) when the plan does not verify.
+    fn bind(&mut self, plan: &Plan) -> Result<Bound>;
+
+    /// Runs the plan `times` times (0 only checks that it could run once); the batch cursor, the step and the schedules
+    /// advance after each.
+    ///
+    /// # Errors
+    /// [`Error::Slot`](crate::Error::Slot) when data is missing, or the cursor would run over its end, or a row index is
+    /// out of range.
+    fn run(&mut self, plan: Bound, times: usize) -> Result<()>;
+
+    /// The shortest time in seconds that each step took, one after the other, in the order of [`Plan::steps`], over
+    /// `repetitions` whole passes; on the CPU on one thread. The steps run for real: parameters change as in as many
+    /// runs, but the counters stay.
+    ///
+    /// # Errors
+    /// As [`Exec::run`].
+    fn time_steps(&mut self, plan: Bound, repetitions: usize) -> Result<Vec<f64>>;
+
+    /// Starts the plan's running sums from given values (0 where `sums` has no such name): a sum that goes on in another
+    /// plan, or in a resumed run, then makes its additions in the same order as if it had never been interrupted.
+    ///
+    /// # Errors
+    /// From the device.
+    fn set_metrics(&mut self, plan: Bound, sums: &BTreeMap<String, f64>) -> Result<()>;
+
+    /// The running sums of the plan's metrics since they were last taken.
+    ///
+    /// # Errors
+    /// From the device.
+    fn take_metrics(&mut self, plan: Bound) -> Result<BTreeMap<String, f64>>;
+}
+
+/// Which executor is wanted.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Device {
+    /// The CPU with this many threads; 0 means one per core. The numbers do not depend on it.
+    Cpu {
+        /// Threads.
+        threads: usize,
+    },
+}
+
+impl Device {
+    /// Starts the executor.
+    ///
+    /// # Errors
+    /// [`Error::Device`](crate::Error::Device) with reason and remedy.
+    pub fn open(self) -> Result<Box<dyn Exec>> {
+        match self {
+            Device::Cpu { threads } => Ok(Box::new(Cpu::new(threads))),
+        }
+    }
+}

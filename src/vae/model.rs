@@ -6,7 +6,7 @@ use super::Vae;
 use super::elbo::{decode_graph, encode_graph, evaluation_graph, reconstruction_graph, sampling_graph};
 use crate::checkpoint::Checkpoint;
 use crate::data::Dataset;
-use crate::device::cpu::{Bound, Cpu};
+use crate::device::{Bound, Device, Exec};
 use crate::error::{Error, Result};
 use crate::graph::Graph;
 use crate::optim::Control;
@@ -23,7 +23,7 @@ pub struct Model {
     /// The architecture.
     pub vae: Vae,
     /// The executor, with the parameters in slots named as in [`Vae::init`].
-    pub cpu: Cpu,
+    pub exec: Box<dyn Exec>,
     rows: HashMap<String, usize>,
     plans: HashMap<String, Bound>,
 }
@@ -95,13 +95,13 @@ impl Model {
     /// The model with its initial parameters, a pure function of `seed`.
     ///
     /// # Errors
-    /// [`Error::Slot`] from the executor.
-    pub fn initial(vae: Vae, seed: u64, threads: usize) -> Result<Model> {
-        let mut model = Model { cpu: Cpu::new(threads), rows: HashMap::new(), plans: HashMap::new(), vae };
+    /// As [`Device::open`]; [`Error::Slot`] from the executor.
+    pub fn initial(vae: Vae, seed: u64, device: Device) -> Result<Model> {
+        let mut model = Model { exec: device.open()?, rows: HashMap::new(), plans: HashMap::new(), vae };
         // A graph that mentions all parameters in the order of a training step, so that they lie in that order.
         model.bind(&reconstruction_graph(&model.vae, "train", 1))?;
         for init in model.vae.init(seed) {
-            model.cpu.write(&init.name, &init.values)?;
+            model.exec.write(&init.name, &init.values)?;
         }
         Ok(model)
     }
@@ -110,11 +110,11 @@ impl Model {
     ///
     /// # Errors
     /// [`Error::Argument`] for an invalid configuration, [`Error::Slot`] from the executor.
-    pub fn restore(checkpoint: &Checkpoint, threads: usize) -> Result<Model> {
-        let mut model = Model::initial(Vae::new(checkpoint.config.model.clone())?, 0, threads)?;
+    pub fn restore(checkpoint: &Checkpoint, device: Device) -> Result<Model> {
+        let mut model = Model::initial(Vae::new(checkpoint.config.model.clone())?, 0, device)?;
         for layer in model.vae.layers() {
             for name in [layer.weight_name(), layer.bias_name()] {
-                model.cpu.write(&name, &checkpoint.slots[&name])?;
+                model.exec.write(&name, &checkpoint.slots[&name])?;
             }
         }
         Ok(model)
@@ -123,9 +123,9 @@ impl Model {
     /// Plans a graph and binds it to the model's memory.
     ///
     /// # Errors
-    /// As [`Plan::build`] and [`Cpu::bind`].
+    /// As [`Plan::build`] and [`Exec::bind`].
     pub fn bind(&mut self, graph: &Graph) -> Result<Bound> {
-        self.cpu.bind(&Plan::build(graph, Fusion::all())?)
+        self.exec.bind(&Plan::build(graph, Fusion::all())?)
     }
 
     /// Loads a set of images into the data slot `slot`, binarised as the model wants it.
@@ -139,7 +139,7 @@ impl Model {
             return Err(Error::argument("image size", found, format!("{height} × {width}, as the model was made for")));
         }
         let prepared = self.vae.config.binarisation.prepare(data);
-        self.cpu.set_data(slot, &prepared.images, prepared.cols)?;
+        self.exec.set_data(slot, &prepared.images, prepared.cols)?;
         self.rows.insert(slot.into(), prepared.rows);
         Ok(())
     }
@@ -160,13 +160,13 @@ impl Model {
         for (rows, times) in batches(images, EVALUATION_BATCH) {
             let bound = self.plan(&format!("evaluate {slot} {rows}"), |vae| evaluation_graph(vae, slot, rows))?;
             for _ in 0..times {
-                self.cpu.run(bound, 1)?;
-                let metrics = self.cpu.take_metrics(bound);
+                self.exec.run(bound, 1)?;
+                let metrics = self.exec.take_metrics(bound)?;
                 sums[0] += metrics["rec"];
                 sums[1] += metrics["kl"];
             }
         }
-        *self.cpu.control_mut() = kept;
+        *self.exec.control_mut() = kept;
         Ok(Evaluation { images, rec: sums[0] / images as f64, kl: sums[1] / images as f64 })
     }
 
@@ -182,7 +182,7 @@ impl Model {
 
     /// Sets fresh counters under `seed` and returns the old ones, which the caller puts back.
     fn start(&mut self, seed: u64) -> Control {
-        std::mem::replace(self.cpu.control_mut(), Control::new(seed))
+        std::mem::replace(self.exec.control_mut(), Control::new(seed))
     }
 
     /// q(z|x) of all images of a slot, in their order.
@@ -197,12 +197,12 @@ impl Model {
         for (rows, times) in batches(images, EVALUATION_BATCH) {
             let bound = self.plan(&format!("encode {slot} {rows}"), |vae| encode_graph(vae, slot, rows))?;
             for _ in 0..times {
-                self.cpu.run(bound, 1)?;
-                encoded.mu.extend(self.cpu.read(&format!("mu/{rows}"))?);
-                encoded.logvar.extend(self.cpu.read(&format!("logvar/{rows}"))?);
+                self.exec.run(bound, 1)?;
+                encoded.mu.extend(self.exec.read(&format!("mu/{rows}"))?);
+                encoded.logvar.extend(self.exec.read(&format!("logvar/{rows}"))?);
             }
         }
-        *self.cpu.control_mut() = kept;
+        *self.exec.control_mut() = kept;
         Ok(encoded)
     }
 
@@ -216,10 +216,10 @@ impl Model {
         let kept = self.start(seed);
         let mut images = Vec::with_capacity(count * self.vae.config.pixels());
         for _ in 0..count.div_ceil(DECODE_BATCH) {
-            self.cpu.run(bound, 1)?;
-            images.extend(self.cpu.read("samples")?);
+            self.exec.run(bound, 1)?;
+            images.extend(self.exec.read("samples")?);
         }
-        *self.cpu.control_mut() = kept;
+        *self.exec.control_mut() = kept;
         images.truncate(count * self.vae.config.pixels());
         Ok(images)
     }
@@ -239,9 +239,9 @@ impl Model {
         for points in z.chunks(DECODE_BATCH * latent) {
             let mut block = points.to_vec();
             block.resize(DECODE_BATCH * latent, 0.0);
-            self.cpu.write("z", &block)?;
-            self.cpu.run(bound, 1)?;
-            images.extend(self.cpu.read("decoded")?);
+            self.exec.write("z", &block)?;
+            self.exec.run(bound, 1)?;
+            images.extend(self.exec.read("decoded")?);
         }
         images.truncate(z.len() / latent * self.vae.config.pixels());
         Ok(images)
@@ -259,9 +259,9 @@ impl Model {
         }
         let bound = self.plan(&format!("rebuild {slot} {count}"), |vae| reconstruction_graph(vae, slot, count))?;
         let kept = self.start(evaluation_seed(seed));
-        self.cpu.run(bound, 1)?;
-        *self.cpu.control_mut() = kept;
-        Ok((self.cpu.read(&format!("originals/{count}"))?, self.cpu.read(&format!("rebuilt/{count}"))?))
+        self.exec.run(bound, 1)?;
+        *self.exec.control_mut() = kept;
+        Ok((self.exec.read(&format!("originals/{count}"))?, self.exec.read(&format!("rebuilt/{count}"))?))
     }
 }
 
