@@ -15,6 +15,7 @@
 
 #ifdef ELBO_EMU
 #include "emu.cuh"
+#define ELBO_KERNEL_RESIDENT(name, threads, blocks, Params) ELBO_KERNEL(name, threads, Params)
 #else
 
 typedef unsigned char u8;
@@ -25,6 +26,10 @@ typedef unsigned long long u64;
 // A kernel: `ELBO_KERNEL(name, threads per block, Params) { … p.field … }`.
 #define ELBO_KERNEL(name, threads, Params) \
     extern "C" __global__ void __launch_bounds__(threads) name(const __grid_constant__ Params p)
+
+// The same, with the number of blocks that are to fit a multiprocessor together: it bounds the registers of a thread.
+#define ELBO_KERNEL_RESIDENT(name, threads, blocks, Params) \
+    extern "C" __global__ void __launch_bounds__(threads, blocks) name(const __grid_constant__ Params p)
 
 // The block's dynamic shared memory, 16-byte aligned, as an array of T.
 #define ELBO_SHARED(T, name)                                 \

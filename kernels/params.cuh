@@ -91,16 +91,17 @@ struct PointwiseParams {
 
 struct GemmParams {
     Clock clock;
-    const float* a;   // stored [m, k], or [k, m] where the kernel reads it transposed
-    const float* b;   // stored [k, n], or [n, k]
+    const float* a;   // stored [m, k], or [k, m] if ta
+    const float* b;   // stored [k, n], or [n, k] if tb
     int m, n, k, lda, ldb, ldc;
-    float* c;         // the store kernels; null in the program kernels
+    float* c;         // where the product is stored; null: it goes through an epilogue
     float* col_sums;  // Σ_p op(B)[p, j], [n]; null without
-    float* workspace; // split-K: [splits][m][n] (and [splits][n] behind it when there are col_sums)
+    float* workspace; // split-K: the splits' tiles, and [splits][n] behind them when there are col_sums; 16-byte aligned
     u32* tickets;     // split-K: one counter per tile, zero before and after
     int splits, k_per_split;
     float alpha;      // multiplies the product
     int epilogue;     // number of a hand-written epilogue (kernels/epilogue.cuh); 0: run `program`
+    int ta, tb;       // whether a is stored [k, m], b [n, k]
     Program program;
 };
 
@@ -170,6 +171,45 @@ struct OptimizeParams {  // one launch per run of neighbouring parameters
     u32* ticket;         // zero before and after
 };
 
+struct RooflineParams {  // what a device can do at most (roofline.cu)
+    const float* from;
+    float* to;   // the copy; of the arithmetic one float per thread, so that nothing is left out as useless
+    u64 len;     // floats to copy, a multiple of 4
+    int turns;   // of the loop over the chains, or over the arrays
+    float x, y;  // every chain computes s ← s · x + y
+    int _pad;
+};
+
 struct TickParams {
     Ctl* ctl;
 };
+
+enum Hashed : int { HASH_POW = 32, HASH_UNIT_LOG = 33, HASH_SIN = 34, HASH_COS = 35, HASH_NORMAL = 36, HASH_UNIFORM = 37 };
+
+struct HashParams {  // kernels/noise_hash.cu: inputs first … first + count − 1, below 2³²
+    u64 first, count, seed;
+    u64* out;
+    int which, _pad;
+};
+
+// The same sizes stand in src/device/cuda/params.rs; a test there compares them.
+static_assert(sizeof(StepValues) == 48);
+static_assert(sizeof(Ctl) == 16);
+static_assert(sizeof(Clock) == 16);
+static_assert(sizeof(View) == 24);
+static_assert(sizeof(Instr) == 8);
+static_assert(sizeof(Input) == 16);
+static_assert(sizeof(Output) == 16);
+static_assert(sizeof(Program) == 3352);
+static_assert(sizeof(PointwiseParams) == 3368);
+static_assert(sizeof(GemmParams) == 3464);
+static_assert(sizeof(BatchParams) == 56);
+static_assert(sizeof(ReduceParams) == 32);
+static_assert(sizeof(MoveParams) == 112);
+static_assert(sizeof(Total) == 24);
+static_assert(sizeof(Metric) == 16);
+static_assert(sizeof(ScalarsParams) == 4024);
+static_assert(sizeof(OptimizeParams) == 104);
+static_assert(sizeof(TickParams) == 8);
+static_assert(sizeof(HashParams) == 40);
+static_assert(sizeof(RooflineParams) == 40);

@@ -1,0 +1,21 @@
+// The ladder, 1 of 8: the definition.
+//
+//   C[i, j] = Σ_p A[i, p] · B[p, j]        A: [m, k], B: [k, n], C: [m, n], row-major
+//
+// gemm_1 … gemm_8 compute the same product, each one idea faster than the one before; gemm_7 and gemm_8 have the design of
+// the kernels that are used (../gemm_tile.cuh). All take GemmParams and read a, b, c, m, n, k and the leading dimensions
+// of it. The launch is in LADDER, src/steps/gemm/cuda.rs.
+//
+// Here every thread computes one element of C. The trouble is which: the 32 threads of a warp run together, and here
+// neighbours take neighbouring rows. In every step they read 32 addresses that lie lda apart, each in a piece of memory of
+// its own, and use 4 of the 32 bytes that come with each.
+#include "../params.cuh"
+
+ELBO_KERNEL(dev_gemm_1, 256, GemmParams) {
+    const int row = blockIdx.y * 16 + threadIdx.x % 16;
+    const int col = blockIdx.x * 16 + threadIdx.x / 16;
+    if (row >= p.m || col >= p.n) return;
+    float sum = 0.f;
+    for (int k = 0; k < p.k; ++k) sum += p.a[row * p.lda + k] * p.b[k * p.ldb + col];
+    p.c[row * p.ldc + col] = sum;
+}

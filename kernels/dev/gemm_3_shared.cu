@@ -1,0 +1,25 @@
+// The ladder, 3 of 8: read once, use 16 times.
+//
+// gemm_2 reads two numbers from memory for every multiply-add. But a block of 16 × 16 elements of C needs only 16 rows of A
+// and 16 columns of B. So the block copies a square of each into shared memory, together, every thread one element of
+// each, multiplies the squares from there, and goes on to the next two. Reads from memory fall to a sixteenth.
+//
+// The barriers: nobody may read a square before all of it is there, nor overwrite it before all are done with it.
+#include "../params.cuh"
+
+ELBO_KERNEL(dev_gemm_3, 256, GemmParams) {
+    ELBO_SHARED(float, shared);
+    float* const a = shared;        // [16 rows][16 of k]
+    float* const b = shared + 256;  // [16 of k][16 columns]
+    const int x = threadIdx.x % 16, y = threadIdx.x / 16;
+    const int row = blockIdx.y * 16 + y, col = blockIdx.x * 16 + x;
+    float sum = 0.f;
+    for (int k0 = 0; k0 < p.k; k0 += 16) {
+        a[y * 16 + x] = row < p.m && k0 + x < p.k ? p.a[row * p.lda + k0 + x] : 0.f;
+        b[y * 16 + x] = col < p.n && k0 + y < p.k ? p.b[(k0 + y) * p.ldb + col] : 0.f;
+        __syncthreads();
+        for (int k = 0; k < 16; ++k) sum += a[y * 16 + k] * b[k * 16 + x];
+        __syncthreads();
+    }
+    if (row < p.m && col < p.n) p.c[row * p.ldc + col] = sum;
+}
