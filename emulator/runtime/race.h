@@ -1,0 +1,29 @@
+// The race detector: are two accesses to the same memory, one of them a write, ordered by something that CUDA promises?
+//
+// Kernels compiled with -fsanitize=thread call a function for each access (race_hooks.cpp). Otherwise all of this does
+// nothing. What orders: __syncthreads within a block, __syncwarp among its lanes, and between blocks an atomic
+// operation that comes after a __threadfence and is seen by a later atomic operation on the same address. Shuffles,
+// votes and the tensor cores order no memory, and neither does the habit of lanes to run in step.
+#pragma once
+#include <cstddef>
+#include <cstdint>
+
+namespace emu::race {
+
+// Called by the compiled kernels' initialisers.
+void enable();
+bool enabled();
+
+void begin_launch();
+void begin_block();
+
+// All threads of the block, some lanes of a warp, or the running thread alone pass a point that orders memory.
+void barrier();
+void warp_barrier(unsigned warp, uint32_t lanes);
+void fence();
+
+// The running thread touches memory; `pc` is the place in the kernel, 0 for "where the thread stands" (Thread::site).
+void access(const void* address, size_t bytes, bool write, uintptr_t pc);
+void atomic(const void* address, size_t bytes, uintptr_t pc);
+
+}  // namespace emu::race
