@@ -1,4 +1,5 @@
-//! Every kind of step by itself: `cargo bench --bench steps [-- cpu/linear]`.
+//! Every kind of step by itself: `cargo bench --bench steps [-- cuda/linear]`, in groups `cpu/…` and, where there is a
+//! GPU, `cuda/…` of the same names.
 //!
 //! A graph that comes to one kernel of the kind, at sizes of the usual training step (784-400-20-400-784, batch 128).
 //! Its result is compared with the interpreter in f64 before it is timed. Criterion prints elements per second; the
@@ -7,12 +8,15 @@
 // `criterion_group!` makes a public function without a comment.
 #![allow(missing_docs)]
 
-use std::time::{Duration, Instant};
+mod common;
 
+use std::time::Duration;
+
+use common::{Target, print_rates, targets, time};
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
-use elbo::device::Bound;
+use elbo::device::{Bound, Device, Exec};
 use elbo::rng::Draw;
-use elbo::{Control, Cpu, Exec, Fusion, Graph, Interp, Optimizer, Plan, Var, grad};
+use elbo::{Control, Fusion, Graph, Interp, Optimizer, Plan, Var, grad};
 
 /// Rows of the resident data set; a run covers at most this many.
 const DATA_ROWS: usize = 12_800;
@@ -105,37 +109,40 @@ fn numbers(stream: u32, n: usize) -> Vec<f32> {
     (0..n as u64).map(|i| draw.normal(i)).collect()
 }
 
+/// Bytes of the data set, each pixel another than its neighbours.
+fn images() -> Vec<u8> {
+    (0..DATA_ROWS * 784).map(|i| (i * 31 % 251) as u8).collect()
+}
+
 /// An executor with the kernel bound and its slots filled.
-fn bind(g: &Graph, threads: usize) -> (Cpu, Bound) {
-    let mut cpu = Cpu::new(threads);
-    let bound = cpu.bind(&Plan::build(g, Fusion::all()).unwrap()).unwrap();
+fn bind(g: &Graph, device: Device) -> (Box<dyn Exec>, Bound) {
+    let mut exec = device.open().unwrap();
+    let bound = exec.bind(&Plan::build(g, Fusion::all()).unwrap()).unwrap();
     for (i, slot) in (0..).zip(g.slots()) {
-        if cpu.read(&slot.name).is_ok() {
-            cpu.write(&slot.name, &numbers(i, slot.shape.size())).unwrap();
+        if exec.read(&slot.name).is_ok() {
+            exec.write(&slot.name, &numbers(i, slot.shape.size())).unwrap();
         }
     }
-    let bytes: Vec<u8> = (0..DATA_ROWS * 784).map(|i| (i * 31 % 251) as u8).collect();
-    cpu.set_data("images", &bytes, 784).unwrap();
-    *cpu.control_mut() = Control { shuffle: true, ..Control::new(1) };
-    (cpu, bound)
+    exec.set_data("images", &images(), 784).unwrap();
+    *exec.control_mut() = Control { shuffle: true, ..Control::new(1) };
+    (exec, bound)
 }
 
 /// One step of the plan against one of the interpreter, in all slots.
-fn check(name: &str, g: &Graph) {
-    let (mut cpu, bound) = bind(g, 2);
+fn check(name: &str, g: &Graph, device: Device) {
+    let (mut exec, bound) = bind(g, device);
     let mut run = Interp::<f64>::new(g);
-    let bytes: Vec<u8> = (0..DATA_ROWS * 784).map(|i| (i * 31 % 251) as u8).collect();
-    run.set_data("images", &bytes, 784);
-    run.control = cpu.control().clone();
-    let slots: Vec<String> = g.slots().into_iter().map(|s| s.name).filter(|name| cpu.read(name).is_ok()).collect();
+    run.set_data("images", &images(), 784);
+    run.control = exec.control().clone();
+    let slots: Vec<String> = g.slots().into_iter().map(|s| s.name).filter(|name| exec.read(name).is_ok()).collect();
     for slot in &slots {
-        let values: Vec<f64> = cpu.read(slot).unwrap().into_iter().map(f64::from).collect();
+        let values: Vec<f64> = exec.read(slot).unwrap().into_iter().map(f64::from).collect();
         run.set(slot, &values).unwrap();
     }
     run.step();
-    cpu.run(bound, 1).unwrap();
+    exec.run(bound, 1).unwrap();
     for slot in &slots {
-        for (found, truth) in cpu.read(slot).unwrap().into_iter().zip(run.get(slot).unwrap()) {
+        for (found, truth) in exec.read(slot).unwrap().into_iter().zip(run.get(slot).unwrap()) {
             assert!(
                 (f64::from(found) - truth).abs() < 1e-3 * (1.0 + truth.abs()),
                 "{name}, {slot}: {found}, not {truth}"
@@ -144,51 +151,34 @@ fn check(name: &str, g: &Graph) {
     }
 }
 
-/// The time of `steps` steps.
-fn time(cpu: &mut Cpu, bound: Bound, steps: u64) -> Duration {
-    let most = DATA_ROWS as u64 / 128;
-    let start = Instant::now();
-    let mut left = steps;
-    while left > 0 {
-        let now = left.min(most);
-        cpu.control_mut().cursor = 0;
-        cpu.run(bound, now as usize).unwrap();
-        left -= now;
-    }
-    start.elapsed()
+/// The number of elements that the kernel makes, or updates in place.
+fn elements(kernel: &Kernel, plan: &Plan) -> usize {
+    let step = plan.steps.iter().find(|s| s.kind.name() == kernel.name);
+    let step = step.unwrap_or_else(|| panic!("no {}\n{plan}", kernel.name));
+    let written = step.kind.writes().iter().map(|v| v.rows * v.cols).max();
+    written.filter(|&n| n > 0).unwrap_or_else(|| plan.slots[0].shape.size())
 }
 
 fn steps(c: &mut Criterion) {
-    let cores = std::thread::available_parallelism().map_or(1, usize::from);
-    for k in &KERNELS {
-        let g = Graph::new();
-        (k.build)(&g);
-        let plan = Plan::build(&g, Fusion::all()).unwrap();
-        let name = format!("cpu/{}", k.name);
-        let step =
-            plan.steps.iter().find(|s| s.kind.name() == k.name).unwrap_or_else(|| panic!("no {}\n{plan}", k.name));
-        let elements: usize = step.kind.writes().iter().map(|v| v.rows * v.cols).max().unwrap_or(0);
-        // Updates are in place.
-        let elements = if elements == 0 { plan.slots[0].shape.size() } else { elements };
-        check(&name, &g);
-        let mut group = c.benchmark_group(&name);
-        group.throughput(Throughput::Elements(elements as u64));
-        for threads in [1, cores] {
-            let (mut cpu, bound) = bind(&g, threads);
-            let once = time(&mut cpu, bound, 20).as_secs_f64() / 20.0;
-            let steps = (0.1 / once).ceil();
-            let seconds = time(&mut cpu, bound, steps as u64).as_secs_f64() / steps;
-            let (gflops, gbytes) = (plan.flops() as f64 / seconds / 1e9, plan.bytes() as f64 / seconds / 1e9);
-            println!("{name}/{} on {threads} threads: {gflops:.2} GFLOP/s, {gbytes:.2} GB/s", k.variant);
-            group.bench_function(BenchmarkId::new(k.variant, format!("{threads} threads")), |b| {
-                b.iter_custom(|iterations| time(&mut cpu, bound, iterations));
-            });
-            if cores == 1 {
-                break;
-            }
-        }
-        group.finish();
+    let targets = targets();
+    for kernel in &KERNELS {
+        targets.iter().for_each(|target| step(c, kernel, target));
     }
+}
+
+fn step(c: &mut Criterion, kernel: &Kernel, target: &Target) {
+    let g = Graph::new();
+    (kernel.build)(&g);
+    let plan = Plan::build(&g, Fusion::all()).unwrap();
+    let name = format!("{}/{}", target.group, kernel.name);
+    check(&name, &g, target.device);
+    let (mut exec, bound) = bind(&g, target.device);
+    let mut time = |steps| time(exec.as_mut(), bound, steps, plan.batch_rows, DATA_ROWS);
+    print_rates(&format!("{name}/{}, {}", kernel.variant, target.variant), &plan, 0.1, &mut time);
+    let mut group = c.benchmark_group(&name);
+    group.throughput(Throughput::Elements(elements(kernel, &plan) as u64));
+    group.bench_function(BenchmarkId::new(kernel.variant, &target.variant), |b| b.iter_custom(&mut time));
+    group.finish();
 }
 
 criterion_group! {

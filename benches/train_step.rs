@@ -1,4 +1,5 @@
-//! Whole training steps on the CPU: batch, forward, backward, Adam. `cargo bench --bench train_step`.
+//! Whole training steps: batch, forward, backward, Adam. `cargo bench --bench train_step [-- cuda/]`, in the group
+//! `cpu/train_step` and, where there is a GPU, `cuda/train_step`.
 //!
 //! | name | net | batch |
 //! |---|---|---|
@@ -10,13 +11,16 @@
 // `criterion_group!` makes a public function without a comment.
 #![allow(missing_docs)]
 
-use std::time::{Duration, Instant};
+mod common;
 
+use std::time::Duration;
+
+use common::{Target, print_rates, targets, time};
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
-use elbo::device::Bound;
+use elbo::device::{Bound, Device, Exec};
 use elbo::nn::Activation;
 use elbo::vae::{Objective, Vae, VaeConfig, training_graph};
-use elbo::{Control, Cpu, Exec, Fusion, Graph, Interp, Optimizer, Plan};
+use elbo::{Control, Fusion, Graph, Interp, Optimizer, Plan};
 
 const DATA_ROWS: usize = 12_800;
 
@@ -45,18 +49,17 @@ fn control() -> Control {
     Control { shuffle: true, ..Control::new(1) }
 }
 
-fn bind(case: &Case, g: &Graph, threads: usize) -> (Cpu, Bound) {
-    let mut cpu = Cpu::new(threads);
-    cpu.set_data("train", &images(), 784).unwrap();
-    let step = cpu.bind(&Plan::build(g, Fusion::all()).unwrap()).unwrap();
-    case.vae.init(0).iter().for_each(|i| cpu.write(&i.name, &i.values).unwrap());
-    *cpu.control_mut() = control();
-    (cpu, step)
+fn bind(case: &Case, g: &Graph, device: Device) -> (Box<dyn Exec>, Bound) {
+    let mut exec = device.open().unwrap();
+    exec.set_data("train", &images(), 784).unwrap();
+    let step = exec.bind(&Plan::build(g, Fusion::all()).unwrap()).unwrap();
+    case.vae.init(0).iter().for_each(|i| exec.write(&i.name, &i.values).unwrap());
+    *exec.control_mut() = control();
+    (exec, step)
 }
 
-fn check(case: &Case, g: &Graph) {
-    let (mut cpu, step) = bind(case, g, 2);
-    cpu.run(step, 1).unwrap();
+/// The loss of one step, from the interpreter in f64.
+fn truth(case: &Case, g: &Graph) -> f64 {
     let mut run = Interp::<f64>::new(g);
     run.set_data("train", &images(), 784);
     for init in case.vae.init(0) {
@@ -64,45 +67,31 @@ fn check(case: &Case, g: &Graph) {
     }
     run.control = control();
     run.step();
-    let (found, truth) = (cpu.take_metrics(step).unwrap()["loss"], run.metric("loss").unwrap());
-    assert!((found / truth - 1.0).abs() < 1e-5, "{}: loss {found}, not {truth}", case.name);
-}
-
-fn time(cpu: &mut Cpu, step: Bound, batch: usize, steps: u64) -> Duration {
-    let epoch = (DATA_ROWS / batch) as u64;
-    let start = Instant::now();
-    let mut left = steps;
-    while left > 0 {
-        let now = left.min(epoch);
-        cpu.control_mut().cursor = 0;
-        cpu.run(step, now as usize).unwrap();
-        left -= now;
-    }
-    start.elapsed()
+    run.metric("loss").unwrap()
 }
 
 fn train_step(c: &mut Criterion) {
-    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    let targets = targets();
     let objective = Objective { optimizer: Optimizer::adam(), clip: None };
-    let mut group = c.benchmark_group("cpu/train_step");
     for case in &cases() {
         let g = training_graph(&case.vae, &objective, "train", case.batch);
-        let plan = Plan::build(&g, Fusion::all()).unwrap();
-        check(case, &g);
-        group.throughput(Throughput::Elements(case.batch as u64));
-        let threads = if cores == 1 { vec![1] } else { vec![1, cores] };
-        for threads in threads {
-            let (mut cpu, step) = bind(case, &g, threads);
-            time(&mut cpu, step, case.batch, 50);
-            let seconds = time(&mut cpu, step, case.batch, 300).as_secs_f64() / 300.0;
-            let (gflops, gbytes) = (plan.flops() as f64 / seconds / 1e9, plan.bytes() as f64 / seconds / 1e9);
-            let rate = 1.0 / seconds;
-            println!("{} on {threads} threads: {rate:.0} steps/s, {gflops:.1} GFLOP/s, {gbytes:.1} GB/s", case.name);
-            group.bench_function(BenchmarkId::new(case.name, format!("{threads} threads")), |b| {
-                b.iter_custom(|iterations| time(&mut cpu, step, case.batch, iterations));
-            });
-        }
+        let truth = truth(case, &g);
+        targets.iter().for_each(|target| case_on(c, case, &g, truth, target));
     }
+}
+
+fn case_on(c: &mut Criterion, case: &Case, g: &Graph, truth: f64, target: &Target) {
+    let plan = Plan::build(g, Fusion::all()).unwrap();
+    let (mut exec, step) = bind(case, g, target.device);
+    exec.run(step, 1).unwrap();
+    let found = exec.take_metrics(step).unwrap()["loss"];
+    assert!((found / truth - 1.0).abs() < 1e-5, "{} on {}: loss {found}, not {truth}", case.name, exec.describe());
+    let mut time = |steps| time(exec.as_mut(), step, steps, case.batch, DATA_ROWS);
+    let group = format!("{}/train_step", target.group);
+    print_rates(&format!("{group}/{}, {}", case.name, target.variant), &plan, 0.5, &mut time);
+    let mut group = c.benchmark_group(group);
+    group.throughput(Throughput::Elements(case.batch as u64));
+    group.bench_function(BenchmarkId::new(case.name, &target.variant), |b| b.iter_custom(&mut time));
     group.finish();
 }
 

@@ -8,9 +8,10 @@
 //! through 8 MiB of copies of the operands, so that they come from L3 as they do inside a training step; without, small
 //! operands stay in L2. Peak: independent FMA chains on registers, on as many threads, in the same run.
 
+use elbo::bench::roofline::fma_peak;
 use elbo::isa::Isa;
 use elbo::steps::gemm::{Gemm, Output};
-use std::hint::{black_box, spin_loop};
+use std::hint::spin_loop;
 use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 use std::time::{Duration, Instant};
 
@@ -46,7 +47,7 @@ fn main() {
     let cube = [(false, false), (false, true), (true, false), (true, true)];
     let large = [1000, 1024].map(|size| cube.map(|(ta, tb)| (size, size, size, ta, tb)));
     groups.push(("large".into(), large.concat()));
-    println!("{isa}, {threads} threads, peak {:.1} and {:.1} GFLOP/s", peak(isa, 1), peak(isa, threads));
+    println!("{isa}, {threads} threads, peak {:.1} and {:.1} GFLOP/s", fma_peak(isa, 1), fma_peak(isa, threads));
     for (name, shapes) in groups {
         if value("only").is_some_and(|text| !name.contains(text.as_str())) {
             continue;
@@ -78,7 +79,7 @@ fn row(isa: Isa, shape: Shape, threads: usize, rotate: bool) {
     let (one, most) = (least(1), least(threads));
     let gflops = |seconds: f64| 2e-9 * (m * n * k) as f64 / seconds;
     let layout = [["nn", "nt"], ["tn", "tt"]][ta as usize][tb as usize];
-    let share = |seconds, threads| 100.0 * gflops(seconds) / peak(isa, threads);
+    let share = |seconds, threads| 100.0 * gflops(seconds) / fma_peak(isa, threads);
     println!(
         "{m:5}{n:5}{k:5} {layout} {:9} {:10.1} {:6.0}% {:10.1} {:6.0}%",
         gemm.chunks(),
@@ -207,73 +208,4 @@ fn best(gemm: &Gemm, data: &[Operands], threads: usize) -> f64 {
         race.round.store(STOP, SeqCst);
         least
     })
-}
-
-/// GFLOP/s of independent FMA chains, the most of several short runs (a core's clock drifts, so measure close by).
-fn peak(isa: Isa, threads: usize) -> f64 {
-    const TURNS: usize = 100_000;
-    let run = || {
-        let start = Instant::now();
-        let flops = match isa {
-            #[cfg(target_arch = "x86_64")]
-            // SAFETY: `Isa::detect` says the processor has the features.
-            Isa::Avx512 => unsafe { chains_avx512(TURNS) },
-            #[cfg(target_arch = "x86_64")]
-            // SAFETY: as above.
-            Isa::Avx2 => unsafe { chains_avx2(TURNS) },
-            _ => chains(TURNS, |s, x, y| if isa == Isa::Neon { x.mul_add(y, s) } else { s + x * y }),
-        };
-        (start, Instant::now(), flops)
-    };
-    let mut most = 0.0_f64;
-    for _ in 0..10 {
-        let runs: Vec<_> = std::thread::scope(|scope| {
-            let all: Vec<_> = (0..threads).map(|_| scope.spawn(run)).collect();
-            all.into_iter().map(|t| t.join().expect("the peak loop does not panic")).collect()
-        });
-        let rate: f64 = runs.iter().map(|(from, to, flops)| flops / (*to - *from).as_secs_f64()).sum();
-        most = most.max(rate * 1e-9);
-    }
-    most
-}
-
-/// Twelve chains of four lanes for the compiler to vectorise; returns the flops done.
-fn chains(turns: usize, step: impl Fn(f32, f32, f32) -> f32) -> f64 {
-    let mut acc = [[0.5_f32; 4]; 12];
-    let (x, y) = (black_box(0.999), black_box(0.001));
-    for _ in 0..turns {
-        acc.iter_mut().flatten().for_each(|s| *s = step(*s, x, y));
-    }
-    black_box(acc);
-    (turns * 12 * 4 * 2) as f64
-}
-
-#[cfg(target_arch = "x86_64")]
-#[target_feature(enable = "avx512f")]
-fn chains_avx512(turns: usize) -> f64 {
-    use std::arch::x86_64::*;
-    let mut acc = [_mm512_set1_ps(0.5); 20];
-    let (x, y) = (_mm512_set1_ps(black_box(0.999)), _mm512_set1_ps(black_box(0.001)));
-    for _ in 0..turns {
-        for s in &mut acc {
-            *s = _mm512_fmadd_ps(*s, x, y);
-        }
-    }
-    black_box(acc);
-    (turns * 20 * 16 * 2) as f64
-}
-
-#[cfg(target_arch = "x86_64")]
-#[target_feature(enable = "avx2,fma")]
-fn chains_avx2(turns: usize) -> f64 {
-    use std::arch::x86_64::*;
-    let mut acc = [_mm256_set1_ps(0.5); 12];
-    let (x, y) = (_mm256_set1_ps(black_box(0.999)), _mm256_set1_ps(black_box(0.001)));
-    for _ in 0..turns {
-        for s in &mut acc {
-            *s = _mm256_fmadd_ps(*s, x, y);
-        }
-    }
-    black_box(acc);
-    (turns * 12 * 8 * 2) as f64
 }

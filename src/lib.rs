@@ -43,6 +43,7 @@
 //! panics with the caller's line; files, arguments and devices give an [`Error`]. Same seed, same bits: for any number of
 //! threads.
 
+pub mod bench;
 pub mod checkpoint;
 #[cfg(feature = "cli")]
 pub mod cli;

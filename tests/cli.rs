@@ -178,7 +178,7 @@ fn every_likelihood_and_binarisation_trains_and_is_named() {
 fn wrong_arguments_are_named_with_what_would_be_right() {
     let at = folder();
     let train = |more: &str| format!("train --train-size 64 --test-size 10 --epochs 1 --quiet {more}");
-    let wrong: [(&str, i32, &[&str]); 16] = [
+    let wrong: [(&str, i32, &[&str]); 19] = [
         ("--latent 0", 1, &["latent", "found 0"]),
         ("--hidden 10,0", 1, &["hidden width", "found 0"]),
         ("--hidden 10,x", 2, &["--hidden", "x"]),
@@ -193,7 +193,10 @@ fn wrong_arguments_are_named_with_what_would_be_right() {
         ("--lr-schedule linear", 2, &["--lr-schedule", "linear", "cosine"]),
         ("--lr-schedule steps:5=1e-3,2=1e-4", 1, &["lr schedule", "increasing"]),
         ("--optimizer sgd --momentum 1", 1, &["momentum", "found 1"]),
-        ("--device cuda:0", 1, &["cuda:0", "only the CPU", "--device cpu"]),
+        ("--device cuda:99", 1, &["cuda:99 cannot be used", "--device cpu"]),
+        ("--device cuda:x", 1, &["device", "cuda:x", "cuda:N"]),
+        ("--device cpu --precision bf16", 1, &["precision", "bf16", "--device"]),
+        ("--precision f16", 2, &["--precision", "f16", "tf32"]),
         ("--device gpu", 1, &["device", "gpu", "auto"]),
     ];
     for (more, code, words) in wrong {

@@ -5,19 +5,25 @@
 //!
 //! * the gradient along a random direction against differences, in f64;
 //! * the interpreter in f32 against the one in f64;
-//! * the CPU plan with all rules of fusion, with none and with some, against both, and for several threads bit for bit.
+//! * the CPU plan with all rules of fusion, with none and with some, against both, and for several threads bit for bit;
+//! * for the first of the graphs, the CUDA plan likewise.
 //!
 //! The interpreter runs while the graph is being written, and what would be ill-conditioned is left out: values beyond
 //! [`LARGEST`], logarithms of negative numbers, arguments near a kink. The seeds are fixed, so that the test is the same
 //! everywhere; `PROPTEST_CASES=2000 PROPTEST_RNG_SEED=7 cargo test --release --test random_graphs` looks further.
 
+#[cfg(feature = "cuda")]
+mod common;
+
+#[cfg(feature = "cuda")]
+use std::cell::Cell;
 use std::fmt;
 
 use elbo::isa::Isa;
 use elbo::math::Real;
 use elbo::ops::{BinaryFn, ScalarFn};
 use elbo::rng::Draw;
-use elbo::{Control, Cpu, Ctl, Exec, Fusion, Graph, Interp, LrSchedule, Optimizer, Plan, Var, grad, hvp};
+use elbo::{Control, Cpu, Ctl, Error, Exec, Fusion, Graph, Interp, LrSchedule, Optimizer, Plan, Var, grad, hvp};
 use proptest::prelude::*;
 use proptest::test_runner::RngSeed;
 
@@ -351,24 +357,29 @@ fn interpret<F: Real>(g: &Graph, b: &Builder<'_>, columns: usize, names: &[Strin
     trace
 }
 
-fn execute(plan: &Plan, threads: usize, isa: Isa, b: &Builder<'_>, columns: usize, names: &[String]) -> Trace {
-    let mut cpu = Cpu::with_isa(threads, isa);
-    cpu.set_data("images", &bytes(b.seed, columns), columns).unwrap();
-    let bound = cpu.bind(plan).unwrap();
+fn execute(
+    exec: &mut dyn Exec,
+    plan: &Plan,
+    b: &Builder<'_>,
+    columns: usize,
+    names: &[String],
+) -> Result<Trace, Error> {
+    exec.set_data("images", &bytes(b.seed, columns), columns).unwrap();
+    let bound = exec.bind(plan)?;
     for (i, (name, x)) in b.leaves.iter().enumerate() {
-        cpu.write(name, &b.values(i, *x).iter().map(|&v| v as f32).collect::<Vec<_>>()).unwrap();
+        exec.write(name, &b.values(i, *x).iter().map(|&v| v as f32).collect::<Vec<_>>()).unwrap();
     }
-    *cpu.control_mut() = control(b.seed);
+    *exec.control_mut() = control(b.seed);
     let (mut trace, mut metric) = (Trace::new(), 0.0);
     for _ in 0..STEPS {
-        cpu.run(bound, 1).unwrap();
-        let read = |name: &String| cpu.read(name).unwrap().into_iter().map(f64::from).collect();
+        exec.run(bound, 1).unwrap();
+        let read = |name: &String| exec.read(name).unwrap().into_iter().map(f64::from).collect();
         let mut values: Vec<Vec<f64>> = names.iter().map(read).collect();
-        metric += cpu.take_metrics(bound).unwrap()["loss"];
+        metric += exec.take_metrics(bound).unwrap()["loss"];
         values.push(vec![metric]);
         trace.push(values);
     }
-    trace
+    Ok(trace)
 }
 
 /// Compares f32 results with f64: the interpreter's to one part in a thousand, a plan's to a few times the
@@ -401,29 +412,70 @@ fn compare(what: &str, names: &[String], truth: &Trace, single: &Trace, plan: &T
     Ok(())
 }
 
+/// A graph with what it should give.
+struct Case<'g> {
+    builder: Builder<'g>,
+    names: Vec<String>,
+    columns: usize,
+    truth: Trace,
+    single: Trace,
+}
+
+fn case<'g>(g: &'g Graph, r: &Recipe) -> Result<Case<'g>, TestCaseError> {
+    let mut builder = Builder::new(g, r);
+    r.ops.iter().for_each(|&op| builder.add(op));
+    let loss = builder.loss();
+    if !builder.detached {
+        check_slope(&mut builder, loss)?;
+    }
+    let (names, columns) = (finish(&mut builder, loss), r.sizes[1]);
+    let truth = interpret::<f64>(g, &builder, columns, &names);
+    let single = interpret::<f32>(g, &builder, columns, &names);
+    Ok(Case { builder, names, columns, truth, single })
+}
+
+impl Case<'_> {
+    fn run(&self, exec: &mut dyn Exec, plan: &Plan) -> Result<Trace, Error> {
+        execute(exec, plan, &self.builder, self.columns, &self.names)
+    }
+
+    fn compare(&self, what: &str, found: &Trace) -> Result<(), TestCaseError> {
+        compare(what, &self.names, &self.truth, &self.single, found)
+    }
+}
+
 fn all_agree(r: &Recipe) -> Result<(), TestCaseError> {
     let g = Graph::new();
-    let mut b = Builder::new(&g, r);
-    r.ops.iter().for_each(|&op| b.add(op));
-    let loss = b.loss();
-    if !b.detached {
-        check_slope(&mut b, loss)?;
-    }
-    let names = finish(&mut b, loss);
-    let columns = r.sizes[1];
-    let truth = interpret::<f64>(&g, &b, columns, &names);
-    let single = interpret::<f32>(&g, &b, columns, &names);
+    let case = case(&g, r)?;
     let isas = Isa::available();
     for (i, fusion) in [Fusion::all(), Fusion::none(), rules(r.fusion)].into_iter().enumerate() {
         let isa = isas[(i + r.ops.len()) % isas.len()];
         let plan = Plan::build(&g, fusion).unwrap();
         prop_assert_eq!(plan.verify(), Ok(()));
-        let one = execute(&plan, 1, isa, &b, columns, &names);
-        compare(&format!("{isa:?} {fusion:?}"), &names, &truth, &single, &one)?;
-        let three = execute(&plan, 3, isa, &b, columns, &names);
-        prop_assert!(same_bits(&one, &three), "{fusion:?}: one thread and three differ");
+        let run = |threads| case.run(&mut Cpu::with_isa(threads, isa), &plan).unwrap();
+        let one = run(1);
+        case.compare(&format!("{isa:?} {fusion:?}"), &one)?;
+        prop_assert!(same_bits(&one, &run(3)), "{fusion:?}: one thread and three differ");
     }
     Ok(())
+}
+
+/// Whether the graph's programs fit into the kernels' parameters, and then that CUDA agrees.
+#[cfg(feature = "cuda")]
+fn cuda_agrees(r: &Recipe) -> Result<bool, TestCaseError> {
+    let g = Graph::new();
+    let case = case(&g, r)?;
+    for fusion in [Fusion::all(), rules(r.fusion)] {
+        let plan = Plan::build(&g, fusion).unwrap();
+        let run = || case.run(&mut common::cuda(elbo::device::Precision::F32).expect("asked before"), &plan);
+        let one = match run() {
+            Err(Error::Device { reason, .. }) if reason.contains("room for") => return Ok(false),
+            other => other.unwrap(),
+        };
+        case.compare(&format!("cuda {fusion:?}"), &one)?;
+        prop_assert!(same_bits(&one, &run().unwrap()), "{fusion:?}: two runs differ");
+    }
+    Ok(true)
 }
 
 fn same_bits(a: &Trace, b: &Trace) -> bool {
@@ -431,15 +483,36 @@ fn same_bits(a: &Trace, b: &Trace) -> bool {
     bits(a) == bits(b)
 }
 
-#[test]
-fn every_way_of_evaluating_a_graph_agrees() {
+/// `cases` of the fixed seed, or what the environment asks for.
+fn config(cases: u32) -> ProptestConfig {
     let mut config = ProptestConfig::default();
     if config.rng_seed == RngSeed::Random {
         config.rng_seed = RngSeed::Fixed(1);
     }
     if std::env::var_os("PROPTEST_CASES").is_none() {
-        config.cases = 1000;
+        config.cases = cases;
     }
     config.failure_persistence = None;
-    proptest!(config, |(r in recipe())| all_agree(&r)?);
+    config
+}
+
+#[test]
+fn every_way_of_evaluating_a_graph_agrees() {
+    proptest!(config(1000), |(r in recipe())| all_agree(&r)?);
+}
+
+#[cfg(feature = "cuda")]
+#[test]
+fn cuda_agrees_with_the_interpreter() {
+    if matches!(common::behind(), common::Behind::Nothing) {
+        return;
+    }
+    let (fit, all) = (Cell::new(0u32), Cell::new(0u32));
+    proptest!(config(150), |(r in recipe())| {
+        fit.set(fit.get() + u32::from(cuda_agrees(&r)?));
+        all.set(all.get() + 1);
+    });
+    let (fit, all) = (fit.get(), all.get());
+    println!("{fit} of {all} graphs fit into the kernels' parameters");
+    assert!(10 * fit >= 9 * all, "only {fit} of {all} graphs fit into the kernels' parameters");
 }

@@ -1,12 +1,14 @@
 //! The command line as types, and its translation into a configuration.
 
+use std::fmt;
 use std::path::PathBuf;
 use std::str::FromStr;
 
 use clap::{Args, ValueEnum};
 
+use crate::bench::Family;
 use crate::data::Splits;
-use crate::device::Device;
+use crate::device::{Device, Precision, cuda};
 use crate::error::{Error, Result};
 use crate::isa::Isa;
 use crate::nn::Activation;
@@ -198,37 +200,73 @@ pub struct Machine {
     /// Threads; 0 means one per core. The numbers do not depend on it
     #[arg(long, value_name = "N", default_value_t = 0)]
     pub threads: usize,
-    /// Device: auto, cpu, cuda or cuda:N
+    /// Device: auto (a GPU if there is one), cpu, cuda or cuda:N
     #[arg(long, value_name = "DEVICE", default_value = "auto")]
     pub device: String,
+    /// Precision of matrix products on a GPU: f32, bf16x3 (two bf16 per factor), tf32 or bf16; everything else is f32
+    #[arg(long, value_name = "NAME", default_value = "f32")]
+    pub precision: Precision,
 }
 
 impl Machine {
-    /// The executor that is asked for, if it can be had.
+    /// The executor that is asked for. With `auto` and no GPU it is the CPU, and the reason goes to stderr.
     pub fn device(&self) -> Result<Device> {
+        match self.gpu()? {
+            Ok(ordinal) => Ok(Device::Cuda { ordinal, precision: self.precision }),
+            Err(reason) => {
+                if self.precision != Precision::F32 {
+                    return Err(Error::argument("precision", self.precision, "f32, unless --device is a GPU"));
+                }
+                let cpu = Device::Cpu { threads: self.threads()? };
+                if let NoGpu::Unusable(reason) = reason {
+                    eprintln!("running on the CPU: {reason}");
+                }
+                Ok(cpu)
+            }
+        }
+    }
+
+    /// The number of the GPU that is asked for, or why there is none.
+    pub fn gpu(&self) -> Result<std::result::Result<usize, NoGpu>> {
         Isa::asked()?;
-        use_device(&self.device)?;
+        match self.device.as_str() {
+            "cpu" => Ok(Err(NoGpu::NotAsked)),
+            "auto" => Ok(cuda::usable().map(|()| 0).map_err(NoGpu::Unusable)),
+            name => self.ordinal(name).map(Ok),
+        }
+    }
+
+    /// The number of threads that is asked for.
+    pub fn threads(&self) -> Result<usize> {
         match self.threads {
-            0..=1024 => Ok(Device::Cpu { threads: self.threads }),
+            0..=1024 => Ok(self.threads),
             n => Err(Error::argument("threads", n, "at most 1024; 0 means one per core")),
         }
     }
+
+    fn ordinal(&self, name: &str) -> Result<usize> {
+        let number = match name {
+            "cuda" => Some(0),
+            _ => name.strip_prefix("cuda:").and_then(|n| n.parse().ok()),
+        };
+        number.ok_or_else(|| Error::argument("device", format!("\"{name}\""), "auto, cpu, cuda or cuda:N"))
+    }
 }
 
-/// Why `auto` is the CPU.
-pub const ONLY_CPU: &str = "this build has only the CPU executor";
+/// Why no GPU is used.
+pub enum NoGpu {
+    /// The command line says `cpu`.
+    NotAsked,
+    /// There is none that can be used.
+    Unusable(Error),
+}
 
-/// Accepts the devices that this build has.
-fn use_device(name: &str) -> Result<()> {
-    let number = name.strip_prefix("cuda:").map(str::parse::<u32>);
-    match name {
-        "auto" | "cpu" => Ok(()),
-        _ if name == "cuda" || matches!(number, Some(Ok(_))) => Err(Error::Device {
-            device: name.into(),
-            reason: ONLY_CPU.into(),
-            remedy: "leave --device out, or use --device cpu".into(),
-        }),
-        _ => Err(Error::argument("device", format!("\"{name}\""), "auto, cpu, cuda or cuda:N")),
+impl fmt::Display for NoGpu {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            NoGpu::NotAsked => f.write_str("--device cpu was asked for"),
+            NoGpu::Unusable(reason) => reason.fmt(f),
+        }
     }
 }
 
@@ -314,9 +352,11 @@ pub struct Plan {
     /// Plan without fusion, one kernel per node, to see what fusion does
     #[arg(long)]
     pub no_fusion: bool,
-    /// Time every step on one thread, the best of N passes; 0 does not
+    /// Time every step, on the CPU on one thread, the best of N passes; 0 does not
     #[arg(long, value_name = "N", default_value_t = 0)]
     pub time: usize,
+    #[command(flatten)]
+    pub machine: Machine,
 }
 
 fn image_size(text: &str) -> Result<[usize; 2]> {
@@ -381,6 +421,28 @@ pub struct Eval {
     pub machine: Machine,
 }
 
+/// Options of `elbo bench`.
+#[derive(Args)]
+pub struct Bench {
+    /// Small sizes and short repetitions: shows that everything works, in seconds
+    #[arg(long)]
+    pub quick: bool,
+    /// Families of workloads, separated by commas: matmul, pointwise, reduce, adam, v1 or v2 [default: all]
+    #[arg(long, value_name = "FAMILIES", value_delimiter = ',')]
+    pub only: Vec<Family>,
+    /// Repetitions of each measurement, of which the median is reported [default: 11, with --quick 3]
+    #[arg(long, value_name = "N")]
+    pub repetitions: Option<usize>,
+    /// File to write everything to (JSON)
+    #[arg(long, value_name = "FILE")]
+    pub json: Option<PathBuf>,
+    /// File to draw the curves to (SVG)
+    #[arg(long, value_name = "FILE")]
+    pub svg: Option<PathBuf>,
+    #[command(flatten)]
+    pub machine: Machine,
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -399,14 +461,17 @@ mod tests {
     }
 
     #[test]
-    fn devices_are_refused_with_a_remedy() {
-        assert!(use_device("auto").is_ok() && use_device("cpu").is_ok());
-        for name in ["cuda", "cuda:1"] {
-            assert!(matches!(use_device(name), Err(Error::Device { .. })));
+    fn devices_have_names() {
+        let device = |name: &str, precision| Machine { threads: 3, device: name.into(), precision }.device();
+        assert_eq!(device("cpu", Precision::F32).unwrap(), Device::Cpu { threads: 3 });
+        for (name, ordinal) in [("cuda", 0), ("cuda:0", 0), ("cuda:12", 12)] {
+            let precision = Precision::Tf32;
+            assert_eq!(device(name, precision).unwrap(), Device::Cuda { ordinal, precision });
         }
-        for name in ["gpu", "cuda:", "cuda:x", ""] {
-            assert!(matches!(use_device(name), Err(Error::Argument { .. })));
+        for name in ["gpu", "cuda:", "cuda:x", "cuda:-1", ""] {
+            assert!(matches!(device(name, Precision::F32), Err(Error::Argument { .. })));
         }
+        assert!(device("cpu", Precision::Bf16).unwrap_err().to_string().contains("--device"));
     }
 
     #[test]

@@ -8,6 +8,7 @@
 //! | 130 | interrupted by Ctrl-C; the state was saved and the command to continue was printed |
 
 mod args;
+mod bench;
 mod describe;
 mod pictures;
 mod progress;
@@ -48,6 +49,8 @@ enum Command {
     Eval(args::Eval),
     /// Print the plan of a training step: kernels, shapes, bytes, FLOPs
     Plan(Box<args::Plan>),
+    /// Compare CPU and GPU: times, share of the roofline, and the size from which the GPU is faster
+    Bench(args::Bench),
     /// Print version, instruction set, threads and device
     Info,
 }
@@ -60,6 +63,7 @@ pub fn main() -> ExitCode {
         Command::Reconstruct(args) => use_run::reconstruct(&args).map(|()| ExitCode::SUCCESS),
         Command::Eval(args) => use_run::eval(&args).map(|()| ExitCode::SUCCESS),
         Command::Plan(args) => describe::plan(&args).map(|()| ExitCode::SUCCESS),
+        Command::Bench(args) => bench::bench(&args).map(|()| ExitCode::SUCCESS),
         Command::Info => describe::info().map(|()| ExitCode::SUCCESS),
     };
     done.unwrap_or_else(|error| {

@@ -59,6 +59,15 @@ struct Data {
     cols: usize,
 }
 
+/// The number of rows of `cols` bytes that a data set has.
+pub(super) fn whole_rows(name: &str, bytes: &[u8], cols: usize) -> Result<usize> {
+    let rows = bytes.len().checked_div(cols).filter(|rows| rows * cols == bytes.len());
+    rows.filter(|&rows| u32::try_from(rows).is_ok()).ok_or_else(|| {
+        let problem = format!("{} bytes are not whole rows of {cols} (at most 2^32 − 1 rows)", bytes.len());
+        Error::Slot { name: name.into(), problem }
+    })
+}
+
 /// Everything that plans bound to one executor share, by slot name.
 #[derive(Default)]
 pub(crate) struct Memory {
@@ -181,11 +190,7 @@ impl Memory {
     }
 
     pub(crate) fn set_data(&mut self, name: &str, bytes: &[u8], cols: usize) -> Result<()> {
-        let rows = bytes.len().checked_div(cols).filter(|rows| rows * cols == bytes.len());
-        if rows.is_none_or(|rows| u32::try_from(rows).is_err()) {
-            let problem = format!("{} bytes are not whole rows of {cols} (at most 2^32 − 1 rows)", bytes.len());
-            return Err(Error::Slot { name: name.into(), problem });
-        }
+        whole_rows(name, bytes, cols)?;
         self.data.insert(name.into(), Data { bytes: bytes.to_vec(), cols });
         Ok(())
     }

@@ -4,10 +4,13 @@
 //! [`crate::train`]) works with the trait [`Exec`] and does not know which one it has.
 
 pub mod cpu;
+pub mod cuda;
 mod memory;
 mod team;
 
 use std::collections::BTreeMap;
+use std::fmt;
+use std::str::FromStr;
 
 use crate::error::Result;
 use crate::optim::Control;
@@ -101,6 +104,13 @@ pub trait Exec {
     /// out of range.
     fn run(&mut self, plan: Bound, times: usize) -> Result<()>;
 
+    /// Waits until everything that was asked for is done. [`Exec::run`] may return before; whatever reads a result waits
+    /// by itself.
+    ///
+    /// # Errors
+    /// What went wrong meanwhile.
+    fn synchronize(&mut self) -> Result<()>;
+
     /// The shortest time in seconds that each step took, one after the other, in the order of [`Plan::steps`], over
     /// `repetitions` whole passes; on the CPU on one thread. The steps run for real: parameters change as in as many
     /// runs, but the counters stay.
@@ -123,6 +133,46 @@ pub trait Exec {
     fn take_metrics(&mut self, plan: Bound) -> Result<BTreeMap<String, f64>>;
 }
 
+/// How exactly matrix products are computed on a GPU. Everything else, and everything on the CPU, is f32; parameters and
+/// moments are f32 always, and so are the sums.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
+pub enum Precision {
+    /// As accurate as f32: in f32, or with every factor cut into three bf16 (six products on tensor cores).
+    #[default]
+    F32,
+    /// Factors rounded to TF32, 10 bits after the point: relative error about 5e-4.
+    Tf32,
+    /// Factors cut into two bf16, three products: relative error about 2e-5.
+    Bf16x3,
+    /// Factors rounded to bf16, 7 bits after the point: relative error about 4e-3.
+    Bf16,
+}
+
+impl Precision {
+    /// Every precision, most exact first.
+    pub const ALL: &'static [Precision] = &[Precision::F32, Precision::Bf16x3, Precision::Tf32, Precision::Bf16];
+}
+
+impl fmt::Display for Precision {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Precision::F32 => "f32",
+            Precision::Tf32 => "tf32",
+            Precision::Bf16x3 => "bf16x3",
+            Precision::Bf16 => "bf16",
+        })
+    }
+}
+
+impl FromStr for Precision {
+    type Err = String;
+
+    fn from_str(name: &str) -> std::result::Result<Precision, String> {
+        let known = Precision::ALL.iter().find(|p| p.to_string() == name).copied();
+        known.ok_or_else(|| format!("\"{name}\" is no precision; f32, bf16x3, tf32 and bf16 are known"))
+    }
+}
+
 /// Which executor is wanted.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Device {
@@ -131,16 +181,27 @@ pub enum Device {
         /// Threads.
         threads: usize,
     },
+    /// A GPU.
+    Cuda {
+        /// Its number, from 0.
+        ordinal: usize,
+        /// Of the matrix products.
+        precision: Precision,
+    },
 }
 
 impl Device {
     /// Starts the executor.
     ///
     /// # Errors
-    /// [`Error::Device`](crate::Error::Device) with reason and remedy.
+    /// [`Error::Device`](crate::Error::Device) with the reason why it cannot be used, and the remedy.
     pub fn open(self) -> Result<Box<dyn Exec>> {
         match self {
             Device::Cpu { threads } => Ok(Box::new(Cpu::new(threads))),
+            #[cfg(feature = "cuda")]
+            Device::Cuda { ordinal, precision } => Ok(Box::new(cuda::Cuda::open(ordinal, precision)?)),
+            #[cfg(not(feature = "cuda"))]
+            Device::Cuda { ordinal, .. } => Err(cuda::probe::NoCuda::NotBuilt.of(&format!("cuda:{ordinal}"))),
         }
     }
 }

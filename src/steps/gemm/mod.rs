@@ -30,6 +30,8 @@ mod avx2;
 #[cfg(target_arch = "x86_64")]
 mod avx512;
 mod blocks;
+#[cfg(feature = "cuda")]
+pub(crate) mod cuda;
 mod micro;
 #[cfg(target_arch = "aarch64")]
 mod neon;

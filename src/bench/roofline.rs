@@ -1,0 +1,220 @@
+//! The roofline: what a device could do at most, measured in the same process as what it does.
+//!
+//! A step of F floating-point operations over B bytes cannot take less than
+//!
+//! ```text
+//! t_roof = max(F / peak, B / bandwidth)
+//! ```
+//!
+//! (Williams, Waterman & Patterson 2009), with the peak of multiply-adds in registers and the bandwidth of the memory
+//! that B bytes fit into: operands that stay in a cache come faster than from main memory, so the bandwidth is measured
+//! over a range of sizes. B counts every operand of every kernel once.
+
+use std::hint::black_box;
+use std::sync::Barrier;
+use std::time::Instant;
+
+use serde::Serialize;
+
+use crate::isa::Isa;
+
+/// The ceilings of one device.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Roofline {
+    /// Multiply-adds in f32, GFLOP/s.
+    pub gflops: f64,
+    /// Matrix products in the precision that was asked for, GFLOP/s: more than `gflops` where there are tensor cores.
+    pub product_gflops: f64,
+    /// In order of size; the last is main memory.
+    pub bandwidths: Vec<Bandwidth>,
+}
+
+/// How fast so much memory is gone through, again and again.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+pub struct Bandwidth {
+    /// Bytes of all arrays together.
+    pub bytes: usize,
+    /// GB/s, bytes read plus bytes written.
+    pub gbytes: f64,
+}
+
+impl Roofline {
+    /// t_roof in seconds, for work that consists of matrix products or not.
+    pub fn seconds(&self, flops: u64, bytes: u64, products: bool) -> f64 {
+        let peak = if products { self.product_gflops } else { self.gflops };
+        (flops as f64 / peak).max(bytes as f64 / self.bandwidth(bytes)) / 1e9
+    }
+
+    /// GB/s for work on `bytes` bytes: the most that was measured over as many, rounded down to a measured size, or
+    /// over more. So a roof is rather too high than too low.
+    fn bandwidth(&self, bytes: u64) -> f64 {
+        let fitting = self.bandwidths.iter().rposition(|b| b.bytes as u64 <= bytes).unwrap_or(0);
+        self.bandwidths[fitting..].iter().map(|b| b.gbytes).fold(0.0, f64::max)
+    }
+
+    /// GB/s of the fastest cache that was measured.
+    pub fn fastest(&self) -> f64 {
+        self.bandwidths.iter().map(|b| b.gbytes).fold(0.0, f64::max)
+    }
+
+    /// GB/s of main memory.
+    pub fn main_memory(&self) -> f64 {
+        self.bandwidths.last().map_or(0.0, |b| b.gbytes)
+    }
+}
+
+/// Bytes of all three arrays of the triad: from what fits into a first-level cache up to twelve times the largest
+/// cache, at least 192 MiB, at most 1.5 GiB.
+pub fn triad_sizes() -> Vec<usize> {
+    let text = |i: usize| std::fs::read_to_string(format!("/sys/devices/system/cpu/cpu0/cache/index{i}/size")).ok();
+    let kib = |text: String| text.trim().strip_suffix('K').and_then(|n| n.parse::<usize>().ok());
+    let largest_cache = (0..8).filter_map(|i| text(i).and_then(kib)).max().unwrap_or(0) * 1024;
+    let main_memory = (12 * largest_cache).clamp(192 << 20, 1536 << 20);
+    let smaller = (0..).map(|i| (24 << 10) << (2 * i)).take_while(|&bytes| bytes < main_memory);
+    smaller.chain([main_memory]).collect()
+}
+
+/// The CPU's roofline with all of `threads` threads and triads of the given sizes in bytes.
+pub fn cpu(isa: Isa, threads: usize, sizes: &[usize]) -> Roofline {
+    let gflops = fma_peak(isa, threads);
+    let bandwidth = |&bytes| Bandwidth { bytes, gbytes: triad_bandwidth(isa, threads, bytes) };
+    Roofline { gflops, product_gflops: gflops, bandwidths: sizes.iter().map(bandwidth).collect() }
+}
+
+/// GFLOP/s of independent chains of multiply-adds in registers, the most of several short runs: a core's clock drifts,
+/// so measure close to what is compared with it.
+pub fn fma_peak(isa: Isa, threads: usize) -> f64 {
+    const TURNS: usize = 100_000;
+    let start_line = Barrier::new(threads);
+    let run = || {
+        start_line.wait();
+        let start = Instant::now();
+        let flops = match isa {
+            #[cfg(target_arch = "x86_64")]
+            // SAFETY: `Isa::detect` says the processor has the features.
+            Isa::Avx512 => unsafe { chains_avx512(TURNS) },
+            #[cfg(target_arch = "x86_64")]
+            // SAFETY: as above.
+            Isa::Avx2 => unsafe { chains_avx2(TURNS) },
+            _ => chains(TURNS, |s, x, y| if isa == Isa::Neon { x.mul_add(y, s) } else { s + x * y }),
+        };
+        flops / start.elapsed().as_secs_f64()
+    };
+    let sum = |_| -> f64 {
+        std::thread::scope(|scope| {
+            let all: Vec<_> = (0..threads).map(|_| scope.spawn(run)).collect();
+            all.into_iter().map(|t| t.join().expect("the loop does not panic")).sum()
+        })
+    };
+    (0..10).map(sum).fold(0.0, f64::max) / 1e9
+}
+
+/// Twelve chains of four lanes for the compiler to vectorise; returns the flops done.
+fn chains(turns: usize, step: impl Fn(f32, f32, f32) -> f32) -> f64 {
+    let mut acc = [[0.5_f32; 4]; 12];
+    let (x, y) = (black_box(0.999), black_box(0.001));
+    for _ in 0..turns {
+        acc.iter_mut().flatten().for_each(|s| *s = step(*s, x, y));
+    }
+    black_box(acc);
+    (turns * 12 * 4 * 2) as f64
+}
+
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx512f")]
+fn chains_avx512(turns: usize) -> f64 {
+    use std::arch::x86_64::*;
+    let mut acc = [_mm512_set1_ps(0.5); 20];
+    let (x, y) = (_mm512_set1_ps(black_box(0.999)), _mm512_set1_ps(black_box(0.001)));
+    for _ in 0..turns {
+        for s in &mut acc {
+            *s = _mm512_fmadd_ps(*s, x, y);
+        }
+    }
+    black_box(acc);
+    (turns * 20 * 16 * 2) as f64
+}
+
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx2,fma")]
+fn chains_avx2(turns: usize) -> f64 {
+    use std::arch::x86_64::*;
+    let mut acc = [_mm256_set1_ps(0.5); 12];
+    let (x, y) = (_mm256_set1_ps(black_box(0.999)), _mm256_set1_ps(black_box(0.001)));
+    for _ in 0..turns {
+        for s in &mut acc {
+            *s = _mm256_fmadd_ps(*s, x, y);
+        }
+    }
+    black_box(acc);
+    (turns * 12 * 8 * 2) as f64
+}
+
+/// GB/s of the triad a ← b + s·c of STREAM (McCalpin 1995) over three arrays of `bytes` bytes together, the most of
+/// several passes; 12 bytes count per element, not the line of `a` that a processor may read before it writes.
+///
+/// Each thread has a piece of its own, which it also fills, so that the memory is near it. Small pieces are gone
+/// through several times in a pass, which lasts from the first thread's start to the last one's end.
+pub fn triad_bandwidth(isa: Isa, threads: usize, bytes: usize) -> f64 {
+    const PASSES: usize = 8;
+    /// Bytes of a pass, at least: a few milliseconds.
+    const PASS: usize = 64 << 20;
+    let len = (bytes / 12 / threads).max(1);
+    let turns = (PASS / bytes).max(1);
+    let start_line = Barrier::new(threads);
+    let piece = || {
+        let (mut a, b, c) = (vec![0.5_f32; len], vec![1.0_f32; len], vec![2.0_f32; len]);
+        let pass = |_| {
+            start_line.wait();
+            let start = Instant::now();
+            for _ in 0..turns {
+                let s = black_box(3.0_f32);
+                isa.run(|| a.iter_mut().zip(&b).zip(&c).for_each(|((a, b), c)| *a = b + s * c));
+                black_box(&mut a);
+            }
+            (start, Instant::now())
+        };
+        (0..PASSES).map(pass).collect::<Vec<_>>()
+    };
+    let times: Vec<Vec<(Instant, Instant)>> = std::thread::scope(|scope| {
+        let all: Vec<_> = (0..threads).map(|_| scope.spawn(piece)).collect();
+        all.into_iter().map(|t| t.join().expect("the loop does not panic")).collect()
+    });
+    let seconds = |pass: usize| {
+        let start = times.iter().map(|t| t[pass].0).min().expect("at least one thread");
+        let end = times.iter().map(|t| t[pass].1).max().expect("at least one thread");
+        (end - start).as_secs_f64()
+    };
+    // The first pass also brings the pages of `a`.
+    let best = (1..PASSES).map(seconds).fold(f64::INFINITY, f64::min);
+    (12 * len * threads * turns) as f64 / best / 1e9
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_roof_is_the_slower_of_arithmetic_and_memory() {
+        let bandwidths = [(1_000, 40.0), (1_000_000, 50.0), (50_000_000, 10.0)];
+        let bandwidths = bandwidths.map(|(bytes, gbytes)| Bandwidth { bytes, gbytes }).to_vec();
+        let roof = Roofline { gflops: 100.0, product_gflops: 1000.0, bandwidths };
+        // 1e9 operations take 10 ms on the arithmetic units and 1 ms as products, 1e8 bytes take 10 ms.
+        assert_eq!(roof.seconds(1_000_000_000, 0, false), 0.01);
+        assert_eq!(roof.seconds(1_000_000_000, 0, true), 0.001);
+        assert_eq!(roof.seconds(1_000_000_000, 100_000_000, true), 0.01);
+        assert_eq!(roof.seconds(0, 0, false), 0.0);
+        // The most that was measured over so many bytes or more.
+        assert_eq!([10, 1_000, 1_000_000, 60_000_000].map(|b| roof.bandwidth(b)), [50.0, 50.0, 50.0, 10.0]);
+        assert_eq!(roof.main_memory(), 10.0);
+    }
+
+    #[test]
+    fn the_cpu_has_a_roof() {
+        let roof = cpu(Isa::detect(), 2, &[24 << 10, 1 << 20]);
+        let rates = roof.bandwidths.iter().map(|b| b.gbytes).chain([roof.gflops]);
+        assert!(rates.into_iter().all(|r| r > 0.01 && r.is_finite()), "{roof:?}");
+        let sizes = triad_sizes();
+        assert!(sizes.is_sorted() && sizes[0] == 24 << 10 && *sizes.last().unwrap() >= 192 << 20);
+    }
+}

@@ -1,0 +1,57 @@
+//! The CUDA executor: a plan bound to device memory, recorded once as a CUDA graph and replayed.
+//!
+//! Read in this order: [`executor`] (how a plan runs), `lower.rs` (its steps as launches), `program.rs` and `params.rs`
+//! (what kernels are given), `memory.rs` (slots by name), `driver.rs` (the calls), [`ladder`] (the matrix product step by
+//! step), [`probe`] (whether there is a GPU, and
+//! why not), [`images`] (the kernels that nvcc compiled).
+//!
+//! ```text
+//! bind:  Plan ─ lower ─► launches, wave by wave: the first step of a wave on the main stream, the others beside it
+//! run:   the host works out the numbers of the next steps (learning rate, β, Adam's corrections) and uploads them as a
+//!        table; the recorded graph is launched once per step; its last kernel moves on to the next row of the table
+//! ```
+//!
+//! Nothing that changes from step to step is a parameter of a launch, so the recorded graph never goes stale. It is
+//! recorded again only when a data set is loaded anew and its memory has moved.
+
+#[cfg(feature = "cuda")]
+mod driver;
+#[cfg(feature = "cuda")]
+pub mod executor;
+pub mod images;
+#[cfg(feature = "cuda")]
+pub mod ladder;
+#[cfg(feature = "cuda")]
+mod lower;
+#[cfg(feature = "cuda")]
+mod memory;
+#[cfg(feature = "cuda")]
+mod params;
+pub mod probe;
+#[cfg(feature = "cuda")]
+mod program;
+#[cfg(feature = "cuda")]
+mod roofline;
+
+#[cfg(feature = "cuda")]
+pub use executor::Cuda;
+#[cfg(feature = "cuda")]
+pub use roofline::Ceilings;
+
+use crate::error::{Error, Result};
+
+/// Whether `--device auto` takes GPU 0: it is there and is no emulation.
+///
+/// # Errors
+/// [`Error::Device`] with the reason.
+pub fn usable() -> Result<()> {
+    let gpu = probe::probe(0).map_err(|why| why.of("cuda:0"))?;
+    if gpu.emulated() {
+        return Err(Error::Device {
+            device: "cuda:0".into(),
+            reason: "the driver is the emulator of the tests, thousands of times slower than the CPU".into(),
+            remedy: "to use it nevertheless, say --device cuda".into(),
+        });
+    }
+    Ok(())
+}

@@ -1,0 +1,72 @@
+//! What the build script does to find nvcc and to read its output, on machines that are only described; and whether the
+//! kernels that it compiled are good ones.
+
+#[allow(dead_code)]
+#[path = "../build/find.rs"]
+mod find;
+#[allow(dead_code)]
+#[path = "../build/kernels.rs"]
+mod kernels;
+#[allow(dead_code)]
+#[path = "../build/nvcc.rs"]
+mod nvcc;
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::Path;
+
+use elbo::device::cuda::images;
+
+/// A register that does not fit is a trip to memory in an inner loop, and nobody sees it in the source.
+#[test]
+fn no_kernel_spills_registers() {
+    if let Err(reason) = images::toolkit() {
+        println!("skipped: there are no kernels: {reason}");
+        return;
+    }
+    let spills: Vec<String> = images::spills().map(|kernel| format!("{kernel:?}")).collect();
+    assert!(spills.is_empty(), "too few registers:\n{}", spills.join("\n"));
+}
+
+#[test]
+fn every_kernel_file_became_an_image_for_every_architecture() {
+    let Ok(toolkit) = images::toolkit() else {
+        println!("skipped: there are no kernels");
+        return;
+    };
+    let sources = kernels::sources(&Path::new(env!("CARGO_MANIFEST_DIR")).join("kernels")).unwrap();
+    for source in sources.iter().filter(|source| !nvcc::gencode(&source.name, toolkit.architectures).is_empty()) {
+        let image = images::images().iter().find(|image| image.name == source.name);
+        let image = image.unwrap_or_else(|| panic!("{} has no image", source.name));
+        assert_eq!(image.bytes[..4], [0x50, 0xed, 0x55, 0xba], "{} is no fat binary", source.name);
+        assert_eq!(image.bytes.as_ptr() as usize % 16, 0, "{} is aligned", source.name);
+        let here = || images::kernels().iter().filter(|kernel| kernel.image == source.name);
+        let names: BTreeSet<&str> = here().map(|kernel| kernel.kernel).collect();
+        let architectures: BTreeSet<&str> = here().map(|kernel| kernel.architecture).collect();
+        let expected = if source.name.ends_with("_sm90a") { 1 } else { toolkit.architectures.len() };
+        assert_eq!(architectures.len(), expected, "{}: {architectures:?}", source.name);
+        assert_eq!(here().count(), names.len() * expected, "{}: a kernel for each architecture", source.name);
+    }
+}
+
+#[test]
+fn a_kernel_file_is_read_with_the_headers_it_includes_and_no_others() {
+    let at = tempfile::tempdir().unwrap();
+    fs::create_dir(at.path().join("dev")).unwrap();
+    for (name, text) in [
+        ("a.cuh", "#pragma once\n#include \"b.cuh\"\n"),
+        ("b.cuh", "#include \"a.cuh\"\n// b\n"),
+        ("c.cuh", "// c\n"),
+        ("one.cu", "#include \"a.cuh\"\n#include <stdint.h>\n// one\n"),
+        ("dev/two.cu", "  #include \"c.cuh\"\n#include \"none.cuh\"\n// two\n"),
+    ] {
+        fs::write(at.path().join(name), text).unwrap();
+    }
+    let sources = kernels::sources(at.path()).unwrap();
+    let of = |name: &str| &sources.iter().find(|source| source.name == name).unwrap().text;
+    assert_eq!(sources.len(), 2);
+    assert!(of("one").contains("// one") && of("one").contains("// b") && !of("one").contains("// c"));
+    assert!(of("dev/two").contains("// two") && of("dev/two").contains("// c") && !of("dev/two").contains("// b"));
+    assert_eq!(of("one").matches("// b").count(), 1);
+    assert!(kernels::sources(&at.path().join("nowhere")).unwrap().is_empty());
+}

@@ -1,0 +1,531 @@
+//! The CUDA executor against the CPU and the interpreter: values, bits, replay, errors.
+//!
+//! On a machine with a GPU these tests run on it; elsewhere under the emulated driver (docs/emulator.md), which compiles
+//! the same kernels for the CPU. Shapes are small because the emulator runs some 10⁷ thread operations a second.
+
+#![cfg(feature = "cuda")]
+
+mod common;
+
+use std::collections::BTreeMap;
+
+use common::{cuda, under_all_schedules};
+use elbo::device::{Bound, Moment, Precision};
+use elbo::nn::Activation;
+use elbo::ops::{BinaryFn, ScalarFn};
+use elbo::rng::{Draw, Permutation};
+use elbo::vae::{Binarisation, Likelihood, Objective, Vae, VaeConfig, evaluation_graph, training_graph};
+use elbo::{Control, Cpu, Ctl, Error, Exec, Fusion, Graph, KlWarmup, LrSchedule, Optimizer, Plan};
+
+const ROWS: usize = 60;
+const BATCH: usize = 10;
+const ADAM: Objective =
+    Objective { optimizer: Optimizer::Adam { beta1: 0.9, beta2: 0.999, eps: 1e-8 }, clip: Some(2.0) };
+
+fn small(binarisation: Binarisation) -> Vae {
+    Vae::new(VaeConfig { image: [7, 6], binarisation, ..VaeConfig::new(3).hidden(&[19]) }).unwrap()
+}
+
+/// Noisy copies of four patterns: something to learn.
+fn data(rows: usize, pixels: usize) -> Vec<u8> {
+    let draw = Draw { seed: 4, step: 0, stream: 0 };
+    let level = |i: usize| if (i % pixels * (i / pixels % 4 + 2)) % 5 < 2 { 0.9 } else { 0.05 };
+    (0..rows * pixels).map(|i| ((level(i) + 0.1 * draw.uniform(i as u64)) * 255.0) as u8).collect()
+}
+
+fn control() -> Control {
+    Control { shuffle: true, warmup: KlWarmup { beta: 1.0, steps: 4 }, ..Control::new(0x1234_5678_9abc) }
+}
+
+fn bits(values: &[f32]) -> Vec<u32> {
+    values.iter().map(|v| v.to_bits()).collect()
+}
+
+/// A plan of the training step, bound, with data and initial parameters in place.
+fn start(exec: &mut dyn Exec, vae: &Vae, objective: &Objective, fusion: Fusion) -> Bound {
+    exec.set_data("train", &data(ROWS, vae.config.pixels()), vae.config.pixels()).unwrap();
+    let step = exec.bind(&Plan::build(&training_graph(vae, objective, "train", BATCH), fusion).unwrap()).unwrap();
+    vae.init(1).iter().for_each(|i| exec.write(&i.name, &i.values).unwrap());
+    *exec.control_mut() = control();
+    step
+}
+
+/// All parameters and moments, and the metrics, as bits.
+fn state(exec: &mut dyn Exec, step: Bound) -> (Vec<u32>, Vec<u64>) {
+    let mut words = Vec::new();
+    for (name, _) in exec.params() {
+        for moment in [Moment::Value, Moment::First, Moment::Second] {
+            words.extend(bits(&exec.read_moment(&name, moment).unwrap()));
+        }
+    }
+    (words, exec.take_metrics(step).unwrap().values().map(|v| v.to_bits()).collect())
+}
+
+/// The values of the named states after one run of a graph.
+fn states(exec: &mut dyn Exec, g: &Graph, names: &[&str], set: impl FnOnce(&mut dyn Exec)) -> Vec<Vec<f32>> {
+    let plan = exec.bind(&Plan::build(g, Fusion::all()).unwrap()).unwrap();
+    set(exec);
+    exec.run(plan, 1).unwrap();
+    names.iter().map(|name| exec.read(name).unwrap()).collect()
+}
+
+/// The largest difference, relative to the largest magnitude.
+fn apart(a: &[f32], b: &[f32]) -> f32 {
+    assert_eq!(a.len(), b.len());
+    let scale = b.iter().fold(1e-20f32, |m, v| m.max(v.abs()));
+    a.iter().zip(b).map(|(x, y)| (x - y).abs()).fold(0.0, f32::max) / scale
+}
+
+/// Noise, batches, permutations and binarised pixels are the same numbers on every device.
+#[test]
+fn noise_batches_and_binarised_pixels_have_the_same_bits_as_on_the_cpu() {
+    let Some(mut gpu) = cuda(Precision::F32) else { return };
+    let mut cpu = Cpu::new(1);
+    for (rows, cols) in [(1, 1), (3, 5), (10, 17), (9, 64), (7, 129)] {
+        let name = |what: &str| format!("{what}/{rows}x{cols}");
+        let names = ["normal", "uniform", "batch", "binary"].map(name);
+        let g = Graph::new();
+        let set = name("images");
+        g.store(&names[0], g.normal(&[rows, cols], 3));
+        g.store(&names[1], g.uniform(&[rows, cols], 4));
+        let batch = g.batch(&set, rows, cols);
+        g.store(&names[2], batch);
+        g.store(&names[3], Binarisation::Dynamic.apply(batch, 5));
+        for (shuffle, step, cursor) in [(false, 0, 0), (true, 7, 11), (true, 0xffff_fff0, 49)] {
+            let run = |exec: &mut dyn Exec| {
+                states(exec, &g, &names.each_ref().map(String::as_str), |exec| {
+                    exec.set_data(&set, &data(ROWS, cols), cols).unwrap();
+                    *exec.control_mut() = Control { shuffle, step, cursor, epoch: 2, ..Control::new(u64::MAX / 3) };
+                })
+            };
+            let (found, expected) = (run(&mut gpu), run(&mut cpu));
+            for (name, (f, e)) in names.iter().zip(found.iter().zip(&expected)) {
+                assert_eq!(bits(f), bits(e), "{name}, shuffle {shuffle}, step {step}");
+            }
+            if shuffle {
+                let order = Permutation::new(u64::MAX / 3, 2, ROWS as u32);
+                let first = order.at(cursor) as usize * cols;
+                assert_eq!(found[2][0], f32::from(data(ROWS, cols)[first]) / 255.0);
+            }
+        }
+    }
+}
+
+/// Every function of the table at every magnitude that matters, as one program per function.
+#[test]
+fn scalar_functions_have_the_same_bits_as_on_the_cpu() {
+    let Some(mut gpu) = cuda(Precision::F32) else { return };
+    let mut points: Vec<f32> = vec![0.0, -0.0, f32::INFINITY, f32::NEG_INFINITY, f32::NAN, f32::MIN_POSITIVE, 1e-45];
+    for size in [1e-30, 1e-6, 0.1, 0.5, 1.0, 1.5, 2.0, 9.0, 17.0, 20.0, 87.0, 88.5, 89.0, 104.0, 300.0, 1e4, 1e30] {
+        points.extend([size, -size]);
+    }
+    let draw = Draw { seed: 5, step: 0, stream: 0 };
+    points.extend((0..150).map(|i| draw.normal(i) * 4.0));
+    let n = points.len();
+    let others: Vec<f32> = points.iter().rev().copied().collect();
+    let g = Graph::new();
+    let (x, y) = (g.state("x", &[n]), g.state("y", &[n]));
+    let mut names = Vec::new();
+    let mut keep = |name: String, value| {
+        g.store(&name, value);
+        names.push(name);
+    };
+    ScalarFn::ALL.iter().for_each(|&f| keep(f.name().into(), x.map(f)));
+    BinaryFn::ALL.iter().for_each(|&f| keep(format!("binary {}", f.name()), x.zip(f, y)));
+    [-2.0, -0.5, 0.0, 0.3, 1.0, 2.0, 3.0].iter().for_each(|&c| keep(format!("pow {c}"), x.pow(c)));
+    keep("select".into(), x.lt(y).select(x, y));
+    // Softplus and sigmoid of one argument share their exponential.
+    keep("pair".into(), (x * 3.0).softplus() + (x * 3.0).sigmoid());
+    // A plan of one program each, so that none is too long for a kernel's parameters.
+    let run = |exec: &mut dyn Exec| {
+        let plan = exec.bind(&Plan::build(&g, Fusion { pointwise: false, ..Fusion::all() }).unwrap()).unwrap();
+        exec.write("x", &points).unwrap();
+        exec.write("y", &others).unwrap();
+        exec.run(plan, 1).unwrap();
+        names.iter().map(|name| exec.read(name).unwrap()).collect::<Vec<_>>()
+    };
+    let (found, expected) = (run(&mut gpu), run(&mut Cpu::new(1)));
+    for (name, (f, e)) in names.iter().zip(found.iter().zip(&expected)) {
+        for (i, (f, e)) in f.iter().zip(e).enumerate() {
+            // Which NaN it is differs between processors.
+            let same = f.to_bits() == e.to_bits() || (f.is_nan() && e.is_nan());
+            assert!(same, "{name} at {:e}, {:e}: {f:e} on the device, {e:e} on the CPU", points[i], others[i]);
+        }
+    }
+}
+
+/// ‖C − C₆₄‖ / ‖C₆₄‖ for all transpositions, odd shapes and views into wider arrays.
+#[test]
+fn products_are_as_exact_as_their_precision_promises() {
+    for (precision, bound) in
+        [(Precision::F32, 1e-6), (Precision::Bf16x3, 3e-5), (Precision::Tf32, 6e-4), (Precision::Bf16, 6e-3)]
+    {
+        let Some(mut gpu) = cuda(precision) else { return };
+        let most = if precision == Precision::F32 { usize::MAX } else { 6 };
+        let shapes = [
+            (1, 1, 1),
+            (33, 40, 70),
+            (17, 3, 129),
+            (3, 130, 17),
+            (70, 70, 5),
+            (128, 132, 36),
+            (5, 4, 700),
+            (1, 300, 2),
+            (129, 1, 33),
+            (2, 2, 4097),
+        ];
+        for (m, n, k) in shapes.into_iter().take(most) {
+            for (ta, tb) in [(false, false), (false, true), (true, false), (true, true)] {
+                let error = product_error(&mut gpu, m, n, k, ta, tb);
+                assert!(error < bound, "{precision} [{m}, {k}]·[{k}, {n}], transposed {ta} {tb}: {error:e}");
+            }
+        }
+    }
+}
+
+/// With factors that bf16 and TF32 hold exactly, all precisions are as exact as f32: what they round is the factors, and
+/// nothing else.
+#[test]
+fn reduced_precision_rounds_factors_only() {
+    let rounded = |v: f32| half::bf16::from_f32(v).to_f32();
+    for &precision in Precision::ALL {
+        let Some(mut gpu) = cuda(precision) else { return };
+        let error = product_error_of(&mut gpu, (40, 33, 65), (false, true), rounded);
+        assert!(error < 1e-6, "{precision}: {error:e}");
+    }
+}
+
+fn product_error(exec: &mut dyn Exec, m: usize, n: usize, k: usize, ta: bool, tb: bool) -> f64 {
+    product_error_of(exec, (m, n, k), (ta, tb), |v| v)
+}
+
+/// The relative error of a product in the Frobenius norm, computed twice: from whole arrays, and from columns of wider
+/// ones, whose rows begin at odd addresses.
+fn product_error_of(
+    exec: &mut dyn Exec,
+    (m, n, k): (usize, usize, usize),
+    (ta, tb): (bool, bool),
+    made_of: impl Fn(f32) -> f32,
+) -> f64 {
+    let (rows_a, cols_a) = if ta { (k, m) } else { (m, k) };
+    let (rows_b, cols_b) = if tb { (n, k) } else { (k, n) };
+    let key = format!("{m},{n},{k},{ta},{tb}");
+    let name = |what: &str| format!("{what} {key}");
+    let numbers = |stream: u32, len: usize| -> Vec<f32> {
+        let draw = Draw { seed: 8, step: 0, stream };
+        (0..len as u64).map(|i| made_of(draw.normal(i))).collect()
+    };
+    let g = Graph::new();
+    let a = g.state(&name("a"), &[rows_a, cols_a]);
+    let b = g.state(&name("b"), &[rows_b, cols_b]);
+    let (wide_a, wide_b) =
+        (g.state(&name("wide a"), &[rows_a, cols_a + 3]), g.state(&name("wide b"), &[rows_b, cols_b + 5]));
+    g.store(&name("c"), a.matmul_t(ta, b, tb));
+    g.store(&name("d"), wide_a.slice_cols(1, cols_a).matmul_t(ta, wide_b.slice_cols(3, cols_b), tb));
+    let plan = exec.bind(&Plan::build(&g, Fusion::all()).unwrap()).unwrap();
+    let (av, bv) = (numbers(1, rows_a * cols_a), numbers(2, rows_b * cols_b));
+    let widen = |values: &[f32], cols: usize, before: usize, after: usize| -> Vec<f32> {
+        let row = |r: &[f32]| [vec![f32::NAN; before], r.to_vec(), vec![f32::NAN; after]].concat();
+        values.chunks(cols).flat_map(row).collect()
+    };
+    exec.write(&name("a"), &av).unwrap();
+    exec.write(&name("b"), &bv).unwrap();
+    exec.write(&name("wide a"), &widen(&av, cols_a, 1, 2)).unwrap();
+    exec.write(&name("wide b"), &widen(&bv, cols_b, 3, 2)).unwrap();
+    exec.run(plan, 1).unwrap();
+    let at_a = |i: usize, p: usize| f64::from(if ta { av[p * m + i] } else { av[i * k + p] });
+    let at_b = |p: usize, j: usize| f64::from(if tb { bv[j * k + p] } else { bv[p * n + j] });
+    let mut truth = Vec::with_capacity(m * n);
+    for i in 0..m {
+        truth.extend((0..n).map(|j| (0..k).map(|p| at_a(i, p) * at_b(p, j)).sum::<f64>()));
+    }
+    let norm = truth.iter().map(|v| v * v).sum::<f64>().sqrt();
+    let errors = ["c", "d"].map(|what| {
+        let found = exec.read(&name(what)).unwrap();
+        found.iter().zip(&truth).map(|(f, t)| (f64::from(*f) - t).powi(2)).sum::<f64>().sqrt() / norm
+    });
+    assert!(errors.iter().all(|e| e.is_finite()), "{key}: a number from outside the operand got in");
+    errors[0].max(errors[1])
+}
+
+/// Sums, maxima and everything that moves elements, against the CPU.
+#[test]
+fn reductions_and_moves_agree_with_the_cpu() {
+    let Some(mut gpu) = cuda(Precision::F32) else { return };
+    let mut cpu = Cpu::new(1);
+    for (case, (a, b, c)) in
+        [(1, 1, 1), (3, 5, 7), (17, 4, 33), (2, 700, 3), (70, 9, 1), (1, 1, 1500)].into_iter().enumerate()
+    {
+        let name = |what: &str| format!("{what} {case}");
+        let g = Graph::new();
+        let x = g.state(&name("x"), &[a, b, c]);
+        let flat = x.reshape(&[a * b, c]);
+        let index = g.state(&name("index"), &[5]);
+        let mut names = Vec::new();
+        let mut keep = |what: &str, value| {
+            names.push(name(what));
+            g.store(&name(what), value);
+        };
+        for axes in [&[0usize][..], &[1], &[2], &[0, 2], &[1, 2], &[0, 1, 2]] {
+            keep(&format!("sum {axes:?}"), x.sum(axes));
+            keep(&format!("max {axes:?}"), x.max(axes));
+        }
+        keep("log sum exp", flat.log_sum_exp(&[1]));
+        keep("transposed", flat.t());
+        keep("gathered", flat.gather_rows(index));
+        keep("scattered", flat.gather_rows(index).scatter_rows(index, a * b + 2));
+        keep("joined", g.concat_cols(&[flat, flat.square(), flat]));
+        keep("repeated", x.sum_keep(&[1]).broadcast_to(&[a, b, c]) * 2.0);
+        let names: Vec<&str> = names.iter().map(String::as_str).collect();
+        let values: Vec<f32> =
+            (0..(a * b * c) as u64).map(|i| Draw { seed: 3, step: 0, stream: 1 }.normal(i)).collect();
+        let rows: Vec<f32> = (0..5).map(|i| ((i * 7) % (a * b)) as f32).collect();
+        let run = |exec: &mut dyn Exec| {
+            states(exec, &g, &names, |exec| {
+                exec.write(&name("x"), &values).unwrap();
+                exec.write(&name("index"), &rows).unwrap();
+            })
+        };
+        let (found, expected) = (run(&mut gpu), run(&mut cpu));
+        for (name, (f, e)) in names.iter().zip(found.iter().zip(&expected)) {
+            let exact = ["max", "transposed", "gathered", "joined"].iter().any(|word| name.starts_with(word));
+            let allowed = if exact { 0.0 } else { 3e-6 };
+            assert!(apart(f, e) <= allowed, "{name} of [{a}, {b}, {c}]: {f:?} and {e:?}");
+        }
+    }
+}
+
+/// One step of models of many kinds against the CPU: parameters, moments, metrics.
+#[test]
+fn training_steps_agree_with_the_cpu() {
+    let gaussian = Likelihood::Gaussian { sigma_floor: 0.05 };
+    let base = |latent| VaeConfig { image: [6, 5], ..VaeConfig::new(latent) };
+    let models = [
+        base(2).hidden(&[21]),
+        VaeConfig { activation: Activation::Tanh, ..base(5).hidden(&[16, 12]) },
+        VaeConfig { likelihood: gaussian, activation: Activation::Gelu, ..base(1).hidden(&[33]) },
+        VaeConfig { binarisation: Binarisation::Dynamic, activation: Activation::Silu, ..base(4).hidden(&[8, 24]) },
+    ];
+    let sgd = Objective { optimizer: Optimizer::Sgd { momentum: 0.9 }, clip: None };
+    for (number, config) in models.into_iter().enumerate() {
+        let vae = Vae::new(config).unwrap();
+        for (objective, fusion) in [(&ADAM, Fusion::all()), (&sgd, Fusion::all()), (&ADAM, Fusion::none())] {
+            let Some(mut gpu) = cuda(Precision::F32) else { return };
+            let mut cpu = Cpu::new(1);
+            let on_gpu = start(&mut gpu, &vae, objective, fusion);
+            let on_cpu = start(&mut cpu, &vae, objective, fusion);
+            gpu.run(on_gpu, 2).unwrap();
+            cpu.run(on_cpu, 2).unwrap();
+            for (name, _) in cpu.params() {
+                for moment in [Moment::Value, Moment::First] {
+                    let (f, e) = (gpu.read_moment(&name, moment).unwrap(), cpu.read_moment(&name, moment).unwrap());
+                    let error = apart(&f, &e);
+                    assert!(error < 2e-4, "model {number}, {objective:?}: {name} {moment:?} differs by {error:e}");
+                }
+            }
+            let (f, e) = (gpu.take_metrics(on_gpu).unwrap(), cpu.take_metrics(on_cpu).unwrap());
+            for (name, e) in e {
+                assert!((f[&name] - e).abs() < 1e-5 * e.abs().max(1.0), "model {number}: {name} {} and {e}", f[&name]);
+            }
+            assert_eq!(gpu.control(), cpu.control());
+        }
+    }
+}
+
+/// The loss curve of 200 steps beside the CPU's. With equal noise and equal batches only rounding is left between them.
+#[test]
+fn loss_curves_stay_together_for_two_hundred_steps() {
+    let vae = small(Binarisation::Dynamic);
+    let curve = |exec: &mut dyn Exec| -> Vec<f64> {
+        let step = start(exec, &vae, &ADAM, Fusion::all());
+        (0..200)
+            .map(|i| {
+                if i % (ROWS / BATCH) == 0 {
+                    (exec.control_mut().cursor, exec.control_mut().epoch) = (0, (i / (ROWS / BATCH)) as u32);
+                }
+                exec.run(step, 1).unwrap();
+                exec.take_metrics(step).unwrap()["loss"] / BATCH as f64
+            })
+            .collect()
+    };
+    let expected = curve(&mut Cpu::new(1));
+    assert!(expected[199] < expected[0] - 2.0, "it learns: {} to {}", expected[0], expected[199]);
+    // Nats per image; the loss begins near 30. Rounding errors grow along the curve, slowly.
+    for (precision, bound) in
+        [(Precision::F32, 1e-4), (Precision::Bf16x3, 1e-3), (Precision::Tf32, 0.05), (Precision::Bf16, 0.2)]
+    {
+        let Some(mut gpu) = cuda(precision) else { return };
+        let found = curve(&mut gpu);
+        let worst = found.iter().zip(&expected).map(|(f, e)| (f - e).abs()).fold(0.0, f64::max);
+        println!("{precision}: the curves are at most {worst:.1e} nats apart");
+        assert!(worst < bound, "{precision}: {worst} nats apart");
+        assert!(worst > 0.0 || precision == Precision::F32, "{precision} was not used");
+    }
+}
+
+#[test]
+fn every_schedule_and_every_portion_gives_the_same_bits() {
+    let vae = small(Binarisation::Dynamic);
+    let run = |portions: &[usize]| {
+        let mut gpu = cuda(Precision::F32)?;
+        let step = start(&mut gpu, &vae, &ADAM, Fusion::all());
+        for &times in portions {
+            gpu.control_mut().cursor = 0;
+            gpu.run(step, times).unwrap();
+        }
+        Some(state(&mut gpu, step))
+    };
+    let Some(expected) = run(&[5]) else { return };
+    for (schedule, found) in under_all_schedules(|| run(&[5])) {
+        assert!(found.as_ref() == Some(&expected), "{schedule}");
+    }
+    let one_by_one = |n: usize| {
+        let mut gpu = cuda(Precision::F32)?;
+        let step = start(&mut gpu, &vae, &ADAM, Fusion::all());
+        (0..n).for_each(|_| gpu.run(step, 1).unwrap());
+        Some(state(&mut gpu, step))
+    };
+    assert!(one_by_one(5) == Some(expected), "five runs of one step and one of five");
+}
+
+/// More steps than the larger graph holds, and the steps after it.
+#[test]
+fn a_run_of_many_steps_is_as_many_runs_of_one() {
+    let g = Graph::new();
+    let p = g.param("p", &[33]);
+    let noise = g.normal(&[33], 0);
+    g.optimize(Optimizer::Sgd { momentum: 0.5 }, &[(p, p - noise)]);
+    g.store("noise", noise);
+    g.store("rate", g.ctl(Ctl::LearningRate));
+    g.metric("sum", (noise * p).sum_all());
+    let run = |exec: &mut dyn Exec, portions: &[usize]| {
+        let step = exec.bind(&Plan::build(&g, Fusion::all()).unwrap()).unwrap();
+        exec.control_mut().lr = LrSchedule::Cosine { lr: 0.5, lr_end: 0.1, steps: 20 };
+        let mut noises = Vec::new();
+        for &times in portions {
+            exec.run(step, times).unwrap();
+            noises.push(bits(&exec.read("noise").unwrap()));
+        }
+        let metric = exec.take_metrics(step).unwrap()["sum"];
+        (bits(&exec.read("p").unwrap()), exec.read("rate").unwrap(), noises, metric)
+    };
+    let Some(mut gpu) = cuda(Precision::F32) else { return };
+    let together = run(&mut gpu, &[21]);
+    let apart = run(&mut cuda(Precision::F32).unwrap(), &[1; 21]);
+    let (on_cpu, mixed) = (run(&mut Cpu::new(1), &[21]), run(&mut cuda(Precision::F32).unwrap(), &[3, 10, 8]));
+    for (name, other) in [("one by one", &apart), ("in portions", &mixed), ("on the CPU", &on_cpu)] {
+        assert_eq!(together.0, other.0, "parameters {name}");
+        assert_eq!(together.1, other.1, "learning rate {name}");
+        assert!((together.3 - other.3).abs() < 1e-4, "{name}: {} and {}", together.3, other.3);
+    }
+    assert!(apart.2.windows(2).all(|pair| pair[0] != pair[1]), "every step draws other noise");
+}
+
+#[test]
+fn a_learning_rate_changed_between_runs_counts() {
+    let Some(mut gpu) = cuda(Precision::F32) else { return };
+    let g = Graph::new();
+    let p = g.param("p", &[2]);
+    g.optimize(Optimizer::Sgd { momentum: 0.0 }, &[(p, g.tensor(&[2], &[1.0, -2.0]))]);
+    let step = gpu.bind(&Plan::build(&g, Fusion::all()).unwrap()).unwrap();
+    for (lr, expected) in [(0.5, [-0.5, 1.0]), (0.125, [-0.625, 1.25])] {
+        gpu.control_mut().lr = LrSchedule::Constant { lr };
+        gpu.run(step, 1).unwrap();
+        assert_eq!(gpu.read("p").unwrap(), expected);
+    }
+}
+
+/// A captured graph holds addresses: data that is loaded anew must be found.
+#[test]
+fn data_loaded_anew_is_read_by_a_plan_that_ran_before() {
+    let Some(mut gpu) = cuda(Precision::F32) else { return };
+    let g = Graph::new();
+    g.store("seen", g.batch("images", 2, 3));
+    let plan = gpu.bind(&Plan::build(&g, Fusion::all()).unwrap()).unwrap();
+    for value in [10u8, 200] {
+        gpu.set_data("images", &[value; 12], 3).unwrap();
+        gpu.control_mut().cursor = 1;
+        gpu.run(plan, 1).unwrap();
+        assert_eq!(gpu.read("seen").unwrap(), [f32::from(value) / 255.0; 6]);
+    }
+}
+
+#[test]
+fn two_plans_share_parameters() {
+    let Some(mut gpu) = cuda(Precision::F32) else { return };
+    let vae = small(Binarisation::Grey);
+    let step = start(&mut gpu, &vae, &ADAM, Fusion::all());
+    gpu.set_data("test", &data(20, vae.config.pixels()), vae.config.pixels()).unwrap();
+    let evaluation = gpu.bind(&Plan::build(&evaluation_graph(&vae, "test", 20), Fusion::all()).unwrap()).unwrap();
+    let mut loss = || -> f64 {
+        let kept = std::mem::replace(gpu.control_mut(), Control::new(5));
+        gpu.run(evaluation, 1).unwrap();
+        *gpu.control_mut() = kept;
+        let loss = gpu.take_metrics(evaluation).unwrap().values().sum();
+        for _ in 0..10 {
+            gpu.control_mut().cursor = 0;
+            gpu.run(step, 6).unwrap();
+        }
+        loss
+    };
+    let (before, after) = (loss(), loss());
+    assert!(after < before, "the evaluation reads the trained parameters: {before}, {after}");
+}
+
+#[test]
+fn running_sums_go_on_where_they_were_set() {
+    let Some(mut gpu) = cuda(Precision::F32) else { return };
+    let g = Graph::new();
+    g.metric("a", g.constant(2.5) + g.ctl(Ctl::Step));
+    g.metric("b", g.full(&[7], 1.0).sum_all());
+    let plan = gpu.bind(&Plan::build(&g, Fusion::all()).unwrap()).unwrap();
+    gpu.set_metrics(plan, &BTreeMap::from([("a".into(), 100.0)])).unwrap();
+    gpu.run(plan, 3).unwrap();
+    let sums = gpu.take_metrics(plan).unwrap();
+    assert_eq!((sums["a"], sums["b"]), (100.0 + 3.0 * 2.5 + 3.0, 21.0));
+    assert!(gpu.take_metrics(plan).unwrap().values().all(|&v| v == 0.0));
+}
+
+#[test]
+fn what_cannot_run_is_an_error_that_says_why() {
+    let Some(mut gpu) = cuda(Precision::F32) else { return };
+    let g = Graph::new();
+    g.store("seen", g.batch("images", 4, 3));
+    let plan = gpu.bind(&Plan::build(&g, Fusion::all()).unwrap()).unwrap();
+    let slot = |e: Error| e.to_string();
+    assert!(slot(gpu.run(plan, 1).unwrap_err()).contains("no data was loaded"));
+    gpu.set_data("images", &[0; 12], 4).unwrap();
+    assert!(slot(gpu.run(plan, 1).unwrap_err()).contains("rows of 4 bytes"));
+    gpu.set_data("images", &[0; 15], 3).unwrap();
+    assert!(slot(gpu.run(plan, 2).unwrap_err()).contains("5 rows"));
+    assert!(slot(gpu.set_data("images", &[0; 16], 3).unwrap_err()).contains("whole rows"));
+    assert!(slot(gpu.write("nothing", &[1.0]).unwrap_err()).contains("no bound plan"));
+    assert!(slot(gpu.write("seen", &[1.0]).unwrap_err()).contains("1 numbers"));
+
+    let g = Graph::new();
+    let (table, index) = (g.state("table", &[3, 2]), g.state("index", &[2]));
+    g.store("rows", table.gather_rows(index));
+    let plan = gpu.bind(&Plan::build(&g, Fusion::all()).unwrap()).unwrap();
+    for bad in [3.0, -1.0, 0.5, f32::NAN] {
+        gpu.write("index", &[0.0, bad]).unwrap();
+        let error = gpu.run(plan, 1).unwrap_err().to_string();
+        assert!(error.contains("outside the table"), "{bad}: {error}");
+    }
+    gpu.write("index", &[0.0, 2.0]).unwrap();
+    gpu.run(plan, 1).unwrap();
+}
+
+/// Every kernel of the ladder computes the product.
+#[test]
+fn every_rung_of_the_ladder_is_right() {
+    let Some(gpu) = cuda(Precision::F32) else { return };
+    for n in [8, 40, 136] {
+        let rungs = gpu.climb_ladder(n, 1).unwrap();
+        assert!(rungs.len() >= 8, "{rungs:?}");
+        for rung in rungs {
+            // The last rung of the ladder rounds its factors to bf16.
+            let bound = if rung.kernel == "dev_gemm_8" { 6e-3 } else { 1e-6 };
+            assert!(rung.error < bound && rung.seconds >= 0.0, "n = {n}: {rung:?}");
+        }
+    }
+}
