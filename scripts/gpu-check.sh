@@ -96,11 +96,12 @@ step() {
 unavailable() { printf '%5d s  %-12s %s: not available: %s\n' "$SECONDS" "$stage" "$1" "$2"; record "$1" "not available" --why "$2"; }
 
 # The program, and how tests are told where to run. A test that finds no GPU must fail, not go elsewhere.
-elbo=("$bin/elbo") speed=("$bin/step_speed") testing=(env RUST_BACKTRACE=0 ELBO_TEST_DEVICE=gpu)
+elbo=("$bin/elbo") speed=("$bin/step_speed") ladder=("$bin/gemm_ladder" 2048) testing=(env RUST_BACKTRACE=0 ELBO_TEST_DEVICE=gpu)
 if [[ $emulated ]]; then
     [[ -e $bin/emulated/libcuda.so ]] || { echo "gpu-check.sh: no emulated driver in $bin" >&2; exit 2; }
     elbo=(env "LD_LIBRARY_PATH=$bin/emulated" "$bin/elbo")
     speed=(env "LD_LIBRARY_PATH=$bin/emulated" "$bin/step_speed")
+    ladder=(env "LD_LIBRARY_PATH=$bin/emulated" "$bin/gemm_ladder" 64 1)
     testing=(env RUST_BACKTRACE=0 ELBO_TEST_DEVICE=emulator)
 fi
 
@@ -267,6 +268,7 @@ stage_sanitizer() {
 }
 
 stage_bench() {
+    step "ladder of matrix products" 60 "${ladder[@]}"
     local quick=(); [[ $emulated ]] && quick=(--quick --repetitions 1 --only adam)
     if "${elbo[@]}" bench --help >/dev/null 2>&1; then
         step bench 400 "${elbo[@]}" bench --device cuda --json "$out/bench.json" --svg "$out/bench.svg" "${quick[@]}"

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Builds what gpu-check.sh needs and collects it in a folder that can be carried to a machine with a GPU, where neither
-# Rust nor a network is needed: the program, step_speed, the device tests (those that say `mod common;`), the two scripts,
-# and, for a dry run, the emulated driver.
+# Rust nor a network is needed: the program, step_speed, gemm_ladder, the device tests (those that say `mod common;`), the two
+# scripts, and, for a dry run, the emulated driver.
 #
 #   scripts/gpu-pack.sh FOLDER [--without-nvcc]
 #
@@ -20,7 +20,7 @@ cd "$here/.."
 
 messages=$(mktemp)
 trap 'rm -f "$messages"' EXIT
-cargo build --release --locked --bin elbo --example step_speed --message-format=json-render-diagnostics >"$messages"
+cargo build --release --locked --bin elbo --example step_speed --example gemm_ladder --message-format=json-render-diagnostics >"$messages"
 # shellcheck disable=SC2046  # one word per test
 cargo test --release --locked --no-run --message-format=json-render-diagnostics \
     $(grep -l '^mod common;' tests/*.rs | sed 's,^tests/\(.*\)\.rs$,--test \1,') >>"$messages"
@@ -37,7 +37,7 @@ for line in open(messages):
         name, kinds = message["target"]["name"], message["target"]["kind"]
         if message["profile"]["test"]:
             wanted[f"tests/{name}"] = message["executable"]
-        elif name in ("elbo", "step_speed") and kinds in (["bin"], ["example"]):
+        elif name in ("elbo", "step_speed", "gemm_ladder") and kinds in (["bin"], ["example"]):
             wanted[name] = message["executable"]
     elif message["reason"] == "build-script-executed":
         library = dict(message["env"]).get("ELBO_EMU_LIBRARY")

@@ -182,6 +182,11 @@ impl Driver {
             handle = find(module);
         }
         let function = Function { handle: handle.expect("the loop ended") };
+        // The driver loads a kernel's code when it is first asked about it. Better now than while a step is recorded.
+        let attribute = sys::CUfunction_attribute::CU_FUNC_ATTRIBUTE_NUM_REGS;
+        // SAFETY: the function belongs to a loaded module.
+        unsafe { result::function::get_function_attribute(function.handle, attribute) }
+            .map_err(self.failed("cuFuncGetAttribute"))?;
         self.functions.borrow_mut().insert(name, function);
         Ok(function)
     }
