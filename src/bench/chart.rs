@@ -239,7 +239,7 @@ fn size(n: f64) -> String {
 /// Lines where the GPU begins to win, without and with transfers.
 fn crossover(out: &mut String, report: &FamilyReport, xs: &Axis, [(_, top), (_, bottom)]: [(f64, f64); 2]) {
     let Some(both) = report.crossovers else { return };
-    // The words stand at the outer sides of the two lines, at the top, where curves that rise to the right are far away.
+    // The words stand at the outer sides of the two lines and at the top: curves rise to the right, far from there.
     let lines = [("", "GPU wins", -4.0), ("7 4", "with transfers", 11.0)];
     for (c, (dashes, words, beside)) in both.into_iter().zip(lines) {
         if let Crossover::At { size } = c {
