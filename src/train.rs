@@ -150,6 +150,8 @@ impl Trainer {
                 train_seconds,
                 test_seconds: start.elapsed().as_secs_f64() - train_seconds,
                 images_per_second: (self.images - before as usize) as f64 / train_seconds,
+                device: self.model.exec.describe(),
+                build: env!("ELBO_BUILD").into(),
             };
             observer.epoch(self, &record, &timing)?;
         }

@@ -418,6 +418,7 @@ fn a_run_of_many_steps_is_as_many_runs_of_one() {
         assert_eq!(together.1, other.1, "learning rate {name}");
         assert!((together.3 - other.3).abs() < 1e-4, "{name}: {} and {}", together.3, other.3);
     }
+    assert_eq!(together.3.to_bits(), mixed.3.to_bits(), "the sum in portions");
     assert!(apart.2.windows(2).all(|pair| pair[0] != pair[1]), "every step draws other noise");
 }
 
@@ -442,8 +443,9 @@ fn data_loaded_anew_is_read_by_a_plan_that_ran_before() {
     let g = Graph::new();
     g.store("seen", g.batch("images", 2, 3));
     let plan = gpu.bind(&Plan::build(&g, Fusion::all()).unwrap()).unwrap();
-    for value in [10u8, 200] {
-        gpu.set_data("images", &[value; 12], 3).unwrap();
+    // More rows: the memory moves.
+    for (value, rows) in [(10u8, 4), (200, 900), (30, 900)] {
+        gpu.set_data("images", &vec![value; rows * 3], 3).unwrap();
         gpu.control_mut().cursor = 1;
         gpu.run(plan, 1).unwrap();
         assert_eq!(gpu.read("seen").unwrap(), [f32::from(value) / 255.0; 6]);
@@ -528,4 +530,79 @@ fn every_rung_of_the_ladder_is_right() {
             assert!(rung.error < bound && rung.seconds >= 0.0, "n = {n}: {rung:?}");
         }
     }
+}
+
+/// Every kernel of the matrix product, also those that only large products take, with and without splits of k.
+#[test]
+fn every_product_kernel_is_right() {
+    let Some(gpu) = cuda(Precision::F32) else { return };
+    for n in [136, 257] {
+        let checks = gpu.check_products(n).unwrap();
+        assert!(checks.len() >= 6 && checks.iter().any(|c| c.splits > 1), "{checks:?}");
+        for check in checks {
+            let bound = match check.kernel {
+                name if name.starts_with("gemm_bf16_") => 6e-3,
+                name if name.starts_with("gemm_tf32_") => 6e-4,
+                name if name.starts_with("gemm_bf16x3_") => 3e-5,
+                _ => 1e-6,
+            };
+            assert!(check.product < bound && check.column_sums < 1e-6, "n = {n}: {check:?}");
+        }
+    }
+}
+
+/// The numbers of the steps are uploaded in portions; this takes two.
+#[test]
+fn a_run_may_be_longer_than_the_table() {
+    let Some(mut gpu) = cuda(Precision::F32) else { return };
+    let run = |exec: &mut dyn Exec| {
+        let g = Graph::new();
+        let p = g.param("p", &[3]);
+        g.optimize(Optimizer::Sgd { momentum: 0.5 }, &[(p, p * 0.1 - g.normal(&[3], 0))]);
+        let step = exec.bind(&Plan::build(&g, Fusion::all()).unwrap()).unwrap();
+        exec.control_mut().lr = LrSchedule::Cosine { lr: 0.5, lr_end: 0.1, steps: 1100 };
+        exec.run(step, 1030).unwrap();
+        bits(&exec.read("p").unwrap())
+    };
+    assert_eq!(run(&mut gpu), run(&mut Cpu::new(1)));
+}
+
+/// An index that is wrong in the first step and right in all others is an error, however long the run.
+#[test]
+fn a_bad_index_is_not_forgotten() {
+    let Some(mut gpu) = cuda(Precision::F32) else { return };
+    let g = Graph::new();
+    let (table, index) = (g.state("table", &[3, 2]), g.state("index", &[2]));
+    g.store("rows", table.gather_rows(index));
+    g.store("index", index * 0.0);
+    let plan = gpu.bind(&Plan::build(&g, Fusion::all()).unwrap()).unwrap();
+    for times in [1, 5, 1030] {
+        gpu.write("index", &[0.0, 7.0]).unwrap();
+        let error = gpu.run(plan, times).unwrap_err().to_string();
+        assert!(error.contains("outside the table"), "{times} steps: {error}");
+    }
+}
+
+#[test]
+fn products_without_elements_are_no_products() {
+    let Some(mut gpu) = cuda(Precision::F32) else { return };
+    let g = Graph::new();
+    let (a, b) = (g.state("a", &[0, 3]), g.state("b", &[3, 4]));
+    g.store("c", a.matmul(b));
+    g.store("d", g.state("e", &[2, 0]).matmul(g.state("f", &[0, 2])));
+    let found = states(&mut gpu, &g, &["c", "d"], |_| {});
+    assert_eq!(found, [vec![], vec![0.0; 4]]);
+}
+
+#[test]
+fn every_step_can_be_timed() {
+    let Some(mut gpu) = cuda(Precision::F32) else { return };
+    let vae = small(Binarisation::Grey);
+    let step = start(&mut gpu, &vae, &ADAM, Fusion::all());
+    let steps = Plan::build(&training_graph(&vae, &ADAM, "train", BATCH), Fusion::all()).unwrap().steps.len();
+    let before = gpu.control().clone();
+    let seconds = gpu.time_steps(step, 2).unwrap();
+    assert!(seconds.len() == steps && seconds.iter().all(|s| (0.0..60.0).contains(s)), "{seconds:?}");
+    assert_eq!(gpu.control(), &before);
+    gpu.run(step, 1).unwrap();
 }

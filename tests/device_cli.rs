@@ -2,19 +2,18 @@
 
 #![cfg(feature = "cuda")]
 
+mod common;
+
 use std::fs;
 use std::path::Path;
 use std::process::{Command, Output};
 
 /// Runs `elbo` under the emulated driver; `None`, with the reason printed, where there is none.
 fn elbo(at: &Path, arguments: &str, settings: &[(&str, &str)]) -> Option<Output> {
-    let library = match elbo_emulator::library() {
-        Ok(path) => path.parent().expect("the library lies in a folder"),
-        Err(reason) => {
-            println!("skipped: no emulator: {reason}");
-            return None;
-        }
-    };
+    if !common::emulated() {
+        return None;
+    }
+    let library = elbo_emulator::library().unwrap().parent().expect("the library lies in a folder");
     let mut command = Command::new(env!("CARGO_BIN_EXE_elbo"));
     command.args(arguments.split_whitespace()).current_dir(at).env("LD_LIBRARY_PATH", library);
     Some(command.envs(settings.iter().copied()).output().unwrap())

@@ -6,6 +6,8 @@
 
 #![cfg(feature = "cuda")]
 
+mod common;
+
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -85,8 +87,8 @@ impl Barrier {
     }
 
     fn is_missed(&self) {
-        if let Err(reason) = elbo_emulator::library() {
-            return println!("skipped: no emulator: {reason}");
+        if !common::emulated() {
+            return;
         }
         let whole = self.outcomes(elbo_emulator::library().unwrap());
         let bits: BTreeSet<&str> = whole.iter().map(|(_, outcome)| outcome.as_str()).collect();

@@ -23,7 +23,7 @@ pub fn targets() -> Vec<Target> {
     if cores > 1 {
         all.push(cpu(cores));
     }
-    match cuda::usable() {
+    match cuda::automatic().map(drop) {
         Ok(()) => {
             let precision = Precision::F32;
             let device = Device::Cuda { ordinal: 0, precision };

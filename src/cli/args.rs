@@ -218,8 +218,8 @@ impl Machine {
                     return Err(Error::argument("precision", self.precision, "f32, unless --device is a GPU"));
                 }
                 let cpu = Device::Cpu { threads: self.threads()? };
-                if let NoGpu::Unusable(reason) = reason {
-                    eprintln!("running on the CPU: {reason}");
+                if let NoGpu::Unusable(Error::Device { reason, .. }) = reason {
+                    eprintln!("running on the CPU: {reason} (`elbo info` says more)");
                 }
                 Ok(cpu)
             }
@@ -231,7 +231,7 @@ impl Machine {
         Isa::asked()?;
         match self.device.as_str() {
             "cpu" => Ok(Err(NoGpu::NotAsked)),
-            "auto" => Ok(cuda::usable().map(|()| 0).map_err(NoGpu::Unusable)),
+            "auto" => Ok(cuda::automatic().map(|gpu| gpu.ordinal).map_err(NoGpu::Unusable)),
             name => self.ordinal(name).map(Ok),
         }
     }
@@ -290,8 +290,8 @@ pub struct Train {
     /// Run folder to write, new or empty [default: a fresh one under runs/]
     #[arg(long, value_name = "FOLDER")]
     pub out: Option<PathBuf>,
-    /// Continue the run in this folder exactly where its checkpoint is; only --epochs, --threads, --device, --pause-at
-    /// and --quiet may be given with it
+    /// Continue the run in this folder exactly where its checkpoint is; only --epochs, --threads, --device, --precision,
+    /// --pause-at and --quiet may be given with it. Device and precision are chosen anew
     #[arg(long, value_name = "FOLDER", conflicts_with_all = FIXED_BY_A_RUN)]
     pub resume: Option<PathBuf>,
     /// Stop after this many updates in all, as Ctrl-C would, leaving a checkpoint

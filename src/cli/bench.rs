@@ -5,6 +5,7 @@ use std::io::Write;
 use super::args;
 use crate::bench::{self, Family, Options};
 use crate::data::file::replace;
+use crate::device::Precision;
 use crate::error::{Error, Result};
 
 /// Repetitions by default: enough for quartiles, an odd number for the median to be one of them.
@@ -18,12 +19,16 @@ pub fn bench(args: &args::Bench) -> Result<()> {
     if repetitions == 0 {
         return Err(Error::argument("repetitions", 0, "at least 1"));
     }
+    let gpu = args.machine.gpu()?.map_err(|reason| reason.to_string());
+    if gpu.is_err() && args.machine.precision != Precision::F32 {
+        return Err(Error::argument("precision", args.machine.precision, "f32, unless --device is a GPU"));
+    }
     let options = Options {
         families: if args.only.is_empty() { Family::ALL.to_vec() } else { args.only.clone() },
         quick: args.quick,
         repetitions,
         threads: args.machine.threads()?,
-        gpu: args.machine.gpu()?.map_err(|reason| reason.to_string()),
+        gpu,
         precision: args.machine.precision,
     };
     let report = bench::run(&options, &mut |what| eprintln!("{what} …"))?;

@@ -2,8 +2,8 @@
 
 use super::args;
 use crate::device::Device;
-use crate::device::cuda::{images, probe};
-use crate::error::Result;
+use crate::device::cuda::{automatic, images, probe};
+use crate::error::{Error, Result};
 use crate::isa::Isa;
 use crate::plan::{Fusion, Plan};
 use crate::rng::Draw;
@@ -106,14 +106,13 @@ fn cuda() -> Vec<(String, String)> {
             ),
         );
     }
-    match &report.choice {
-        Ok(gpu) => {
-            row("device", format!("auto is cuda:{}{}", gpu.ordinal, if gpu.emulated() { " (emulated)" } else { "" }))
+    match automatic() {
+        Ok(gpu) => row("device", format!("auto is cuda:{}", gpu.ordinal)),
+        Err(Error::Device { reason, remedy, .. }) => {
+            row("device", format!("auto is cpu: {reason}"));
+            row("for CUDA", remedy);
         }
-        Err(why) => {
-            row("device", format!("auto is cpu: {why}"));
-            row("for CUDA", why.remedy());
-        }
+        Err(why) => row("device", format!("auto is cpu: {why}")),
     }
     rows
 }

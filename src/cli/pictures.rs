@@ -22,7 +22,9 @@ fn bytes(values: &[f32]) -> Vec<u8> {
 pub fn samples(model: &mut Model, count: usize, seed: u64) -> Result<Picture> {
     let [height, width] = model.vae.config.image;
     let images = model.sample(count, seed)?;
-    Ok(montage(&bytes(&images), width, height, COLUMNS.min(count), ZOOM))
+    // A square, or nearly.
+    let columns = count.isqrt() + usize::from(count.isqrt().pow(2) < count);
+    Ok(montage(&bytes(&images), width, height, columns, ZOOM))
 }
 
 /// The first `count` images of a data slot, and below each what the model makes of it.

@@ -2,8 +2,7 @@
 //!
 //! Read in this order: [`executor`] (how a plan runs), `lower.rs` (its steps as launches), `program.rs` and `params.rs`
 //! (what kernels are given), `memory.rs` (slots by name), `driver.rs` (the calls), [`ladder`] (the matrix product step by
-//! step), [`probe`] (whether there is a GPU, and
-//! why not), [`images`] (the kernels that nvcc compiled).
+//! step), [`probe`] (whether there is a GPU, and why not), [`images`] (the kernels that nvcc compiled).
 //!
 //! ```text
 //! bind:  Plan ─ lower ─► launches, wave by wave: the first step of a wave on the main stream, the others beside it
@@ -40,18 +39,18 @@ pub use roofline::Ceilings;
 
 use crate::error::{Error, Result};
 
-/// Whether `--device auto` takes GPU 0: it is there and is no emulation.
+/// The GPU that `--device auto` takes: the first that can be used and is no emulation.
 ///
 /// # Errors
-/// [`Error::Device`] with the reason.
-pub fn usable() -> Result<()> {
-    let gpu = probe::probe(0).map_err(|why| why.of("cuda:0"))?;
+/// [`Error::Device`] with the reason why there is none.
+pub fn automatic() -> Result<probe::Gpu> {
+    let gpu = probe::report().choice.map_err(|why| why.of("cuda"))?;
     if gpu.emulated() {
         return Err(Error::Device {
-            device: "cuda:0".into(),
+            device: "cuda".into(),
             reason: "the driver is the emulator of the tests, thousands of times slower than the CPU".into(),
             remedy: "to use it nevertheless, say --device cuda".into(),
         });
     }
-    Ok(())
+    Ok(gpu)
 }

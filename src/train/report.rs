@@ -54,7 +54,7 @@ pub struct EpochRecord {
 }
 
 /// One line of `timing.jsonl`: what differs between two runs with the same numbers.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct EpochTiming {
     /// The epoch.
     pub epoch: u32,
@@ -64,6 +64,10 @@ pub struct EpochTiming {
     pub test_seconds: f64,
     /// Training images per second.
     pub images_per_second: f64,
+    /// The device and its precision.
+    pub device: String,
+    /// The compiler and the platform of the program.
+    pub build: String,
 }
 
 /// Where a run is, after each update.

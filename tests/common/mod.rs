@@ -6,11 +6,12 @@
 // Every test program uses its part.
 #![allow(dead_code)]
 
+use std::io::Write;
 use std::sync::OnceLock;
 
 use elbo::device::Precision;
 use elbo::device::cuda::Cuda;
-use elbo::device::cuda::probe::{NoCuda, probe};
+use elbo::device::cuda::probe::{NoCuda, Version, probe};
 use elbo_emulator::Emulator;
 
 /// What stands behind the driver in this process.
@@ -54,16 +55,39 @@ fn emulator() -> Result<Behind, String> {
 }
 
 fn skip(reason: &str) -> Behind {
-    println!("device tests are skipped: {reason}");
-    eprintln!("device tests are skipped: {reason}");
+    say(&format!("device tests are skipped: {reason}"));
     Behind::Nothing
 }
 
-/// An executor, or `None` where device tests are skipped.
+/// An executor, or `None` where device tests are skipped, or the GPU has no such precision.
 pub fn cuda(precision: Precision) -> Option<Cuda> {
+    let tensor_cores = || probe(0).unwrap().compute_capability >= Version(8, 0);
     match behind() {
         Behind::Nothing => None,
+        _ if precision != Precision::F32 && !tensor_cores() => {
+            say(&format!("skipped: this GPU has no tensor cores for {precision}"));
+            None
+        }
         _ => Some(Cuda::open(0, precision).unwrap()),
+    }
+}
+
+/// Prints past the test runner, which hides what passing tests print.
+pub fn say(text: &str) {
+    writeln!(std::io::stderr(), "{text}").expect("stderr can be written to");
+}
+
+/// Whether tests that need the emulated driver can run. What the environment asks for must be there.
+pub fn emulated() -> bool {
+    match elbo_emulator::library() {
+        Ok(_) => true,
+        Err(reason) if std::env::var("ELBO_TEST_DEVICE").as_deref() == Ok("emulator") => {
+            panic!("ELBO_TEST_DEVICE=emulator, but no emulator: {reason}")
+        }
+        Err(reason) => {
+            say(&format!("skipped: no emulator: {reason}"));
+            false
+        }
     }
 }
 

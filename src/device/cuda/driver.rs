@@ -46,7 +46,6 @@ pub(crate) enum Lane {
 /// A device with everything that belongs to it.
 pub(crate) struct Driver {
     pub gpu: Gpu,
-    device: sys::CUdevice,
     context: sys::CUcontext,
     main: sys::CUstream,
     side: sys::CUstream,
@@ -68,7 +67,7 @@ impl Driver {
         let gpu = probe(ordinal).map_err(|why| why.of(&name))?;
         let failed = |call: &'static str| move |e| failure(&name, call, e);
         let device = result::device::get(ordinal as i32).map_err(failed.clone()("cuDeviceGet"))?;
-        // SAFETY: the device exists; the context is released when the driver is dropped.
+        // SAFETY: the device exists; its context is kept until the process ends.
         let context =
             unsafe { result::primary_ctx::retain(device) }.map_err(failed.clone()("cuDevicePrimaryCtxRetain"))?;
         // SAFETY: the context was just retained.
@@ -78,7 +77,6 @@ impl Driver {
         let event = || result::event::create(sys::CUevent_flags::CU_EVENT_DISABLE_TIMING);
         let driver = Driver {
             gpu,
-            device,
             context,
             main: stream().map_err(failed.clone()("cuStreamCreate"))?,
             side: stream().map_err(failed.clone()("cuStreamCreate"))?,
@@ -122,8 +120,10 @@ impl Driver {
             _ => failure(&self.name(), "cuMemAlloc", e),
         })?;
         let buffer = Buffer { driver: self.clone(), ptr };
-        // SAFETY: the buffer has that many bytes.
-        unsafe { result::memset_d8_async(ptr, 0, bytes, self.main) }.map_err(self.failed("cuMemsetD8Async"))?;
+        if bytes > 0 {
+            // SAFETY: the buffer has that many bytes.
+            unsafe { result::memset_d8_async(ptr, 0, bytes, self.main) }.map_err(self.failed("cuMemsetD8Async"))?;
+        }
         Ok(buffer)
     }
 
@@ -133,7 +133,8 @@ impl Driver {
         Error::Device {
             device: self.name(),
             reason: format!("{:.1} MiB of memory were asked for {what}, {:.1} MiB are free", mib(bytes), mib(free)),
-            remedy: "lower --batch or --hidden, end other programs on this GPU, or use --device cpu".into(),
+            remedy: "use a smaller --batch, --hidden or data set, end other programs on this GPU, or use --device cpu"
+                .into(),
         }
     }
 
@@ -172,14 +173,22 @@ impl Driver {
         }
         self.enter()?;
         let c_name = CString::new(name).expect("kernel names have no zero byte");
+        // Whether a module has it is a question; anything but yes and no is a failure.
         let find = |module: sys::CUmodule| {
             // SAFETY: modules are never unloaded before the driver is dropped.
-            unsafe { result::module::get_function(module, c_name.clone()) }.ok()
+            match unsafe { result::module::get_function(module, c_name.clone()) } {
+                Ok(handle) => Ok(Some(handle)),
+                Err(e) if e.0 == sys::CUresult::CUDA_ERROR_NOT_FOUND => Ok(None),
+                Err(e) => Err(failure(&self.name(), "cuModuleGetFunction", e)),
+            }
         };
-        let mut handle = self.modules.borrow().iter().find_map(|&module| find(module));
+        let mut handle = None;
+        for &module in self.modules.borrow().iter() {
+            handle = handle.or(find(module)?);
+        }
         while handle.is_none() {
             let Some(module) = self.load_next_image()? else { return Err(self.no_kernel(name)) };
-            handle = find(module);
+            handle = find(module)?;
         }
         let function = Function { handle: handle.expect("the loop ended") };
         // The driver loads a kernel's code when it is first asked about it. Better now than while a step is recorded.
@@ -284,8 +293,9 @@ impl Driver {
         let enqueued = enqueue();
         // SAFETY: as above; ends the capture whatever happened in it.
         let graph = unsafe { result::stream::end_capture(self.main) }.map_err(self.failed("cuStreamEndCapture"));
+        let graph = graph.map(|graph| Captured { driver: self.clone(), graph, exec: ptr::null_mut(), nodes: 0 });
         enqueued?;
-        let mut captured = Captured { driver: self.clone(), graph: graph?, exec: ptr::null_mut(), nodes: 0 };
+        let mut captured = graph?;
         captured.nodes = self.count_kernels(captured.graph)?;
         let flags = sys::CUgraphInstantiate_flags(0);
         // SAFETY: the graph was just captured.
@@ -366,7 +376,7 @@ impl Drop for Driver {
             for &module in self.modules.borrow().iter() {
                 let _ = result::module::unload(module);
             }
-            let _ = result::primary_ctx::release(self.device);
+            // The context stays until the process ends: the next executor need not set the GPU up anew.
         }
     }
 }

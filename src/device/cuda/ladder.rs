@@ -1,7 +1,8 @@
-//! The matrix product as a ladder (kernels/dev/): every rung launched, checked and timed.
+//! The matrix products by themselves: the ladder (kernels/dev/), every rung launched, checked and timed, and every kernel
+//! that plans can take, checked.
 
 use super::Cuda;
-use super::driver::{Lane, Launch};
+use super::driver::{Buffer, Lane, Launch};
 use super::params::{GemmParams, words, zeroed};
 use super::probe::Version;
 use crate::device::Precision;
@@ -90,6 +91,83 @@ impl Cuda {
             results.push(Rung { kernel, error: distance(&c, &truth), seconds });
         }
         Ok(results)
+    }
+}
+
+/// How far a kernel's results are from the same in f64, relative in the Frobenius norm.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ProductCheck {
+    /// The kernel's name.
+    pub kernel: &'static str,
+    /// Blocks that shared the k of one tile.
+    pub splits: u32,
+    /// Of C.
+    pub product: f64,
+    /// Of the column sums of B.
+    pub column_sums: f64,
+}
+
+impl Cuda {
+    /// Runs every kernel of the matrix product that this GPU can run, with one split and with several, on C = A·B with
+    /// column sums of B, [n, n] each with normal numbers.
+    ///
+    /// # Errors
+    /// [`Error::Device`](crate::Error::Device) from the device.
+    pub fn check_products(&self, n: usize) -> Result<Vec<ProductCheck>> {
+        let numbers = |stream: u32| -> Vec<f32> {
+            let draw = Draw { seed: 2, step: 0, stream };
+            (0..(n * n) as u64).map(|i| draw.normal(i)).collect()
+        };
+        let (a, b) = (numbers(0), numbers(1));
+        let truth = product(&a, &b, n);
+        let sums: Vec<f64> = (0..n).map(|j| b.iter().skip(j).step_by(n).map(|&v| f64::from(v)).sum()).collect();
+        let upload = |values: &[f32]| -> Result<Buffer> {
+            let buffer = self.driver.alloc(4 * values.len(), "a matrix")?;
+            self.driver.upload(buffer.address(), values)?;
+            Ok(buffer)
+        };
+        let (a, b) = (upload(&a)?, upload(&b)?);
+        let Version(major, minor) = self.driver.gpu.compute_capability;
+        let mut checks = Vec::new();
+        for choice in gemm::every(n, n, n, (major, minor), false) {
+            let (c, column_sums) = (upload(&vec![f32::NAN; n * n])?, upload(&vec![f32::NAN; n])?);
+            let workspace = self.driver.alloc(4 * choice.workspace, "partial products")?;
+            let tickets = self.driver.alloc(4 * choice.tickets, "tickets")?;
+            let size = n as i32;
+            let params = GemmParams {
+                a: a.address(),
+                b: b.address(),
+                c: c.address(),
+                col_sums: column_sums.address(),
+                workspace: workspace.address(),
+                tickets: tickets.address(),
+                m: size,
+                n: size,
+                k: size,
+                lda: size,
+                ldb: size,
+                ldc: size,
+                alpha: 1.0,
+                splits: choice.splits as i32,
+                k_per_split: choice.k_per_split as i32,
+                ..zeroed()
+            };
+            let function = self.driver.function(choice.kernel)?;
+            let grid = [choice.grid.0, choice.grid.1, choice.splits];
+            let (kernel, threads, shared) = (choice.kernel, choice.threads, choice.shared_bytes);
+            let launch = Launch { function, kernel, grid, threads, shared, params: words(&params) };
+            self.driver.launch(&launch, Lane::Main)?;
+            let (mut found, mut found_sums) = (vec![0.0; n * n], vec![0.0; n]);
+            self.driver.download(c.address(), &mut found)?;
+            self.driver.download(column_sums.address(), &mut found_sums)?;
+            checks.push(ProductCheck {
+                kernel,
+                splits: choice.splits,
+                product: distance(&found, &truth),
+                column_sums: distance(&found_sums, &sums),
+            });
+        }
+        Ok(checks)
     }
 }
 

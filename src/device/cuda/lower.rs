@@ -116,6 +116,8 @@ impl<'a> Lower<'a> {
         shared: u32,
         params: Box<[u64]>,
     ) -> Result<usize> {
+        // The limit of the second and third dimension. Rows would have to be counted in millions.
+        assert!(grid[1] <= 65_535 && grid[2] <= 65_535, "{kernel} over a grid of {grid:?} blocks");
         let function = self.driver.function(kernel)?;
         self.driver.allow_shared(function, shared)?;
         self.out.launches.push(Placed {
@@ -214,6 +216,9 @@ impl<'a> Lower<'a> {
         out: &GemmOut,
         col_sums: Option<&View>,
     ) -> Result<()> {
+        if m * n == 0 {
+            return Ok(());
+        }
         let epilogue = match out {
             GemmOut::Store(_) => None,
             GemmOut::Program(p) => Some(gemm::epilogue(p).unwrap_or(0)),
@@ -245,7 +250,12 @@ impl<'a> Lower<'a> {
                 params.program = self.program(p, (x * y) as usize)?;
             }
         }
-        let (grid, threads, shared) = ([x, y, choice.splits], choice.threads, choice.shared_bytes);
+        // An interpreted epilogue needs its registers for one warp at a time, at least.
+        let registers = match (out, epilogue) {
+            (GemmOut::Program(p), Some(0)) => 32 * 16 * p.regs as u32,
+            _ => 0,
+        };
+        let (grid, threads, shared) = ([x, y, choice.splits], choice.threads, choice.shared_bytes.max(registers));
         let launch = self.launch(number, wave, choice.kernel, grid, threads, shared, words(&params))?;
         if choice.splits > 1 {
             self.out.split.push((launch, choice.workspace, choice.tickets));

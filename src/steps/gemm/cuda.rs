@@ -174,6 +174,14 @@ fn multiprocessors(cc: (u32, u32)) -> usize {
     }
 }
 
+/// Every kernel that runs on compute capability `cc`, with one split and with about three: for tests, since a test's
+/// shapes are too small for `choose` to take the large tiles. `interprets` as there.
+pub(crate) fn every(m: usize, n: usize, k: usize, cc: (u32, u32), interprets: bool) -> Vec<Choice> {
+    let runs = |kernel: &&Kernel| cc.0 >= 8 || kernel.arithmetic == Arithmetic::Simt;
+    let usable = KERNELS.iter().filter(runs).filter(|kernel| kernel.interprets() || !interprets);
+    usable.flat_map(|kernel| [1, 3].map(|splits| candidate(kernel, (m, n, k), splits, cc).1)).collect()
+}
+
 /// A launch of `kernel` with about `splits` splits, and an estimate of its time in cycles.
 ///
 /// The model: the blocks are spread evenly; a multiprocessor works at a rate that grows with its warps up to eight;
@@ -184,7 +192,7 @@ fn candidate(kernel: &Kernel, (m, n, k): (usize, usize, usize), splits: usize, c
     const JOIN: f64 = 2500.0;
     /// Floats per cycle that a multiprocessor moves to or from the second-level cache.
     const READ: f64 = 16.0;
-    let k_per_split = k.div_ceil(splits).next_multiple_of(kernel.depth);
+    let k_per_split = k.max(1).div_ceil(splits).next_multiple_of(kernel.depth);
     let splits = k.div_ceil(k_per_split).max(1);
     let (rows, cols) = (m.div_ceil(kernel.tile.0), n.div_ceil(kernel.tile.1));
     let (tiles, area) = (rows * cols, kernel.tile.0 * kernel.tile.1);
