@@ -108,7 +108,7 @@ fn gpus_are_listed_with_what_stands_in_their_way() {
     let listed = ["GPU 0", "compute capability 8.0, 132 multiprocessors", "of 3.0 GiB", "no function cuCtxGetCurrent"];
     says(GOOD, &listed);
     let emulated = Driver { name: "elbo emulated GPU", version: 12000, ..GOOD };
-    says(emulated, &["auto is cuda:0 (emulated)"]);
+    says(emulated, &["auto is cpu: the driver is the emulator", "--device cuda"]);
     match images::toolkit() {
         Err(reason) => says(GOOD, &["auto is cpu: this program has no CUDA kernels", reason, "ELBO_REQUIRE_NVCC=1"]),
         Ok(toolkit) => {

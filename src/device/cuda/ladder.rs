@@ -8,7 +8,7 @@ use super::probe::Version;
 use crate::device::Precision;
 use crate::error::Result;
 use crate::rng::Draw;
-use crate::steps::gemm::cuda::{self as gemm, LADDER};
+use crate::steps::gemm::cuda::{self as gemm, Choice, LADDER};
 
 /// What one kernel of the ladder did.
 #[derive(Clone, Debug, PartialEq)]
@@ -19,79 +19,6 @@ pub struct Rung {
     pub error: f64,
     /// The shortest of the repetitions, in seconds on the device.
     pub seconds: f64,
-}
-
-impl Cuda {
-    /// Runs every rung that this GPU can run on C = A·B, [n, n] each with normal numbers; n a multiple of 8.
-    ///
-    /// # Panics
-    /// When n is not a multiple of 8, which some rungs need.
-    ///
-    /// # Errors
-    /// [`Error::Device`](crate::Error::Device) from the device.
-    pub fn climb_ladder(&self, n: usize, repetitions: usize) -> Result<Vec<Rung>> {
-        let takes = |rung: &gemm::Rung| n.is_multiple_of(rung.multiple);
-        assert!(n > 0 && LADDER.iter().all(takes), "the ladder takes multiples of 8, not {n}");
-        let numbers = |stream: u32| -> Vec<f32> {
-            let draw = Draw { seed: 1, step: 0, stream };
-            (0..(n * n) as u64).map(|i| draw.normal(i)).collect()
-        };
-        let (a, b) = (numbers(0), numbers(1));
-        let truth = product(&a, &b, n);
-        let buffers = [0, 1, 2].map(|_| self.driver.alloc(4 * n * n, "matrices of the ladder"));
-        let [da, db, dc] = buffers;
-        let (da, db, dc) = (da?, db?, dc?);
-        self.driver.upload(da.address(), &a)?;
-        self.driver.upload(db.address(), &b)?;
-
-        let Version(major, minor) = self.driver.gpu.compute_capability;
-        let usual = gemm::choose(n, n, n, Precision::F32, (major, minor), false);
-        let workspace = self.driver.alloc(4 * usual.workspace, "the partial products of the ladder")?;
-        let tickets = self.driver.alloc(4 * usual.tickets, "the tickets of the ladder")?;
-        let size = n as i32;
-        let params = GemmParams {
-            a: da.address(),
-            b: db.address(),
-            c: dc.address(),
-            m: size,
-            n: size,
-            k: size,
-            lda: size,
-            ldb: size,
-            ldc: size,
-            alpha: 1.0,
-            splits: 1,
-            k_per_split: size,
-            ..zeroed()
-        };
-        let split = GemmParams {
-            splits: usual.splits as i32,
-            k_per_split: usual.k_per_split as i32,
-            workspace: workspace.address(),
-            tickets: tickets.address(),
-            ..params
-        };
-        let usable = LADDER.iter().filter(|rung| rung.cc <= (major, minor));
-        let rungs = usable.map(|rung| (rung.name, rung.grid(n, n), 1, rung.threads, rung.shared_bytes, &params));
-        let last = (usual.kernel, usual.grid, usual.splits, usual.threads, usual.shared_bytes, &split);
-        let mut results = Vec::new();
-        for (kernel, (x, y), z, threads, shared, params) in rungs.chain([last]) {
-            let function = self.driver.function(kernel)?;
-            self.driver.allow_shared(function, shared)?;
-            let launch = Launch { function, kernel, grid: [x, y, z], threads, shared, params: words(params) };
-            // Not a number until the kernel has written it.
-            self.driver.upload(dc.address(), &vec![f32::NAN; n * n])?;
-            self.driver.launch(&launch, Lane::Main)?;
-            let mut c = vec![0.0; n * n];
-            self.driver.download(dc.address(), &mut c)?;
-            let mut seconds = f64::INFINITY;
-            for _ in 0..repetitions {
-                seconds = seconds.min(self.driver.time(|| self.driver.launch(&launch, Lane::Main))?);
-            }
-            results.push(Rung { kernel, error: distance(&c, &truth), seconds });
-        }
-        Ok(results)
-    }
 }
 
 /// How far a kernel's results are from the same in f64, relative in the Frobenius norm.
@@ -108,66 +35,144 @@ pub struct ProductCheck {
 }
 
 impl Cuda {
+    /// Runs every rung that this GPU can run on C = A·B, [n, n] each with normal numbers; n a multiple of 8.
+    ///
+    /// # Panics
+    /// When n is not a multiple of 8, which some rungs need.
+    ///
+    /// # Errors
+    /// [`Error::Device`](crate::Error::Device) from the device.
+    pub fn climb_ladder(&self, n: usize, repetitions: usize) -> Result<Vec<Rung>> {
+        assert!(n > 0 && n.is_multiple_of(8), "the ladder takes multiples of 8, not {n}");
+        debug_assert!(LADDER.iter().all(|rung| 8 % rung.multiple == 0));
+        let matrices = Matrices::new(self, n)?;
+        let cc = self.capability();
+        let rungs = LADDER.iter().filter(|rung| rung.cc <= cc).map(|rung| Choice {
+            kernel: rung.name,
+            grid: rung.grid(n, n),
+            threads: rung.threads,
+            shared_bytes: rung.shared_bytes,
+            splits: 1,
+            k_per_split: n as u32,
+            workspace: 0,
+            tickets: 0,
+        });
+        let usual = gemm::choose(n, n, n, Precision::F32, cc, false);
+        let climb = |choice: Choice| {
+            let run = matrices.run(self, &choice, false)?;
+            let mut seconds = f64::INFINITY;
+            for _ in 0..repetitions {
+                seconds = seconds.min(self.driver.time(|| self.driver.launch(&run.launch, Lane::Main))?);
+            }
+            Ok(Rung { kernel: choice.kernel, error: distance(&run.c, &matrices.truth), seconds })
+        };
+        rungs.chain([usual]).map(climb).collect()
+    }
+
     /// Runs every kernel of the matrix product that this GPU can run, with one split and with several, on C = A·B with
     /// column sums of B, [n, n] each with normal numbers.
     ///
     /// # Errors
     /// [`Error::Device`](crate::Error::Device) from the device.
     pub fn check_products(&self, n: usize) -> Result<Vec<ProductCheck>> {
+        let matrices = Matrices::new(self, n)?;
+        let check = |choice: Choice| {
+            let run = matrices.run(self, &choice, true)?;
+            Ok(ProductCheck {
+                kernel: choice.kernel,
+                splits: choice.splits,
+                product: distance(&run.c, &matrices.truth),
+                column_sums: distance(&run.column_sums, &matrices.column_sums),
+            })
+        };
+        gemm::every(n, n, n, self.capability()).into_iter().map(check).collect()
+    }
+
+    fn capability(&self) -> (u32, u32) {
+        let Version(major, minor) = self.driver.gpu.compute_capability;
+        (major, minor)
+    }
+}
+
+/// A and B on the device, and what comes out in f64.
+struct Matrices {
+    n: usize,
+    a: Buffer,
+    b: Buffer,
+    /// A·B.
+    truth: Vec<f64>,
+    /// Σ over the rows of B.
+    column_sums: Vec<f64>,
+}
+
+/// A launch that ran, with its results. What it points to lives as long.
+struct Run {
+    launch: Launch,
+    c: Vec<f32>,
+    column_sums: Vec<f32>,
+    _memory: [Buffer; 4],
+}
+
+impl Matrices {
+    fn new(cuda: &Cuda, n: usize) -> Result<Matrices> {
         let numbers = |stream: u32| -> Vec<f32> {
-            let draw = Draw { seed: 2, step: 0, stream };
+            let draw = Draw { seed: 1, step: 0, stream };
             (0..(n * n) as u64).map(|i| draw.normal(i)).collect()
         };
         let (a, b) = (numbers(0), numbers(1));
-        let truth = product(&a, &b, n);
-        let sums: Vec<f64> = (0..n).map(|j| b.iter().skip(j).step_by(n).map(|&v| f64::from(v)).sum()).collect();
-        let upload = |values: &[f32]| -> Result<Buffer> {
-            let buffer = self.driver.alloc(4 * values.len(), "a matrix")?;
-            self.driver.upload(buffer.address(), values)?;
-            Ok(buffer)
-        };
-        let (a, b) = (upload(&a)?, upload(&b)?);
-        let Version(major, minor) = self.driver.gpu.compute_capability;
-        let mut checks = Vec::new();
-        for choice in gemm::every(n, n, n, (major, minor), false) {
-            let (c, column_sums) = (upload(&vec![f32::NAN; n * n])?, upload(&vec![f32::NAN; n])?);
-            let workspace = self.driver.alloc(4 * choice.workspace, "partial products")?;
-            let tickets = self.driver.alloc(4 * choice.tickets, "tickets")?;
-            let size = n as i32;
-            let params = GemmParams {
-                a: a.address(),
-                b: b.address(),
-                c: c.address(),
-                col_sums: column_sums.address(),
-                workspace: workspace.address(),
-                tickets: tickets.address(),
-                m: size,
-                n: size,
-                k: size,
-                lda: size,
-                ldb: size,
-                ldc: size,
-                alpha: 1.0,
-                splits: choice.splits as i32,
-                k_per_split: choice.k_per_split as i32,
-                ..zeroed()
-            };
-            let function = self.driver.function(choice.kernel)?;
-            let grid = [choice.grid.0, choice.grid.1, choice.splits];
-            let (kernel, threads, shared) = (choice.kernel, choice.threads, choice.shared_bytes);
-            let launch = Launch { function, kernel, grid, threads, shared, params: words(&params) };
-            self.driver.launch(&launch, Lane::Main)?;
-            let (mut found, mut found_sums) = (vec![0.0; n * n], vec![0.0; n]);
-            self.driver.download(c.address(), &mut found)?;
-            self.driver.download(column_sums.address(), &mut found_sums)?;
-            checks.push(ProductCheck {
-                kernel,
-                splits: choice.splits,
-                product: distance(&found, &truth),
-                column_sums: distance(&found_sums, &sums),
-            });
+        let mut column_sums = vec![0.0; n];
+        for row in b.chunks_exact(n) {
+            column_sums.iter_mut().zip(row).for_each(|(sum, v)| *sum += f64::from(*v));
         }
-        Ok(checks)
+        let truth = product(&a, &b, n);
+        Ok(Matrices { n, a: cuda.matrix(&a)?, b: cuda.matrix(&b)?, truth, column_sums })
+    }
+
+    /// Launches a kernel once and reads what it wrote; without `sums` the column sums stay NaN.
+    fn run(&self, cuda: &Cuda, choice: &Choice, sums: bool) -> Result<Run> {
+        let (n, driver) = (self.n, &cuda.driver);
+        // Not a number until the kernel has written it.
+        let (c, column_sums) = (cuda.matrix(&vec![f32::NAN; n * n])?, cuda.matrix(&vec![f32::NAN; n])?);
+        let workspace = driver.alloc(4 * choice.workspace, "partial products")?;
+        let tickets = driver.alloc(4 * choice.tickets, "tickets")?;
+        let size = n as i32;
+        let params = GemmParams {
+            a: self.a.address(),
+            b: self.b.address(),
+            c: c.address(),
+            col_sums: if sums { column_sums.address() } else { 0 },
+            workspace: workspace.address(),
+            tickets: tickets.address(),
+            m: size,
+            n: size,
+            k: size,
+            lda: size,
+            ldb: size,
+            ldc: size,
+            alpha: 1.0,
+            splits: choice.splits as i32,
+            k_per_split: choice.k_per_split as i32,
+            ..zeroed()
+        };
+        let function = driver.function(choice.kernel)?;
+        driver.allow_shared(function, choice.shared_bytes)?;
+        let grid = [choice.grid.0, choice.grid.1, choice.splits];
+        let (kernel, threads, shared) = (choice.kernel, choice.threads, choice.shared_bytes);
+        let launch = Launch { function, kernel, grid, threads, shared, params: words(&params) };
+        driver.launch(&launch, Lane::Main)?;
+        let (mut found, mut found_sums) = (vec![0.0; n * n], vec![0.0; n]);
+        driver.download(c.address(), &mut found)?;
+        driver.download(column_sums.address(), &mut found_sums)?;
+        Ok(Run { launch, c: found, column_sums: found_sums, _memory: [c, column_sums, workspace, tickets] })
+    }
+}
+
+impl Cuda {
+    /// Numbers on the device.
+    fn matrix(&self, values: &[f32]) -> Result<Buffer> {
+        let buffer = self.driver.alloc(4 * values.len(), "a matrix")?;
+        self.driver.upload(buffer.address(), values)?;
+        Ok(buffer)
     }
 }
 

@@ -175,10 +175,9 @@ fn multiprocessors(cc: (u32, u32)) -> usize {
 }
 
 /// Every kernel that runs on compute capability `cc`, with one split and with about three: for tests, since a test's
-/// shapes are too small for `choose` to take the large tiles. `interprets` as there.
-pub(crate) fn every(m: usize, n: usize, k: usize, cc: (u32, u32), interprets: bool) -> Vec<Choice> {
-    let runs = |kernel: &&Kernel| cc.0 >= 8 || kernel.arithmetic == Arithmetic::Simt;
-    let usable = KERNELS.iter().filter(runs).filter(|kernel| kernel.interprets() || !interprets);
+/// shapes are too small for `choose` to take the large tiles.
+pub(crate) fn every(m: usize, n: usize, k: usize, cc: (u32, u32)) -> Vec<Choice> {
+    let usable = KERNELS.iter().filter(|kernel| cc.0 >= 8 || kernel.arithmetic == Arithmetic::Simt);
     usable.flat_map(|kernel| [1, 3].map(|splits| candidate(kernel, (m, n, k), splits, cc).1)).collect()
 }
 
