@@ -72,7 +72,7 @@ fn truth(case: &Case, g: &Graph) -> f64 {
 
 fn train_step(c: &mut Criterion) {
     let targets = targets();
-    let objective = Objective { optimizer: Optimizer::adam(), clip: None };
+    let objective = Objective::elbo(Optimizer::adam(), None);
     for case in &cases() {
         let g = training_graph(&case.vae, &objective, "train", case.batch);
         let truth = truth(case, &g);

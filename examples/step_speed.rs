@@ -64,7 +64,7 @@ fn main() -> elbo::Result<()> {
     };
     let mut model = Model::initial(Vae::new(config)?, 0, wanted)?;
     model.load("train", &images.train)?;
-    let objective = Objective { optimizer: Optimizer::Adam { beta1: 0.9, beta2: 0.999, eps }, clip: None };
+    let objective = Objective::elbo(Optimizer::Adam { beta1: 0.9, beta2: 0.999, eps }, None);
     let graph = training_graph(&model.vae, &objective, "train", batch);
     let step = model.bind(&graph)?;
     model.exec.control_mut().shuffle = true;

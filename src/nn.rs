@@ -28,6 +28,9 @@ pub struct Linear {
     pub fan_in: usize,
     /// The width of y.
     pub fan_out: usize,
+    /// The names of the layers of equal width that lie side by side in this one; empty for a plain layer. They share
+    /// their input, and a checkpoint has them apart.
+    pub parts: Vec<String>,
 }
 
 /// A parameter's name, shape and initial values.
@@ -43,7 +46,12 @@ pub struct Init {
 impl Linear {
     /// A layer from `fan_in` to `fan_out` numbers.
     pub fn new(name: impl Into<String>, fan_in: usize, fan_out: usize) -> Linear {
-        Linear { name: name.into(), fan_in, fan_out }
+        Linear { name: name.into(), fan_in, fan_out, parts: Vec::new() }
+    }
+
+    /// Layers of `width` outputs each, side by side: one product instead of several that read the same input.
+    pub fn side_by_side(name: impl Into<String>, parts: &[String], fan_in: usize, width: usize) -> Linear {
+        Linear { name: name.into(), fan_in, fan_out: width * parts.len(), parts: parts.to_vec() }
     }
 
     /// The name of W's slot.
@@ -69,22 +77,67 @@ impl Linear {
         x.matmul(w) + b
     }
 
-    /// Initial values, a pure function of `seed` and of the layer's number `index` in the model: weights and biases
-    /// uniform in ±1/√in, as `torch.nn.Linear` has them (its `kaiming_uniform_` with a = √5 is this very bound).
-    pub fn init(&self, seed: u64, index: usize) -> [Init; 2] {
-        let bound = 1.0 / (self.fan_in as f32).sqrt();
-        let draw = |stream: usize, count: usize| {
+    /// As [`Linear::apply`], with W and b as constants of the reverse pass.
+    #[track_caller]
+    pub fn apply_frozen<'g>(&self, x: Var<'g>) -> Var<'g> {
+        let [w, b] = self.params(x.graph());
+        x.matmul(w.stop_gradient()) + b.stop_gradient()
+    }
+
+    /// Initial values, a pure function of `seed` and of the layer's number `index` in the model.
+    pub fn init(&self, scheme: Initialisation, seed: u64, index: usize) -> [Init; 2] {
+        let (rows, columns) = (self.fan_in, self.fan_out);
+        let width = columns / self.parts.len().max(1);
+        let uniform = |stream: usize, bound: f32, count: usize| {
             let mut values = vec![0.0; count];
             let draw = Draw { seed, step: 0, stream: INIT_STREAM + stream as u32 };
             draw.fill_uniform(Isa::detect(), 0, &mut values);
             values.iter_mut().for_each(|v| *v = (2.0 * *v - 1.0) * bound);
             values
         };
-        let (rows, columns) = (self.fan_in, self.fan_out);
+        let (weight, bias) = match scheme {
+            Initialisation::Torch => {
+                let bound = 1.0 / (self.fan_in as f32).sqrt();
+                (uniform(2 * index, bound, rows * columns), uniform(2 * index + 1, bound, columns))
+            }
+            Initialisation::Glorot => {
+                let bound = (6.0 / (rows + width) as f32).sqrt();
+                (uniform(2 * index, bound, rows * columns), vec![0.0; columns])
+            }
+            Initialisation::GlorotEqual => {
+                // One matrix of this shape, drawn row by row, and as often as there are parts.
+                let one = uniform(0, (6.0 / (rows + width) as f32).sqrt(), rows * width);
+                let copies = columns / width;
+                let weight = one.chunks_exact(width).flat_map(|row| row.repeat(copies)).collect();
+                (weight, vec![0.0; columns])
+            }
+        };
         [
-            Init { name: self.weight_name(), shape: vec![rows, columns], values: draw(2 * index, rows * columns) },
-            Init { name: self.bias_name(), shape: vec![columns], values: draw(2 * index + 1, columns) },
+            Init { name: self.weight_name(), shape: vec![rows, columns], values: weight },
+            Init { name: self.bias_name(), shape: vec![columns], values: bias },
         ]
+    }
+}
+
+/// How the parameters of layers are drawn.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Initialisation {
+    /// Weights and biases uniform in ±1/√in, as `torch.nn.Linear` has them (its `kaiming_uniform_` with a = √5 is this
+    /// very bound).
+    #[default]
+    Torch,
+    /// Weights uniform in ±√(6/(in + out)), biases 0 (Glorot & Bengio 2010).
+    Glorot,
+    /// The same from one sequence of numbers for every layer, so that layers of one shape start equal: what the code of
+    /// Burda et al. 2015 does, which draws every layer from `RandomState(123)`. The two heads of its Gaussians are the same
+    /// matrix at the start.
+    GlorotEqual,
+}
+
+impl Initialisation {
+    pub(crate) fn is_default(&self) -> bool {
+        *self == Initialisation::default()
     }
 }
 
@@ -214,15 +267,29 @@ mod tests {
     #[test]
     fn initial_values_fill_the_bound_and_depend_on_the_seed() {
         let layer = Linear::new("a", 100, 50);
-        let [w, b] = layer.init(7, 0);
+        let [w, b] = layer.init(Initialisation::Torch, 7, 0);
         assert_eq!((w.shape.as_slice(), b.shape.as_slice()), ([100, 50].as_slice(), [50].as_slice()));
         assert!(w.values.iter().all(|v| v.abs() <= 0.1));
         let variance = w.values.iter().map(|v| v * v).sum::<f32>() / 5000.0;
         assert!((variance - 0.01 / 3.0).abs() < 2e-4, "uniform ±a has variance a²/3, found {variance}");
-        assert_eq!(w.values, layer.init(7, 0)[0].values);
-        assert_ne!(w.values, layer.init(8, 0)[0].values);
-        assert_ne!(w.values, layer.init(7, 1)[0].values);
+        assert_eq!(w.values, layer.init(Initialisation::Torch, 7, 0)[0].values);
+        assert_ne!(w.values, layer.init(Initialisation::Torch, 8, 0)[0].values);
+        assert_ne!(w.values, layer.init(Initialisation::Torch, 7, 1)[0].values);
         assert_ne!(w.values[..50], b.values);
+    }
+
+    #[test]
+    fn glorot_has_its_bound_and_equal_shapes_may_start_equal() {
+        let parts = ["q.mu".to_string(), "q.logvar".to_string()];
+        let (heads, plain) = (Linear::side_by_side("q", &parts, 30, 20), Linear::new("p", 30, 20));
+        let [w, b] = heads.init(Initialisation::Glorot, 1, 3);
+        let bound = (6.0f32 / 50.0).sqrt();
+        let largest = w.values.iter().fold(0.0f32, |a, v| a.max(v.abs()));
+        assert!(largest <= bound && largest > 0.99 * bound && b.values == [0.0; 40]);
+        assert_ne!(w.values[..20], w.values[20..40]);
+        let [w, _] = heads.init(Initialisation::GlorotEqual, 1, 3);
+        let [p, _] = plain.init(Initialisation::GlorotEqual, 1, 9);
+        assert!(w.values.chunks(40).zip(p.values.chunks(20)).all(|(w, p)| w[..20] == *p && w[20..] == *p));
     }
 
     #[test]

@@ -236,7 +236,7 @@ impl Trainer {
 
     /// (prefix in a checkpoint, kind, parameter) of every array that the run keeps.
     fn arrays(&self) -> Vec<(&'static str, Moment, String)> {
-        let names = self.model.vae.layers().into_iter().flat_map(|l| [l.weight_name(), l.bias_name()]);
+        let names = self.model.vae.parameters().into_iter().map(|(name, _)| name);
         let families = families(&self.config.objective.optimizer);
         names.flat_map(|name| families.iter().map(move |&(prefix, kind)| (prefix, kind, name.clone()))).collect()
     }

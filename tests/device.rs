@@ -19,8 +19,7 @@ use elbo::{Control, Cpu, Ctl, Error, Exec, Fusion, Graph, KlWarmup, LrSchedule, 
 
 const ROWS: usize = 60;
 const BATCH: usize = 10;
-const ADAM: Objective =
-    Objective { optimizer: Optimizer::Adam { beta1: 0.9, beta2: 0.999, eps: 1e-8 }, clip: Some(2.0) };
+const ADAM: Objective = Objective::elbo(Optimizer::Adam { beta1: 0.9, beta2: 0.999, eps: 1e-8 }, Some(2.0));
 
 fn small(binarisation: Binarisation) -> Vae {
     Vae::new(VaeConfig { image: [7, 6], binarisation, ..VaeConfig::new(3).hidden(&[19]) }).unwrap()
@@ -306,7 +305,7 @@ fn training_steps_agree_with_the_cpu() {
         VaeConfig { likelihood: gaussian, activation: Activation::Gelu, ..base(1).hidden(&[33]) },
         VaeConfig { binarisation: Binarisation::Dynamic, activation: Activation::Silu, ..base(4).hidden(&[8, 24]) },
     ];
-    let sgd = Objective { optimizer: Optimizer::Sgd { momentum: 0.9 }, clip: None };
+    let sgd = Objective::elbo(Optimizer::Sgd { momentum: 0.9 }, None);
     for (number, config) in models.into_iter().enumerate() {
         let vae = Vae::new(config).unwrap();
         for (objective, fusion) in [(&ADAM, Fusion::all()), (&sgd, Fusion::all()), (&ADAM, Fusion::none())] {

@@ -104,7 +104,7 @@ fn wide_epilogue(exec: &mut dyn Exec, [m, n, k]: [usize; 3]) -> Vec<f32> {
 /// The summed loss of six training steps.
 fn trained(exec: &mut dyn Exec) -> f64 {
     let vae = Vae::new(VaeConfig { image: [9, 8], ..VaeConfig::new(3).hidden(&[40]) }).unwrap();
-    let objective = Objective { optimizer: Optimizer::adam(), clip: Some(5.0) };
+    let objective = Objective::elbo(Optimizer::adam(), Some(5.0));
     let draw = Draw { seed: 7, step: 0, stream: 0 };
     let images: Vec<u8> = (0..72 * 60).map(|i| if draw.uniform(i) < 0.3 { 255 } else { 0 }).collect();
     exec.set_data("train", &images, 72).unwrap();

@@ -41,7 +41,7 @@ static ALLOCATOR: Counting = Counting;
 fn steps_do_not_allocate() {
     for threads in [1, 2, 4] {
         let vae = Vae::new(VaeConfig { image: [12, 12], ..VaeConfig::new(5).hidden(&[40]) }).unwrap();
-        let objective = Objective { optimizer: Optimizer::adam(), clip: Some(1.0) };
+        let objective = Objective::elbo(Optimizer::adam(), Some(1.0));
         let plan = Plan::build(&training_graph(&vae, &objective, "train", 32), Fusion::all()).unwrap();
         let mut cpu = Cpu::new(threads);
         cpu.set_data("train", &vec![100; 144 * 32 * 100], 144).unwrap();

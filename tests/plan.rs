@@ -9,7 +9,7 @@ use elbo::rng::Draw;
 use elbo::vae::{Objective, Vae, VaeConfig, evaluation_graph, training_graph};
 use elbo::{Control, Cpu, Error, Exec, Fusion, Graph, Interp, LrSchedule, Optimizer, Plan, Var, grad};
 
-const ADAM: Objective = Objective { optimizer: Optimizer::Adam { beta1: 0.9, beta2: 0.999, eps: 1e-8 }, clip: None };
+const ADAM: Objective = Objective::elbo(Optimizer::Adam { beta1: 0.9, beta2: 0.999, eps: 1e-8 }, None);
 
 /// Every single rule switched off, then on by itself; with all and none.
 fn variants() -> Vec<Fusion> {

@@ -8,8 +8,7 @@ use elbo::{Control, Cpu, Ctl, Exec, Fusion, Graph, Interp, KlWarmup, LrSchedule,
 
 const ROWS: usize = 60;
 const BATCH: usize = 10;
-const ADAM: Objective =
-    Objective { optimizer: Optimizer::Adam { beta1: 0.9, beta2: 0.999, eps: 1e-8 }, clip: Some(2.0) };
+const ADAM: Objective = Objective::elbo(Optimizer::Adam { beta1: 0.9, beta2: 0.999, eps: 1e-8 }, Some(2.0));
 
 fn small() -> Vae {
     let config = VaeConfig { image: [7, 6], binarisation: Binarisation::Dynamic, ..VaeConfig::new(3).hidden(&[19]) };

@@ -280,7 +280,7 @@ impl TrainingStep {
 
 impl Workload for TrainingStep {
     fn graph(&self) -> Graph {
-        let objective = Objective { optimizer: Optimizer::adam(), clip: None };
+        let objective = Objective::elbo(Optimizer::adam(), None);
         training_graph(&self.vae, &objective, "train", self.batch)
     }
 

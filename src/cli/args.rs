@@ -11,10 +11,12 @@ use crate::data::Splits;
 use crate::device::{Device, Precision, cuda};
 use crate::error::{Error, Result};
 use crate::isa::Isa;
-use crate::nn::Activation;
+use crate::nn::{Activation, Initialisation};
 use crate::optim::{KlWarmup, LrSchedule, Optimizer};
 use crate::train::{Source, TrainConfig};
-use crate::vae::{Binarisation, Likelihood, Objective, VaeConfig};
+use crate::vae::{
+    Binarisation, Bound, BoundKind, Estimator, KlTerm, Likelihood, Objective, Spread, StochasticLayer, VaeConfig,
+};
 
 /// Which images.
 #[derive(Args)]
@@ -48,6 +50,10 @@ impl Data {
 pub enum LikelihoodName {
     Bernoulli,
     Gaussian,
+    GaussianShared,
+    GaussianOptimal,
+    ContinuousBernoulli,
+    DiscretisedLogistic,
 }
 
 /// What is trained.
@@ -65,29 +71,73 @@ pub struct Model {
     /// Nonlinearity: identity, relu, leaky_relu, tanh, sigmoid, softplus, silu or gelu
     #[arg(long, value_name = "NAME", default_value = "relu")]
     pub activation: Activation,
-    /// Distribution of a pixel given z: a rate (on logits), or a mean and a standard deviation
+    /// Distribution of a pixel given z: a rate (on logits); a mean, and a sigma for each pixel, or one learned sigma, or the
+    /// best sigma of the batch; a rate made a density; a probability for each byte
     #[arg(long, value_name = "NAME", default_value = "bernoulli")]
     pub likelihood: LikelihoodName,
-    /// Smallest standard deviation of a Gaussian pixel, where white is 1
-    #[arg(long, value_name = "SIGMA", default_value_t = Likelihood::SIGMA_FLOOR)]
-    pub sigma_floor: f64,
+    /// Smallest standard deviation (or scale) of a pixel, where white is 1 [default: 0.1 for gaussian, 0.002 for
+    /// discretised-logistic, else 0.01]
+    #[arg(long, value_name = "SIGMA")]
+    pub sigma_floor: Option<f64>,
     /// What is done to grey pixels: grey (nothing), dynamic (drawn anew at every use), threshold (> 1/2), fixed (drawn
     /// once)
     #[arg(long, value_name = "NAME", default_value = "grey")]
     pub binarisation: Binarisation,
+    /// A further stochastic layer on top: hidden widths of q, then K, then hidden widths of p, as in 100,100:50:100,100; may
+    /// be repeated, from below
+    #[arg(long, value_name = "WIDTHS:K:WIDTHS", value_parser = stochastic_layer)]
+    pub upper: Vec<StochasticLayer>,
+    /// What the encoder says about its spread: log_variance, bounded_log_variance (softly, with a gradient at the bound) or
+    /// log_sigma
+    #[arg(long, value_name = "NAME", default_value = "log_variance")]
+    pub spread: Spread,
+    /// Initial values: torch (as nn.Linear), glorot, or glorot-equal (layers of one shape start equal)
+    #[arg(long, value_name = "NAME", default_value = "torch")]
+    pub init: InitName,
+}
+
+/// The initialisation, by name.
+#[derive(Clone, Copy, ValueEnum)]
+pub enum InitName {
+    Torch,
+    Glorot,
+    GlorotEqual,
+}
+
+fn stochastic_layer(text: &str) -> Result<StochasticLayer> {
+    let expected = "WIDTHS:K:WIDTHS, as in 100,100:50:100,100; widths may be left out, as in :50:";
+    let wrong = || Error::argument("stochastic layer", format!("\"{text}\""), expected);
+    let widths = |list: &str| match list {
+        "" => Ok(Vec::new()),
+        list => list.split(',').map(|w| w.trim().parse().map_err(|_| wrong())).collect(),
+    };
+    let [encoder, latent, decoder] = text.split(':').collect::<Vec<_>>().try_into().map_err(|_| wrong())?;
+    let latent = latent.trim().parse().map_err(|_| wrong())?;
+    Ok(StochasticLayer { encoder: widths(encoder)?, latent, decoder: widths(decoder)? })
 }
 
 impl Model {
     /// The configuration of a model for images of height × width pixels.
     pub fn config(&self, image: [usize; 2]) -> Result<VaeConfig> {
+        let floor = |usual: f64| self.sigma_floor.unwrap_or(usual);
         let likelihood = match self.likelihood {
             LikelihoodName::Bernoulli => Likelihood::Bernoulli,
-            LikelihoodName::Gaussian => Likelihood::Gaussian { sigma_floor: self.sigma_floor },
+            LikelihoodName::Gaussian => Likelihood::Gaussian { sigma_floor: floor(Likelihood::SIGMA_FLOOR) },
+            LikelihoodName::GaussianShared => Likelihood::GaussianShared { sigma_floor: floor(0.01) },
+            LikelihoodName::GaussianOptimal => Likelihood::GaussianOptimal { sigma_floor: floor(0.01) },
+            LikelihoodName::ContinuousBernoulli => Likelihood::ContinuousBernoulli,
+            LikelihoodName::DiscretisedLogistic => Likelihood::DiscretisedLogistic { scale_floor: floor(0.002) },
         };
         let (activation, binarisation) = (self.activation, self.binarisation);
+        let init = match self.init {
+            InitName::Torch => Initialisation::Torch,
+            InitName::Glorot => Initialisation::Glorot,
+            InitName::GlorotEqual => Initialisation::GlorotEqual,
+        };
         let plain = VaeConfig::new(self.latent).hidden(&self.hidden);
         let decoder = self.decoder_hidden.clone().unwrap_or_else(|| plain.decoder.clone());
-        let config = VaeConfig { image, decoder, activation, likelihood, binarisation, ..plain };
+        let (upper, spread) = (self.upper.clone(), self.spread);
+        let config = VaeConfig { image, decoder, activation, likelihood, binarisation, upper, spread, init, ..plain };
         config.validate().map(|()| config)
     }
 }
@@ -120,6 +170,23 @@ pub struct Optimise {
     /// Largest norm of the whole gradient; a longer one is shortened to it [default: no limit]
     #[arg(long, value_name = "NORM")]
     pub clip: Option<f64>,
+    /// What is maximised: elbo, or iwae (the importance weighted bound of --samples draws)
+    #[arg(long, value_name = "NAME", default_value = "elbo")]
+    pub bound: BoundKind,
+    /// Draws of z per image
+    #[arg(long, value_name = "K", default_value_t = 1)]
+    pub samples: usize,
+    /// KL term of the elbo: analytic or monte_carlo [default: analytic where there is a closed form and the estimator allows
+    /// it]
+    #[arg(long, value_name = "NAME")]
+    pub kl: Option<KlTerm>,
+    /// Gradient for the encoder: total, sticking_the_landing, doubly_reparameterised, score_function or
+    /// score_function_baseline
+    #[arg(long, value_name = "NAME", default_value = "total")]
+    pub estimator: Estimator,
+    /// Nats of KL per dimension that cost nothing more than that [default: none]
+    #[arg(long, value_name = "NATS")]
+    pub free_bits: Option<f64>,
     /// Weight of the KL term; 1 is the evidence lower bound
     #[arg(long, value_name = "BETA", default_value_t = 1.0)]
     pub beta: f64,
@@ -180,13 +247,22 @@ impl Optimise {
             OptimizerName::Adam => Optimizer::adam(),
             OptimizerName::Sgd => Optimizer::Sgd { momentum: self.momentum },
         };
+        let closed = self.bound == BoundKind::Elbo && self.estimator == Estimator::Total && model.upper.is_empty();
+        let usual = if closed { KlTerm::Analytic } else { KlTerm::MonteCarlo };
+        let bound = Bound {
+            kind: self.bound,
+            samples: self.samples,
+            kl: self.kl.unwrap_or(usual),
+            estimator: self.estimator,
+            free_bits: self.free_bits,
+        };
         let config = TrainConfig {
             model,
             data,
             seed,
             epochs,
             batch: self.batch,
-            objective: Objective { optimizer, clip: self.clip },
+            objective: Objective { optimizer, clip: self.clip, bound },
             lr,
             warmup: KlWarmup { beta: self.beta, steps: updates(self.kl_warmup) },
         };
@@ -303,7 +379,7 @@ pub struct Train {
 }
 
 /// The options that a run's checkpoint answers.
-const FIXED_BY_A_RUN: [&str; 21] = [
+const FIXED_BY_A_RUN: [&str; 29] = [
     "data",
     "train_size",
     "test_size",
@@ -315,6 +391,14 @@ const FIXED_BY_A_RUN: [&str; 21] = [
     "likelihood",
     "sigma_floor",
     "binarisation",
+    "upper",
+    "spread",
+    "init",
+    "bound",
+    "samples",
+    "kl",
+    "estimator",
+    "free_bits",
     "batch",
     "optimizer",
     "momentum",
@@ -472,6 +556,17 @@ mod tests {
             assert!(matches!(device(name, Precision::F32), Err(Error::Argument { .. })));
         }
         assert!(device("cpu", Precision::Bf16).unwrap_err().to_string().contains("--device"));
+    }
+
+    #[test]
+    fn stochastic_layers_are_read_as_documented() {
+        let layer = stochastic_layer("100,90:50:80").unwrap();
+        assert_eq!((layer.encoder, layer.latent, layer.decoder), (vec![100, 90], 50, vec![80]));
+        assert_eq!(stochastic_layer(":5:").unwrap().encoder, Vec::<usize>::new());
+        for bad in ["", "50", "1:2", "1:2:3:4", "a:5:", ":x:"] {
+            let message = stochastic_layer(bad).unwrap_err().to_string();
+            assert!(message.contains("WIDTHS:K:WIDTHS"), "{message}");
+        }
     }
 
     #[test]

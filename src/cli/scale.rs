@@ -1,6 +1,6 @@
 //! A result on its scale: what trivial models reach on the same images, and the line that none can cross.
 
-use std::f64::consts::PI;
+use std::f64::consts::{LN_2, PI};
 use std::fmt::Write;
 
 use crate::data::Dataset;
@@ -16,6 +16,14 @@ pub fn summary(config: &VaeConfig, test: &Dataset, result: &Evaluation) -> Strin
     let mut marks = match config.likelihood {
         Likelihood::Bernoulli => bernoulli_marks(config, test),
         Likelihood::Gaussian { sigma_floor } => gaussian_marks(test, sigma_floor),
+        Likelihood::GaussianShared { sigma_floor } | Likelihood::GaussianOptimal { sigma_floor } => {
+            let mut marks = gaussian_marks(test, sigma_floor);
+            // A model with one sigma collapses to the line with one sigma.
+            marks.remove(1);
+            marks
+        }
+        Likelihood::ContinuousBernoulli => continuous_bernoulli_marks(test),
+        Likelihood::DiscretisedLogistic { .. } => byte_marks(test),
     };
     marks.push((result.neg_elbo(), String::new()));
     marks.sort_by(|a, b| b.0.total_cmp(&a.0));
@@ -30,6 +38,9 @@ pub fn summary(config: &VaeConfig, test: &Dataset, result: &Evaluation) -> Strin
         result.images,
         test.name,
     );
+    if let Some(bits) = config.likelihood.bits_per_dimension(result.neg_elbo(), config.pixels(), config.is_binary()) {
+        text = text.replacen("\non the scale", &format!("\n  {bits:.4} bits per dimension\non the scale"), 1);
+    }
     for (value, what) in marks {
         let (arrow, what) = if what.is_empty() { ('▶', "this model") } else { (' ', what.as_str()) };
         writeln!(text, "{arrow}{value:>9.2}  {what}").expect("writing to a string");
@@ -77,6 +88,54 @@ fn gaussian_marks(test: &Dataset, sigma_floor: f64) -> Vec<Mark> {
     ]
 }
 
+/// The uniform density, and one λ per pixel at its best: the λ whose mean is the pixel's mean over the images.
+fn continuous_bernoulli_marks(test: &Dataset) -> Vec<Mark> {
+    let rates = test.pixel_means().into_iter().map(best_continuous_bernoulli).sum();
+    let what = format!("one rate per pixel, logits within ±{LARGEST_LOGIT}: a model without z");
+    vec![(0.0, "the uniform density".to_string()), (rates, what)]
+}
+
+/// min over l of E[−log p(x|l)] = softplus(l) − mean·l − log C(l) for a pixel with this mean: the function is convex, its
+/// slope increases from −mean to 1 − mean, and bisection finds its zero. A pixel that is always black (or always white)
+/// would go to −∞ with l; l stops at ±[`LARGEST_LOGIT`].
+fn best_continuous_bernoulli(mean: f64) -> f64 {
+    let log_c = |l: f64| {
+        let t = 0.5 * l.abs();
+        LN_2 + if t < 1e-3 { t * t / 3.0 } else { (t / t.tanh()).ln() }
+    };
+    // E[x] − mean, with E[x] = 1/(1 − e^(−l)) − 1/l.
+    let slope = |l: f64| if l.abs() < 1e-6 { 0.5 + l / 12.0 } else { -1.0 / (-l).exp_m1() - 1.0 / l } - mean;
+    let (mut low, mut high) = (-LARGEST_LOGIT, LARGEST_LOGIT);
+    for _ in 0..100 {
+        let middle = 0.5 * (low + high);
+        *(if slope(middle) < 0.0 { &mut low } else { &mut high }) = middle;
+    }
+    let l = 0.5 * (low + high);
+    l.max(0.0) + (-l.abs()).exp().ln_1p() - mean * l - log_c(l)
+}
+
+/// sigmoid of it is 1 − 2e-9: as sure as f32 can be.
+const LARGEST_LOGIT: f64 = 20.0;
+
+/// The same chance for every byte, and for each pixel its own histogram of bytes over the images.
+fn byte_marks(test: &Dataset) -> Vec<Mark> {
+    let uniform = test.cols as f64 * 256f64.ln();
+    let mut histograms = vec![[0u32; 256]; test.cols];
+    for image in test.images.chunks_exact(test.cols) {
+        histograms.iter_mut().zip(image).for_each(|(histogram, &byte)| histogram[usize::from(byte)] += 1);
+    }
+    let rows = test.rows as f64;
+    let entropy = |histogram: &[u32; 256]| -> f64 {
+        histogram.iter().filter(|&&n| n > 0).map(|&n| f64::from(n) / rows).map(|p| -p * p.ln()).sum()
+    };
+    let own = histograms.iter().map(entropy).sum();
+    vec![
+        (uniform, "every byte alike: 8 bits per dimension".to_string()),
+        (own, "one histogram per pixel, made of these very images: a model without z".to_string()),
+        (0.0, "floor: every byte is known".to_string()),
+    ]
+}
+
 /// The variance of each pixel over the images, grey values in [0, 1].
 fn pixel_variances(data: &Dataset) -> Vec<f64> {
     let means = data.pixel_means();
@@ -110,6 +169,21 @@ mod tests {
         assert!(text.contains("grey pixels") && text.contains("0.80 nats per image = rec 0.50 + KL 0.30"));
         let collapsed = summary(&config, &images(), &Evaluation { images: 2, rec: 0.7, kl: 0.001 });
         assert!(collapsed.contains("collapse)"));
+    }
+
+    #[test]
+    fn the_scale_of_bytes_and_of_the_continuous_bernoulli() {
+        let marks = byte_marks(&images());
+        // The first pixel is 0 and 255, the second always 255.
+        assert!((marks[0].0 - 2.0 * 256f64.ln()).abs() < 1e-12 && (marks[1].0 - 2f64.ln()).abs() < 1e-12);
+        // Mean ½ is the uniform density; near mean 0.3 the best l gives less than its neighbours do.
+        assert!(best_continuous_bernoulli(0.5).abs() < 1e-9);
+        let (best, mean) = (best_continuous_bernoulli(0.3), 0.3);
+        for l in [-3.0f64, -2.0, -1.0, 1.0] {
+            let t: f64 = 0.5 * l.abs();
+            let nll = l.max(0.0) + (-l.abs()).exp().ln_1p() - mean * l - LN_2 - (t / t.tanh()).ln();
+            assert!(nll > best, "{l}: {nll} against {best}");
+        }
     }
 
     #[test]

@@ -84,6 +84,10 @@ fn label(config: &TrainConfig) -> String {
     let kind = match config.model.likelihood {
         Likelihood::Bernoulli => "",
         Likelihood::Gaussian { .. } => "-gaussian",
+        Likelihood::GaussianShared { .. } => "-gaussian-shared",
+        Likelihood::GaussianOptimal { .. } => "-gaussian-optimal",
+        Likelihood::ContinuousBernoulli => "-continuous",
+        Likelihood::DiscretisedLogistic { .. } => "-logistic",
     };
     format!("{data}-k{}{kind}", config.model.latent)
 }
@@ -108,7 +112,8 @@ fn announce(trainer: &mut Trainer, data: &Splits, folder: &RunFolder) {
     let config = trainer.config().clone();
     let (train, test) = (data.train.rows, data.test.rows);
     eprintln!("{} on {}: {train} training and {test} test images", config.model.describe(), data.train.name);
-    eprintln!("batch {}, seed {}, {}", config.batch, config.seed, trainer.model().exec.describe());
+    let bound = config.objective.bound;
+    eprintln!("bound {bound}, batch {}, seed {}, {}", config.batch, config.seed, trainer.model().exec.describe());
     eprintln!("run folder: {}", folder.path().display());
 }
 

@@ -94,7 +94,7 @@ impl TrainConfig {
             seed: 1,
             epochs: 10,
             batch: 128,
-            objective: Objective { optimizer: Optimizer::adam(), clip: None },
+            objective: Objective::elbo(Optimizer::adam(), None),
             lr: LrSchedule::Constant { lr: 1e-3 },
             warmup: KlWarmup { beta: 1.0, steps: 0 },
         }
@@ -107,6 +107,7 @@ impl TrainConfig {
     pub fn validate(&self) -> Result<()> {
         self.model.validate()?;
         self.objective.validate()?;
+        self.objective.bound.validate(&self.model)?;
         if self.batch == 0 || self.batch > 1 << 20 {
             return Err(Error::argument("batch", self.batch, "a number of images from 1 to 1048576"));
         }

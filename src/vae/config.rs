@@ -2,9 +2,12 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::likelihood::{Binarisation, Likelihood};
+use super::binarisation::Binarisation;
+use super::bound::Bound;
+use super::gaussian::Spread;
+use super::likelihood::Likelihood;
 use crate::error::{Error, Result};
-use crate::nn::Activation;
+use crate::nn::{Activation, Initialisation};
 use crate::optim::Optimizer;
 
 /// The architecture and the meaning of its output. Stored in every checkpoint.
@@ -25,6 +28,28 @@ pub struct VaeConfig {
     pub likelihood: Likelihood,
     /// What is done to the grey pixels before they are modelled.
     pub binarisation: Binarisation,
+    /// The stochastic layers above the first, from below; empty for the usual model.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub upper: Vec<StochasticLayer>,
+    /// What the encoder (and every Gaussian between two layers) says about its spread.
+    #[serde(default, skip_serializing_if = "Spread::is_default")]
+    pub spread: Spread,
+    /// How parameters are drawn at the start.
+    #[serde(default, skip_serializing_if = "Initialisation::is_default")]
+    pub init: Initialisation,
+}
+
+/// A further stochastic layer on top of z_l: q(z_{l+1}|z_l) and p(z_l|z_{l+1}), both diagonal Gaussians (Burda et al.
+/// 2015). The topmost layer's prior is N(0, I).
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct StochasticLayer {
+    /// Widths of the hidden layers from z_l to z_{l+1}.
+    pub encoder: Vec<usize>,
+    /// The dimensions of z_{l+1}.
+    pub latent: usize,
+    /// Widths of the hidden layers from z_{l+1} to z_l.
+    pub decoder: Vec<usize>,
 }
 
 impl VaeConfig {
@@ -38,6 +63,9 @@ impl VaeConfig {
             activation: Activation::Relu,
             likelihood: Likelihood::Bernoulli,
             binarisation: Binarisation::Grey,
+            upper: Vec::new(),
+            spread: Spread::LogVariance,
+            init: Initialisation::Torch,
         }
     }
 
@@ -58,8 +86,32 @@ impl VaeConfig {
     pub fn describe(&self) -> String {
         let widths = [self.pixels()].into_iter().chain(self.encoder.iter().copied());
         let widths = widths.chain([self.latent]).chain(self.decoder.iter().copied()).chain([self.pixels()]);
-        let widths: Vec<String> = widths.map(|w| w.to_string()).collect();
-        format!("{} {}, {} on {} pixels", widths.join("-"), self.activation, self.likelihood, self.binarisation)
+        let joined =
+            |widths: &mut dyn Iterator<Item = usize>| widths.map(|w| w.to_string()).collect::<Vec<_>>().join("-");
+        let mut text = joined(&mut widths.into_iter());
+        let mut below = self.latent;
+        for layer in &self.upper {
+            let up = [below].into_iter().chain(layer.encoder.iter().copied()).chain([layer.latent]);
+            let down = layer.decoder.iter().copied().chain([below]);
+            text += &format!(" + {}", joined(&mut up.chain(down)));
+            below = layer.latent;
+        }
+        format!("{text} {}, {} on {} pixels", self.activation, self.likelihood, self.binarisation)
+    }
+
+    /// The dimensions of every stochastic layer, from below.
+    pub fn latents(&self) -> Vec<usize> {
+        [self.latent].into_iter().chain(self.upper.iter().map(|layer| layer.latent)).collect()
+    }
+
+    /// The dimensions of the topmost stochastic layer, whose prior is N(0, I).
+    pub fn top_latent(&self) -> usize {
+        self.upper.last().map_or(self.latent, |layer| layer.latent)
+    }
+
+    /// Whether the modelled pixels are 0 and 1 only.
+    pub fn is_binary(&self) -> bool {
+        self.binarisation != Binarisation::Grey
     }
 
     /// Checks every field.
@@ -78,15 +130,20 @@ impl VaeConfig {
         self.encoder.iter().try_for_each(|&w| width("hidden width of the encoder", w))?;
         width("latent", self.latent)?;
         self.decoder.iter().try_for_each(|&w| width("hidden width of the decoder", w))?;
-        if let Likelihood::Gaussian { sigma_floor } = self.likelihood {
-            if !(sigma_floor > 0.0 && sigma_floor.is_finite()) {
-                let expected = "a number > 0, in units where white is 1: without a floor the likelihood is unbounded";
-                return Err(Error::argument("sigma floor", sigma_floor, expected));
-            }
-            if self.binarisation != Binarisation::Grey {
-                let expected = "grey with the Gaussian likelihood, which is a density on grey values";
-                return Err(Error::argument("binarisation", self.binarisation, expected));
-            }
+        for layer in &self.upper {
+            layer.encoder.iter().try_for_each(|&w| width("hidden width of an upper encoder", w))?;
+            width("latent of an upper layer", layer.latent)?;
+            layer.decoder.iter().try_for_each(|&w| width("hidden width of an upper decoder", w))?;
+        }
+        if let Some(floor) = self.likelihood.floor()
+            && !(floor > 0.0 && floor.is_finite())
+        {
+            let expected = "a number > 0, in units where white is 1: without a floor the likelihood is unbounded";
+            return Err(Error::argument("sigma floor", floor, expected));
+        }
+        if self.likelihood != Likelihood::Bernoulli && self.binarisation != Binarisation::Grey {
+            let expected = format!("grey with the {} likelihood, which is over grey values", self.likelihood);
+            return Err(Error::argument("binarisation", self.binarisation, expected));
         }
         Ok(())
     }
@@ -101,10 +158,18 @@ pub struct Objective {
     pub optimizer: Optimizer,
     /// The largest global norm ‖g‖ that is left as it is; none for no limit.
     pub clip: Option<f64>,
+    /// What is maximised.
+    #[serde(default, skip_serializing_if = "Bound::is_default")]
+    pub bound: Bound,
 }
 
 impl Objective {
-    /// Checks every field.
+    /// The ELBO with one draw of z per image.
+    pub const fn elbo(optimizer: Optimizer, clip: Option<f64>) -> Objective {
+        Objective { optimizer, clip, bound: Bound::ELBO }
+    }
+
+    /// Checks every field but [`Objective::bound`], which has to fit a model: see [`Bound::validate`].
     ///
     /// # Errors
     /// [`Error::Argument`] naming the field, what it holds and what it may hold.
@@ -155,9 +220,9 @@ mod tests {
             c.binarisation = Binarisation::Dynamic;
         };
         fails(both, "binarisation");
-        let bad = Objective { optimizer: Optimizer::Sgd { momentum: 1.0 }, clip: None };
+        let bad = Objective::elbo(Optimizer::Sgd { momentum: 1.0 }, None);
         assert!(bad.validate().unwrap_err().to_string().contains("momentum"));
-        let bad = Objective { optimizer: Optimizer::adam(), clip: Some(-1.0) };
+        let bad = Objective::elbo(Optimizer::adam(), Some(-1.0));
         assert!(bad.validate().unwrap_err().to_string().contains("clip"));
     }
 
@@ -170,5 +235,11 @@ mod tests {
         let more = text.replacen('{', "{\"depth\":3,", 1);
         assert!(serde_json::from_str::<VaeConfig>(&more).unwrap_err().to_string().contains("depth"));
         assert_eq!(config.describe(), "784-300-100-2-100-300-784 relu, bernoulli on grey pixels");
+        let upper = vec![StochasticLayer { encoder: vec![30], latent: 5, decoder: vec![40] }];
+        let deep = VaeConfig { upper, spread: Spread::LogSigma, ..VaeConfig::new(20) };
+        assert_eq!(deep.describe(), "784-400-20-400-784 + 20-30-5-40-20 relu, bernoulli on grey pixels");
+        assert_eq!((deep.latents(), deep.top_latent()), (vec![20, 5], 5));
+        let text = serde_json::to_string(&deep).unwrap();
+        assert_eq!(serde_json::from_str::<VaeConfig>(&text).unwrap(), deep);
     }
 }

@@ -1,71 +1,47 @@
-//! The graphs: one step of training, of evaluation, of drawing, of rebuilding.
+//! The ELBO of a batch, and the graphs of everything that is done with a trained model: evaluation, drawing, rebuilding.
 
 use super::Vae;
-use super::config::Objective;
-use super::encoder::Posterior;
-use crate::grad::grad;
-use crate::graph::{Ctl, Graph, Var};
-use crate::optim::clip_scale;
+use super::gaussian::Gaussian;
+use super::importance::LATENT_STREAMS;
+use crate::graph::{Graph, Var};
 
-/// The noise ε of z = μ + σ·ε, in training and in evaluation.
-const LATENT_STREAM: u32 = 1;
 /// The draw of dynamic binarisation.
 const PIXEL_STREAM: u32 = 2;
-/// z ~ N(0, I) of new images.
-const PRIOR_STREAM: u32 = 3;
+/// z ~ N(0, I) of new images; layers below the topmost draw from the streams after it.
+pub(super) const PRIOR_STREAM: u32 = 3;
 
 /// The two terms of −ELBO for a batch, each summed over images, pixels and dimensions, in nats.
 #[derive(Clone, Copy, Debug)]
 pub struct Terms<'g> {
     /// −log p(x|z), one draw of z per image; scalar.
     pub rec: Var<'g>,
-    /// KL(q(z|x) ‖ p(z)); scalar.
+    /// KL(q(z|x) ‖ p(z)); scalar. With several stochastic layers, where it has no closed form, log q(z|x) − log p(z) at
+    /// the draw.
     pub kl: Var<'g>,
 }
 
 /// The images of a batch of the data slot `data`, `[rows, D]`, as the model sees them.
-fn images<'g>(g: &'g Graph, vae: &Vae, data: &str, rows: usize) -> Var<'g> {
+#[track_caller]
+pub(super) fn images<'g>(g: &'g Graph, vae: &Vae, data: &str, rows: usize) -> Var<'g> {
     vae.config.binarisation.apply(g.batch(data, rows, vae.config.pixels()), PIXEL_STREAM)
 }
 
-/// One draw of z for each image.
-fn draw<'g>(q: Posterior<'g>) -> Var<'g> {
-    q.sample(q.mu.graph().normal(&q.mu.shape(), LATENT_STREAM))
+/// One draw of z₁ for each image.
+#[track_caller]
+fn draw<'g>(q: Gaussian<'g>) -> Var<'g> {
+    q.sample(q.mu.graph().normal(&q.mu.shape(), LATENT_STREAMS[0]))
 }
 
 /// The terms of −ELBO of the images `x`, `[B, D]`.
 #[track_caller]
 pub fn terms<'g>(vae: &Vae, x: Var<'g>) -> Terms<'g> {
-    let q = vae.encoder.apply(x);
-    let raw = vae.decoder.apply(draw(q));
-    Terms { rec: vae.config.likelihood.nll(raw, x).sum_all(), kl: q.kl().sum_all() }
-}
-
-/// One step of training on `rows` images of the data slot `data`:
-///
-/// ```text
-/// loss = (1/B) Σ_batch ( −log p(x|z) + β·KL )
-/// ```
-///
-/// with β from the step's [`Control`](crate::optim::Control), the gradient's global norm limited if the objective
-/// says so, and the update of all parameters. Adds Σ −log p(x|z), Σ KL, and the sum of the losses weighted by the
-/// number of images to the metrics `rec`, `kl`, `loss`.
-pub fn training_graph(vae: &Vae, objective: &Objective, data: &str, rows: usize) -> Graph {
-    let g = Graph::new();
-    let t = terms(vae, images(&g, vae, data, rows));
-    let sum = t.rec + g.ctl(Ctl::Beta) * t.kl;
-    let loss = sum * (1.0 / rows as f64);
-    let params: Vec<Var> = vae.layers().into_iter().flat_map(|layer| layer.params(&g)).collect();
-    let grads = grad(loss, &params);
-    let pairs: Vec<(Var, Var)> = params.iter().copied().zip(grads.iter().copied()).collect();
-    match objective.clip {
-        None => g.optimize(objective.optimizer, &pairs),
-        Some(limit) => g.optimize_scaled(objective.optimizer, &pairs, clip_scale(&grads, limit)),
+    if vae.upper.is_empty() {
+        let q = vae.encoder.apply(x);
+        return Terms { rec: vae.pixel_nll(x, draw(q), false).sum_all(), kl: q.kl().sum_all() };
     }
-    g.metric("rec", t.rec);
-    g.metric("kl", t.kl);
-    g.metric("loss", sum);
-    g
+    let draws = vae.draw(x, 1);
+    let w = vae.log_weights(x, draws.first, &draws.z, false, false);
+    Terms { rec: -w.likelihood.sum_all(), kl: (w.posterior - w.prior).sum_all() }
 }
 
 /// The two terms of −ELBO (β = 1) of `rows` images of the data slot `data`, added to the metrics `rec` and `kl`.
@@ -80,14 +56,16 @@ pub fn evaluation_graph(vae: &Vae, data: &str, rows: usize) -> Graph {
     g
 }
 
-/// `rows` new images: z ~ N(0, I), E[x|z] stored in `samples`, `[rows, D]`.
+/// `rows` new images: z ~ p(z), E[x|z] stored in `samples`, `[rows, D]`.
 pub fn sampling_graph(vae: &Vae, rows: usize) -> Graph {
     let g = Graph::new();
-    g.store("samples", vae.decoder.mean(g.normal(&[rows, vae.config.latent], PRIOR_STREAM)));
+    let z = vae.ancestral(&g, rows, PRIOR_STREAM);
+    g.store("samples", vae.decoder.mean(z[0]));
     g
 }
 
-/// The images of given points: z from the state `z`, `[rows, K]`, E[x|z] stored in `decoded`, `[rows, D]`.
+/// The images of given points of the lowest layer: z from the state `z`, `[rows, K]`, E[x|z] stored in `decoded`,
+/// `[rows, D]`.
 pub fn decode_graph(vae: &Vae, rows: usize) -> Graph {
     let g = Graph::new();
     g.store("decoded", vae.decoder.mean(g.state("z", &[rows, vae.config.latent])));
@@ -104,7 +82,7 @@ pub fn reconstruction_graph(vae: &Vae, data: &str, rows: usize) -> Graph {
     g
 }
 
-/// q(z|x) of `rows` images of the data slot `data`: μ and log σ² in the states `mu/{rows}` and `logvar/{rows}`,
+/// q(z₁|x) of `rows` images of the data slot `data`: μ and log σ² in the states `mu/{rows}` and `logvar/{rows}`,
 /// `[rows, K]` each.
 pub fn encode_graph(vae: &Vae, data: &str, rows: usize) -> Graph {
     let g = Graph::new();
@@ -116,8 +94,9 @@ pub fn encode_graph(vae: &Vae, data: &str, rows: usize) -> Graph {
 
 #[cfg(test)]
 mod tests {
-    use super::super::{Binarisation, Likelihood, VaeConfig};
+    use super::super::{Binarisation, Likelihood, Objective, VaeConfig, training_graph};
     use super::*;
+    use crate::grad::grad;
     use crate::interp::Interp;
     use crate::optim::{Control, KlWarmup, LrSchedule, Optimizer};
 
@@ -174,7 +153,7 @@ mod tests {
     fn training_lowers_the_loss_and_beta_weighs_the_kl() {
         for likelihood in LIKELIHOODS {
             let vae = tiny(likelihood);
-            let objective = Objective { optimizer: Optimizer::adam(), clip: Some(1.0) };
+            let objective = Objective::elbo(Optimizer::adam(), Some(1.0));
             let g = training_graph(&vae, &objective, "train", 5);
             let mut run = fill(&vae, &g);
             run.control = Control {

@@ -17,10 +17,13 @@
 //! VAE().load_state_dict({k: v for k, v in tensors.items() if k.startswith(("encoder.", "decoder."))})
 //! ```
 //!
-//! More hidden layers are `"1"`, `"2"`, …; with the Gaussian likelihood the decoder ends in `"mu"` and `"sigma"` instead
-//! of `"logits"`. The optimiser's moments have the same shapes under `adam.m.…`, `adam.v.…` or `sgd.m.…`.
+//! More hidden layers are `"1"`, `"2"`, …; where every pixel has a spread of its own the decoder ends in `"mu"` and
+//! `"sigma"` instead of `"logits"`, and where all share one it ends in `"mu"` beside the single number `decoder.sigma`. An
+//! encoder whose spread is log σ has `"log_sigma"` for `"logvar"`. Further stochastic layers are `encoder2`, `decoder2`, …, like
+//! the encoder. The optimiser's moments have the same shapes under `adam.m.…`, `adam.v.…` or `sgd.m.…`.
 
-use super::{Likelihood, Vae};
+use super::Vae;
+use super::decoder::SHARED_SIGMA;
 
 /// One tensor of a checkpoint and the part of a slot it is: a range of columns of a weight `[in, out]`, transposed, or
 /// the same range of a bias `[out]`.
@@ -63,11 +66,8 @@ impl Vae {
     pub fn layout(&self) -> Vec<Piece> {
         let mut pieces = Vec::new();
         for layer in self.layers() {
-            let parts: &[&str] = match (layer.name.as_str(), self.config.likelihood) {
-                ("encoder.heads", _) => &["encoder.mu", "encoder.logvar"],
-                ("decoder.heads", Likelihood::Gaussian { .. }) => &["decoder.mu", "decoder.sigma"],
-                _ => &[layer.name.as_str()],
-            };
+            let own = [layer.name.clone()];
+            let parts = if layer.parts.is_empty() { &own[..] } else { &layer.parts[..] };
             let (width, len) = (layer.fan_out, layer.fan_out / parts.len());
             for (i, part) in parts.iter().enumerate() {
                 let piece = |kind: &str, slot: String, rows: Option<usize>| {
@@ -78,13 +78,17 @@ impl Vae {
                 pieces.push(piece("bias", layer.bias_name(), None));
             }
         }
+        if self.config.likelihood.has_shared_sigma() {
+            let (tensor, slot) = (SHARED_SIGMA.to_string(), SHARED_SIGMA.to_string());
+            pieces.push(Piece { tensor, slot, width: 1, start: 0, len: 1, rows: None });
+        }
         pieces
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::super::VaeConfig;
+    use super::super::{Likelihood, Spread, StochasticLayer, VaeConfig};
     use super::*;
 
     #[test]
@@ -108,16 +112,22 @@ mod tests {
 
     #[test]
     fn the_pieces_cover_every_slot_once() {
-        let likelihood = Likelihood::Gaussian { sigma_floor: 0.1 };
-        let config = VaeConfig { image: [2, 3], likelihood, ..VaeConfig::new(2).hidden(&[5, 4]) };
-        let vae = Vae::new(config).unwrap();
-        for init in vae.init(0) {
-            let mut seen = vec![0; init.values.len()];
-            for piece in vae.layout().iter().filter(|p| p.slot == init.name) {
-                assert_eq!(piece.slot_size(), seen.len());
-                piece.positions().for_each(|i| seen[i] += 1);
+        let upper = vec![StochasticLayer { encoder: vec![3], latent: 2, decoder: vec![4, 3] }];
+        for likelihood in [Likelihood::Gaussian { sigma_floor: 0.1 }, Likelihood::GaussianShared { sigma_floor: 0.1 }] {
+            let config = VaeConfig { image: [2, 3], likelihood, ..VaeConfig::new(2).hidden(&[5, 4]) };
+            let vae = Vae::new(VaeConfig { upper: upper.clone(), spread: Spread::LogSigma, ..config }).unwrap();
+            let (inits, layout) = (vae.init(0), vae.layout());
+            for init in &inits {
+                let mut seen = vec![0; init.values.len()];
+                for piece in layout.iter().filter(|p| p.slot == init.name) {
+                    assert_eq!(piece.slot_size(), seen.len());
+                    piece.positions().for_each(|i| seen[i] += 1);
+                }
+                assert!(seen.iter().all(|&n| n == 1), "{}", init.name);
             }
-            assert!(seen.iter().all(|&n| n == 1), "{}", init.name);
+            let named: Vec<(String, Vec<usize>)> = inits.into_iter().map(|i| (i.name, i.shape)).collect();
+            assert_eq!(named, vae.parameters());
+            assert!(layout.iter().any(|p| p.tensor == "encoder2.log_sigma.weight"));
         }
     }
 

@@ -1,13 +1,11 @@
-//! p(x|z) for one pixel, and what a pixel is taken to be.
+//! p(x|z) for one pixel.
 
-use std::borrow::Cow;
+use std::f64::consts::LN_2;
 use std::fmt;
-use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
-use crate::data::Dataset;
-use crate::error::{Error, Result};
+use super::gaussian::HALF_LN_2PI;
 use crate::graph::Var;
 
 /// The distribution of a pixel given the decoder's output; pixels are independent given z.
@@ -37,10 +35,62 @@ pub enum Likelihood {
         /// The smallest s, in units where white is 1.
         sigma_floor: f64,
     },
+    /// As [`Likelihood::Gaussian`] with one s = floor + softplus(r) for all pixels and images; r is the parameter
+    /// `decoder.sigma`. Squared error with its weight learned.
+    GaussianShared {
+        /// The smallest s, in units where white is 1.
+        sigma_floor: f64,
+    },
+    /// As [`Likelihood::GaussianShared`], and in training s² is the best one for the batch in closed form, its mean
+    /// squared error (σ-VAE, Rybkin et al. 2021, arXiv 2006.13202):
+    ///
+    /// ```text
+    /// −log p = D/2·(ln 2π·MSE + 1)          gradient: that of the MSE times D/(2·MSE)
+    /// ```
+    ///
+    /// Outside of training there is no batch: there s is `decoder.sigma`, which training moves by the gradient of the
+    /// same likelihood at that error.
+    GaussianOptimal {
+        /// The smallest s, in units where white is 1.
+        sigma_floor: f64,
+    },
+    /// A density on [0, 1] that is the Bernoulli formula made to integrate to 1 (Loaiza-Ganem & Cunningham 2019, arXiv
+    /// 1907.06845):
+    ///
+    /// ```text
+    /// −log p(x|l) = softplus(l) − x·l − log C,     C = (l/2) / tanh(l/2) · 2
+    /// ```
+    ///
+    /// C is the paper's 2·atanh(1 − 2λ)/(1 − 2λ) with λ = sigmoid(l). Near l = 0 it is 0/0; there the series of its
+    /// logarithm stands in.
+    ContinuousBernoulli,
+    /// The probability that a logistic distribution around m with scale s gives to the cell of the byte 255·x, which is
+    /// 1/255 wide; the outermost cells are open (Kingma et al. 2016, arXiv 1606.04934; Salimans et al. 2017):
+    ///
+    /// ```text
+    /// p(x|m, s) = σ(a) − σ(b),     a = (x − m + 1/510)/s,  b = (x − m − 1/510)/s
+    /// log p     = −softplus(−a) − softplus(b) + log(1 − e^(−(a − b)))
+    /// ```
+    ///
+    /// The second line never takes the difference of two numbers near 1. A probability, so that bits per dimension
+    /// mean something.
+    DiscretisedLogistic {
+        /// The smallest s, in units where white is 1.
+        scale_floor: f64,
+    },
 }
 
-/// Half the logarithm of 2π.
-const HALF_LN_2PI: f64 = 0.918_938_533_204_672_7;
+/// What the decoder says about a batch of images.
+#[derive(Clone, Copy, Debug)]
+pub struct Raw<'g> {
+    /// One or two numbers per pixel, `[rows, D]` or `[rows, 2D]`.
+    pub values: Var<'g>,
+    /// The raw spread shared by all pixels, a scalar, if the likelihood has one.
+    pub shared: Option<Var<'g>>,
+}
+
+/// Half the width of a cell of the discretised logistic.
+const HALF_CELL: f64 = 1.0 / 510.0;
 
 impl Likelihood {
     /// The floor of s unless another is asked for: with it a pixel earns at most ln(0.1) + ½ ln 2π = −1.38 nats.
@@ -49,33 +99,144 @@ impl Likelihood {
     /// How many numbers of the decoder describe a pixel.
     pub fn parameters_per_pixel(&self) -> usize {
         match self {
-            Likelihood::Bernoulli => 1,
-            Likelihood::Gaussian { .. } => 2,
+            Likelihood::Gaussian { .. } | Likelihood::DiscretisedLogistic { .. } => 2,
+            _ => 1,
         }
     }
 
-    /// −log p(x|z) for each pixel, `[B, D]`, from the decoder's `raw` output and the images `x`, `[B, D]`.
-    #[track_caller]
-    pub fn nll<'g>(&self, raw: Var<'g>, x: Var<'g>) -> Var<'g> {
+    /// Whether all pixels share one spread, the parameter `decoder.sigma`.
+    pub fn has_shared_sigma(&self) -> bool {
+        matches!(self, Likelihood::GaussianShared { .. } | Likelihood::GaussianOptimal { .. })
+    }
+
+    /// The smallest spread, for the likelihoods that have one.
+    pub fn floor(&self) -> Option<f64> {
         match *self {
-            Likelihood::Bernoulli => raw.softplus() - x * raw,
+            Likelihood::Bernoulli | Likelihood::ContinuousBernoulli => None,
+            Likelihood::Gaussian { sigma_floor }
+            | Likelihood::GaussianShared { sigma_floor }
+            | Likelihood::GaussianOptimal { sigma_floor } => Some(sigma_floor),
+            Likelihood::DiscretisedLogistic { scale_floor } => Some(scale_floor),
+        }
+    }
+
+    /// Whether p(x|z) is a density on grey values, and not a probability: then −log p may be negative, and grey pixels are
+    /// needed.
+    pub fn is_density(&self) -> bool {
+        !matches!(self, Likelihood::Bernoulli | Likelihood::DiscretisedLogistic { .. })
+    }
+
+    /// Bits per dimension, nats/(D ln 2), where p(x|z) is a probability of what was modelled: of bytes, or of black and
+    /// white pixels. For a density, or for grey values under a Bernoulli, there is no such number.
+    pub fn bits_per_dimension(&self, nats: f64, pixels: usize, binary: bool) -> Option<f64> {
+        let discrete = match self {
+            Likelihood::Bernoulli => binary,
+            other => !other.is_density(),
+        };
+        discrete.then(|| nats / (pixels as f64 * LN_2))
+    }
+
+    /// −log p(x|z) for each pixel, `[rows, D]`, from what the decoder says and the images `x`, `[rows, D]`.
+    #[track_caller]
+    pub fn nll<'g>(&self, raw: Raw<'g>, x: Var<'g>) -> Var<'g> {
+        let Raw { values, .. } = raw;
+        match *self {
+            Likelihood::Bernoulli => values.softplus() - x * values,
             Likelihood::Gaussian { sigma_floor } => {
-                let pixels = x.shape()[1];
-                let mean = raw.slice_cols(0, pixels);
-                let sigma = raw.slice_cols(pixels, pixels).softplus() + sigma_floor;
-                ((x - mean) / sigma).square() * 0.5 + (sigma.log() + HALF_LN_2PI)
+                let (mean, sigma) = halves(values, sigma_floor);
+                gaussian_nll(x - mean, sigma)
+            }
+            Likelihood::GaussianShared { .. } | Likelihood::GaussianOptimal { .. } => {
+                gaussian_nll(x - values, self.shared_sigma(raw))
+            }
+            Likelihood::ContinuousBernoulli => values.softplus() - x * values - log_normaliser(values),
+            Likelihood::DiscretisedLogistic { scale_floor } => {
+                let (mean, scale) = halves(values, scale_floor);
+                let (a, b) = ((x - mean + HALF_CELL) / scale, (x - mean - HALF_CELL) / scale);
+                let (below, above) = ((-a).softplus(), b.softplus());
+                let width = -(-(2.0 * HALF_CELL / scale)).expm1(); // 1 − e^(b − a)
+                let inner = below + above - width.log();
+                let g = x.graph();
+                let open_above = x.gt(g.full(&x.shape(), 1.0 - HALF_CELL)).select(above, inner);
+                x.lt(g.full(&x.shape(), HALF_CELL)).select(below, open_above)
             }
         }
     }
 
-    /// E[x|z], `[B, D]`.
+    /// As [`Likelihood::nll`] for a batch that is learned from: with [`Likelihood::GaussianOptimal`], s² is the batch's mean
+    /// squared error, and `decoder.sigma` gets its own gradient without changing the value.
     #[track_caller]
-    pub fn mean<'g>(&self, raw: Var<'g>) -> Var<'g> {
+    pub fn training_nll<'g>(&self, raw: Raw<'g>, x: Var<'g>) -> Var<'g> {
+        let Likelihood::GaussianOptimal { sigma_floor } = *self else { return self.nll(raw, x) };
+        let error = x - raw.values;
+        let mse = error.square().mean_all();
+        let floor = error.graph().constant(sigma_floor * sigma_floor);
+        let optimal = gaussian_nll(error, mse.maximum(floor).sqrt());
+        // The value of the second part is 0; its gradient is that of the likelihood in decoder.sigma alone.
+        let sigma = self.shared_sigma(raw);
+        let own = mse.stop_gradient() / sigma.square() * 0.5 + sigma.log();
+        optimal + (own - own.stop_gradient())
+    }
+
+    fn shared_sigma<'g>(&self, raw: Raw<'g>) -> Var<'g> {
+        let floor = self.floor().expect("a Gaussian has a floor");
+        raw.shared.expect("the decoder of a shared sigma has it").softplus() + floor
+    }
+
+    /// E[x|z], `[rows, D]`.
+    #[track_caller]
+    pub fn mean<'g>(&self, raw: Raw<'g>) -> Var<'g> {
+        let values = raw.values;
         match self {
-            Likelihood::Bernoulli => raw.sigmoid(),
-            Likelihood::Gaussian { .. } => raw.slice_cols(0, raw.shape()[1] / 2),
+            Likelihood::Bernoulli => values.sigmoid(),
+            Likelihood::ContinuousBernoulli => continuous_bernoulli_mean(values),
+            Likelihood::GaussianShared { .. } | Likelihood::GaussianOptimal { .. } => values,
+            _ => values.slice_cols(0, values.shape()[1] / 2),
         }
     }
+}
+
+/// Mean and spread = floor + softplus(r), from the two halves of the columns.
+#[track_caller]
+fn halves<'g>(values: Var<'g>, floor: f64) -> (Var<'g>, Var<'g>) {
+    let pixels = values.shape()[1] / 2;
+    (values.slice_cols(0, pixels), values.slice_cols(pixels, pixels).softplus() + floor)
+}
+
+/// ½(e/s)² + ln s + ½ ln 2π for errors e.
+#[track_caller]
+fn gaussian_nll<'g>(error: Var<'g>, sigma: Var<'g>) -> Var<'g> {
+    (error / sigma).square() * 0.5 + (sigma.log() + HALF_LN_2PI)
+}
+
+/// |l| below which the formulas of the continuous Bernoulli are replaced by their series. At the seam the closed form has
+/// lost three of f32's seven digits, and the series' first missing term is below 1e-12.
+const NEAR_ZERO: f64 = 0.2;
+
+/// log C = ln 2 + ln(t/tanh t) with t = |l|/2; ln(t/tanh t) = t²/3 − 7t⁴/90 + 62t⁶/2835 − 127t⁸/18900 + …
+#[track_caller]
+fn log_normaliser(l: Var<'_>) -> Var<'_> {
+    let near = l.abs().lt(l.graph().full(&l.shape(), NEAR_ZERO));
+    let one = l.graph().full(&l.shape(), 1.0);
+    let square = (l * 0.5).square();
+    let series = square * (1.0 / 3.0 + square * (-7.0 / 90.0 + square * (62.0 / 2835.0 - square * (127.0 / 18900.0))));
+    // The branch that is not taken must have a finite gradient too.
+    let t = near.select(one, l.abs() * 0.5);
+    near.select(series, t.log() - t.tanh().log()) + LN_2
+}
+
+/// E[x] = 1/(1 − e^(−l)) − 1/l = ½ + l/12 − l³/720 + l⁵/30240 − …
+#[track_caller]
+fn continuous_bernoulli_mean(l: Var<'_>) -> Var<'_> {
+    let near = l.abs().lt(l.graph().full(&l.shape(), NEAR_ZERO));
+    let one = l.graph().full(&l.shape(), 1.0);
+    let square = l.square();
+    let series = l * (1.0 / 12.0 + square * (-1.0 / 720.0 + square * (1.0 / 30240.0))) + 0.5;
+    // Written for l > 0 and mirrored: −1/expm1(−l) with l = −100 would be 1/∞.
+    let t = near.select(one, l.abs());
+    let upper = -1.0 / (-t).expm1() - 1.0 / t;
+    let positive = l.gt(l.graph().full(&l.shape(), 0.0));
+    near.select(series, positive.select(upper, 1.0 - upper))
 }
 
 impl fmt::Display for Likelihood {
@@ -83,141 +244,17 @@ impl fmt::Display for Likelihood {
         match self {
             Likelihood::Bernoulli => f.write_str("bernoulli"),
             Likelihood::Gaussian { sigma_floor } => write!(f, "gaussian (sigma ≥ {sigma_floor})"),
+            Likelihood::GaussianShared { sigma_floor } => write!(f, "gaussian with one sigma (≥ {sigma_floor})"),
+            Likelihood::GaussianOptimal { sigma_floor } => {
+                write!(f, "gaussian with the optimal sigma (≥ {sigma_floor})")
+            }
+            Likelihood::ContinuousBernoulli => f.write_str("continuous bernoulli"),
+            Likelihood::DiscretisedLogistic { scale_floor } => {
+                write!(f, "discretised logistic (scale ≥ {scale_floor})")
+            }
         }
-    }
-}
-
-/// What is done to a grey value p in [0, 1] before it is modelled. These are four different data sets: their results
-/// differ by several nats and must not be compared.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Binarisation {
-    /// Nothing: x = p.
-    Grey,
-    /// x = 1 with probability p, drawn anew at every use (Burda et al. 2015).
-    Dynamic,
-    /// x = 1 if p > ½.
-    Threshold,
-    /// x = 1 with probability p, drawn once for all runs, as in Larochelle & Murray's file (but not its very draws).
-    Fixed,
-}
-
-impl Binarisation {
-    /// Every kind.
-    pub const ALL: [Binarisation; 4] =
-        [Binarisation::Grey, Binarisation::Dynamic, Binarisation::Threshold, Binarisation::Fixed];
-
-    /// The name, as in [`FromStr`] and in configuration files.
-    pub fn name(self) -> &'static str {
-        match self {
-            Binarisation::Grey => "grey",
-            Binarisation::Dynamic => "dynamic",
-            Binarisation::Threshold => "threshold",
-            Binarisation::Fixed => "fixed",
-        }
-    }
-
-    /// The data set to keep in memory: what can be done once is done here, and [`Binarisation::apply`] does the rest.
-    ///
-    /// The draw of [`Binarisation::Fixed`] does not depend on a run's seed: it belongs to the data.
-    pub fn prepare(self, data: &Dataset) -> Cow<'_, Dataset> {
-        match self {
-            Binarisation::Grey | Binarisation::Dynamic => Cow::Borrowed(data),
-            Binarisation::Threshold => Cow::Owned(data.binarise_threshold()),
-            Binarisation::Fixed => Cow::Owned(data.binarise_fixed(0)),
-        }
-    }
-
-    /// The images to model, `[B, D]`, from prepared ones; `stream` is the noise of a new draw.
-    #[track_caller]
-    pub fn apply(self, prepared: Var<'_>, stream: u32) -> Var<'_> {
-        match self {
-            // u in [0, 1) is below p with probability p: never for p = 0, always for p = 1.
-            Binarisation::Dynamic => prepared.graph().uniform(&prepared.shape(), stream).lt(prepared),
-            _ => prepared,
-        }
-    }
-}
-
-impl fmt::Display for Binarisation {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.name())
-    }
-}
-
-impl FromStr for Binarisation {
-    type Err = Error;
-
-    fn from_str(text: &str) -> Result<Binarisation> {
-        let known = Binarisation::ALL.into_iter().find(|b| b.name() == text);
-        known.ok_or_else(|| {
-            Error::argument("binarisation", format!("\"{text}\""), "one of grey, dynamic, threshold, fixed")
-        })
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::data::Split;
-    use crate::grad::grad;
-    use crate::graph::Graph;
-    use crate::interp::Interp;
-
-    #[test]
-    fn bernoulli_is_finite_with_the_right_gradient_at_any_logit() {
-        let logits = [-1e4, -300.0, -88.0, -1.0, 0.0, 1.0, 88.0, 300.0, 1e4];
-        for x in [0.0, 0.3, 1.0] {
-            let g = Graph::new();
-            let l = g.tensor(&[1, 9], &logits);
-            let nll = Likelihood::Bernoulli.nll(l, g.full(&[1, 9], x));
-            let d = grad(nll.sum_all(), &[l])[0];
-            let (mut f32s, mut f64s) = (Interp::<f32>::new(&g), Interp::<f64>::new(&g));
-            for (i, &l) in logits.iter().enumerate() {
-                let exact = l.max(0.0) - x * l + (-l.abs()).exp().ln_1p();
-                assert!((f64s.eval(nll)[i] - exact).abs() <= 1e-12 * exact.abs() + 1e-12);
-                assert!((f64::from(f32s.eval(nll)[i]) - exact).abs() <= 1e-5 * exact.abs() + 1e-6);
-                assert!((f64::from(f32s.eval(d)[i]) - (1.0 / (1.0 + (-l).exp()) - x)).abs() < 1e-6);
-            }
-        }
-    }
-
-    #[test]
-    fn gaussian_is_its_density_above_the_floor() {
-        let g = Graph::new();
-        let raw = g.tensor(&[1, 4], &[0.2, 0.9, -50.0, 0.0]); // means 0.2, 0.9; raw sigmas −50, 0
-        let x = g.tensor(&[1, 2], &[0.25, 0.5]);
-        let p = Likelihood::Gaussian { sigma_floor: 0.1 };
-        let nll = Interp::<f64>::new(&g).eval(p.nll(raw, x));
-        let density =
-            |x: f64, m: f64, s: f64| (-0.5 * ((x - m) / s).powi(2)).exp() / (s * (2.0 * std::f64::consts::PI).sqrt());
-        assert!((nll[0] + density(0.25, 0.2, 0.1).ln()).abs() < 1e-12);
-        assert!((nll[1] + density(0.5, 0.9, 0.1 + 2f64.ln()).ln()).abs() < 1e-12);
-        assert_eq!(Interp::<f64>::new(&g).eval(p.mean(raw)), [0.2, 0.9]);
-    }
-
-    #[test]
-    fn binarisations_do_what_their_names_say() {
-        let images = (0..=255).cycle().take(25600).collect();
-        let (name, split, labels) = ("ramps".to_string(), Split::Train, None);
-        let data = Dataset { name, split, images, rows: 100, cols: 256, width: 16, height: 16, labels };
-        assert_eq!(*Binarisation::Grey.prepare(&data), data);
-        let cut = Binarisation::Threshold.prepare(&data);
-        assert_eq!((cut.images[127], cut.images[128]), (0, 255));
-        let fixed = Binarisation::Fixed.prepare(&data);
-        assert_eq!(fixed, Binarisation::Fixed.prepare(&data));
-        let white = fixed.images.iter().filter(|&&b| b == 255).count();
-        assert!(fixed.images.iter().all(|b| [0, 255].contains(b)) && (12_300..13_300).contains(&white), "{white}");
-
-        let g = Graph::new();
-        let drawn = Binarisation::Dynamic.apply(g.tensor(&[1, 3], &[0.0, 0.5, 1.0]), 5);
-        let mut run = Interp::<f64>::new(&g);
-        let mut ones = [0.0; 3];
-        for step in 0..200 {
-            run.control.step = step;
-            run.forget();
-            ones.iter_mut().zip(run.eval(drawn)).for_each(|(n, x)| *n += x);
-        }
-        assert!(ones[0] == 0.0 && (70.0..130.0).contains(&ones[1]) && ones[2] == 200.0, "{ones:?}");
-    }
-}
+mod tests;

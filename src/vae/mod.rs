@@ -39,37 +39,46 @@
 //! # The gradient
 //!
 //! The expectation is over a distribution that is itself being learned. With ε ~ N(0, I) and z = μ + e^(lv/2)·ε
-//! ([`Posterior::sample`]) the randomness no longer depends on the parameters, and one draw per image gives an unbiased
+//! ([`Gaussian::sample`]) the randomness no longer depends on the parameters, and one draw per image gives an unbiased
 //! gradient (Kingma & Welling 2014, arXiv 1312.6114; Rezende et al. 2014, arXiv 1401.4082). The KL term needs no draw:
-//! for two Gaussians it has a [closed form](Posterior::kl).
+//! for two Gaussians it has a [closed form](Gaussian::kl).
 //!
 //! All numbers are in nats per image, and it is −ELBO that is printed and minimised: an upper bound on −log p(x).
 //!
 //! At test time there is no x: draw z ~ N(0, I) and decode it ([`sampling_graph`]).
 //!
-//! Read on: [`encoder.rs`](Encoder) → [`likelihood.rs`](Likelihood) → [`elbo.rs`](training_graph).
+//! Read on: [`gaussian.rs`](Conditional) → [`likelihood.rs`](Likelihood) → [`importance.rs`](LogWeights) →
+//! [`elbo.rs`](terms) → [`objective.rs`](training_graph), where the other bounds and the estimators of their gradients
+//! are.
 
+mod binarisation;
+mod bound;
 mod config;
 mod decoder;
 mod elbo;
-mod encoder;
+mod gaussian;
+mod importance;
 mod kl;
 mod layout;
 mod likelihood;
 mod model;
+mod objective;
 
-pub use config::{Objective, VaeConfig};
+pub use binarisation::Binarisation;
+pub use bound::{Bound, BoundKind, Estimator, KlTerm};
+pub use config::{Objective, StochasticLayer, VaeConfig};
 pub use decoder::Decoder;
-pub use elbo::{
-    Terms, decode_graph, encode_graph, evaluation_graph, reconstruction_graph, sampling_graph, terms, training_graph,
-};
-pub use encoder::{Encoder, Posterior};
+pub use elbo::{Terms, decode_graph, encode_graph, evaluation_graph, reconstruction_graph, sampling_graph, terms};
+pub use gaussian::{Conditional, Gaussian, Spread};
+pub use importance::{Draws, LogWeights};
 pub use kl::kl_to_standard_normal;
 pub use layout::Piece;
-pub use likelihood::{Binarisation, Likelihood};
+pub use likelihood::{Likelihood, Raw};
 pub use model::{Encoded, Evaluation, Model};
+pub use objective::{bound_gradients, training_graph};
 
-use crate::error::Result;
+use crate::error::{Error, Result};
+use crate::graph::{Graph, Var};
 use crate::nn::{Init, Linear};
 
 /// An encoder and a decoder that fit together.
@@ -77,10 +86,21 @@ use crate::nn::{Init, Linear};
 pub struct Vae {
     /// What the two were built from.
     pub config: VaeConfig,
-    /// q(z|x).
-    pub encoder: Encoder,
-    /// p(x|z).
+    /// q(z₁|x), the usual model's q(z|x).
+    pub encoder: Conditional,
+    /// The stochastic layers above the first, from below.
+    pub upper: Vec<Upper>,
+    /// p(x|z₁).
     pub decoder: Decoder,
+}
+
+/// The two directions between z_l and z_{l+1}.
+#[derive(Clone, Debug)]
+pub struct Upper {
+    /// q(z_{l+1}|z_l), named `encoder2`, `encoder3`, …
+    pub posterior: Conditional,
+    /// p(z_l|z_{l+1}), named `decoder2`, `decoder3`, …
+    pub prior: Conditional,
 }
 
 impl Vae {
@@ -90,23 +110,67 @@ impl Vae {
     /// [`Error::Argument`](crate::Error::Argument) when the configuration is not [valid](VaeConfig::validate).
     pub fn new(config: VaeConfig) -> Result<Vae> {
         config.validate()?;
-        let (encoder, decoder) = (Encoder::new(&config), Decoder::new(&config));
-        Ok(Vae { config, encoder, decoder })
+        if config.upper.len() >= importance::MOST_LAYERS {
+            let expected = format!("at most {}", importance::MOST_LAYERS);
+            return Err(Error::argument("stochastic layers", config.upper.len() + 1, expected));
+        }
+        let c = &config;
+        let between = |name: String, from: usize, widths: &[usize], to: usize| {
+            Conditional::new(&name, from, widths, to, c.activation, c.spread)
+        };
+        let encoder = between("encoder".into(), c.pixels(), &c.encoder, c.latent);
+        let latents = c.latents();
+        let upper = c.upper.iter().zip(latents.windows(2)).zip(2..).map(|((layer, k), number)| Upper {
+            posterior: between(format!("encoder{number}"), k[0], &layer.encoder, k[1]),
+            prior: between(format!("decoder{number}"), k[1], &layer.decoder, k[0]),
+        });
+        let upper = upper.collect();
+        let decoder = Decoder::new(c);
+        Ok(Vae { config, encoder, upper, decoder })
     }
 
-    /// All layers, from the pixels in to the pixels out.
+    /// All layers: from the pixels up through the encoders, and down through the decoders to the pixels.
     pub fn layers(&self) -> Vec<&Linear> {
-        let encoder = self.encoder.hidden.layers.iter().chain([&self.encoder.heads]);
-        encoder.chain(self.decoder.hidden.layers.iter()).chain([&self.decoder.heads]).collect()
+        let up = self.encoder.layers().chain(self.upper.iter().flat_map(|u| u.posterior.layers()));
+        let down = self.upper.iter().rev().flat_map(|u| u.prior.layers()).chain(self.decoder.layers());
+        up.chain(down).collect()
+    }
+
+    /// The encoder's parameters φ in the graph `g`: those of all q.
+    #[track_caller]
+    pub fn encoder_params<'g>(&self, g: &'g Graph) -> Vec<Var<'g>> {
+        let upper = self.upper.iter().flat_map(|u| u.posterior.params(g));
+        self.encoder.params(g).into_iter().chain(upper).collect()
+    }
+
+    /// The decoder's parameters θ in the graph `g`: those of all p.
+    #[track_caller]
+    pub fn decoder_params<'g>(&self, g: &'g Graph) -> Vec<Var<'g>> {
+        let upper = self.upper.iter().rev().flat_map(|u| u.prior.params(g));
+        upper.chain(self.decoder.params(g)).collect()
+    }
+
+    /// Name and shape of every parameter, in the order of memory.
+    pub fn parameters(&self) -> Vec<(String, Vec<usize>)> {
+        let of = |l: &Linear| [(l.weight_name(), vec![l.fan_in, l.fan_out]), (l.bias_name(), vec![l.fan_out])];
+        let shared = self.config.likelihood.has_shared_sigma().then(|| (decoder::SHARED_SIGMA.to_string(), vec![1]));
+        self.layers().into_iter().flat_map(of).chain(shared).collect()
     }
 
     /// The initial values of all parameters, a pure function of `seed`.
     pub fn init(&self, seed: u64) -> Vec<Init> {
-        self.layers().into_iter().enumerate().flat_map(|(i, layer)| layer.init(seed, i)).collect()
+        let scheme = self.config.init;
+        let layers = self.layers().into_iter().enumerate().flat_map(|(i, layer)| layer.init(scheme, seed, i));
+        let shared = self.config.likelihood.has_shared_sigma().then(|| Init {
+            name: decoder::SHARED_SIGMA.to_string(),
+            shape: vec![1],
+            values: vec![0.0],
+        });
+        layers.chain(shared).collect()
     }
 
     /// The number of trainable numbers.
     pub fn parameter_count(&self) -> usize {
-        self.layers().iter().map(|l| (l.fan_in + 1) * l.fan_out).sum()
+        self.parameters().iter().map(|(_, shape)| shape.iter().product::<usize>()).sum()
     }
 }

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 
 use super::Vae;
-use super::elbo::{decode_graph, encode_graph, evaluation_graph, reconstruction_graph, sampling_graph};
+use super::elbo::{decode_graph, encode_graph, evaluation_graph, reconstruction_graph, sampling_graph, terms};
 use crate::checkpoint::Checkpoint;
 use crate::data::Dataset;
 use crate::device::{Bound, Device, Exec};
@@ -98,8 +98,8 @@ impl Model {
     /// As [`Device::open`]; [`Error::Slot`] from the executor.
     pub fn initial(vae: Vae, seed: u64, device: Device) -> Result<Model> {
         let mut model = Model { exec: device.open()?, rows: HashMap::new(), plans: HashMap::new(), vae };
-        // A graph that mentions all parameters in the order of a training step, so that they lie in that order.
-        model.bind(&reconstruction_graph(&model.vae, "train", 1))?;
+        // A graph that mentions all parameters in their order, so that they lie in it.
+        model.bind(&parameter_graph(&model.vae))?;
         for init in model.vae.init(seed) {
             model.exec.write(&init.name, &init.values)?;
         }
@@ -112,10 +112,8 @@ impl Model {
     /// [`Error::Argument`] for an invalid configuration, [`Error::Slot`] from the executor.
     pub fn restore(checkpoint: &Checkpoint, device: Device) -> Result<Model> {
         let mut model = Model::initial(Vae::new(checkpoint.config.model.clone())?, 0, device)?;
-        for layer in model.vae.layers() {
-            for name in [layer.weight_name(), layer.bias_name()] {
-                model.exec.write(&name, &checkpoint.slots[&name])?;
-            }
+        for (name, _) in model.vae.parameters() {
+            model.exec.write(&name, &checkpoint.slots[&name])?;
         }
         Ok(model)
     }
@@ -263,6 +261,19 @@ impl Model {
         *self.exec.control_mut() = kept;
         Ok((self.exec.read(&format!("originals/{count}"))?, self.exec.read(&format!("rebuilt/{count}"))?))
     }
+}
+
+/// A graph that uses all parameters, and mentions them in the order of [`Vae::parameters`].
+fn parameter_graph(vae: &Vae) -> Graph {
+    let g = Graph::new();
+    for (name, shape) in vae.parameters() {
+        g.param(&name, &shape);
+    }
+    let x = g.full(&[1, vae.config.pixels()], 0.5);
+    let t = terms(vae, x);
+    g.metric("rec", t.rec);
+    g.metric("kl", t.kl);
+    g
 }
 
 /// `images` in batches of `size`: (rows, how many), with a smaller last batch if need be.

@@ -323,7 +323,7 @@ mod tests {
 
     /// The epilogues of a training step's products that have one, in order.
     fn epilogues(config: VaeConfig) -> Vec<Option<u32>> {
-        let objective = Objective { optimizer: Optimizer::adam(), clip: None };
+        let objective = Objective::elbo(Optimizer::adam(), None);
         let graph = training_graph(&Vae::new(config).unwrap(), &objective, "train", 128);
         let plan = Plan::build(&graph, Fusion::all()).unwrap();
         let of = |kind: &Kind| match kind {

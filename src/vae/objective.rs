@@ -1,0 +1,190 @@
+//! One step of training: the bounds and the estimators of their gradients.
+//!
+//! With k draws z_i ~ q_φ(z|x) per image, z_i = μ_φ(x) + σ_φ(x)·ε_i, and w_i = p_θ(x, z_i)/q_φ(z_i|x):
+//!
+//! ```text
+//! ELBO  = E (1/k) Σ log w_i            weights w̃_i = 1/k
+//! L_k   = E log (1/k) Σ w_i            weights w̃_i = w_i / Σ w          (normalised importance weights)
+//! ```
+//!
+//! The derivative of either bound is Σ w̃_i · d log w_i, and the decoder's part, Σ w̃_i ∇θ log w_i, is that. For the
+//! encoder, log w_i depends on φ twice: through z_i, and through the parameters of log q:
+//!
+//! ```text
+//! d log w_i/dφ = (∂ log w_i/∂z_i)(∂z_i/∂φ)  −  ∂ log q_φ(z_i|x)/∂φ   [z_i held]
+//! ```
+//!
+//! The second part, the score, has expectation zero under q. For the ELBO (w̃_i constant) it is pure noise: [sticking the
+//! landing](Estimator::StickingTheLanding) drops it by taking log q's parameters as constants. For L_k the factor w̃_i
+//! depends on z_i, and dropping the score makes the estimate wrong; reparameterising the score once more gives what it was
+//! worth, and the two together are (Tucker et al. 2019)
+//!
+//! ```text
+//! ∇φ L_k = E Σ w̃_i² (∂ log w_i/∂z_i)(∂z_i/∂φ)
+//! ```
+//!
+//! the [doubly reparameterised](Estimator::DoublyReparameterised) gradient. Near the posterior all w_i are alike, and the
+//! factor is 1/k². The [score function](Estimator::ScoreFunction) goes the other way and uses no derivative through z:
+//! ∇φ E_q[f] = E_q[f ∇φ log q] with f = log w; f may be replaced by f − b for any b that does not depend on z_i.
+//!
+//! Each estimator is a few lines of graph below: a `stop_gradient` in the right place, or a cotangent scaled on its way.
+
+use super::Vae;
+use super::bound::{Bound, BoundKind, Estimator, KlTerm};
+use super::config::Objective;
+use super::elbo::{images, terms};
+use super::importance::Draws;
+use crate::grad::grad;
+use crate::graph::{Ctl, Graph, Var};
+use crate::optim::clip_scale;
+
+/// A bound of a batch, with its gradient.
+pub struct Ascent<'g> {
+    /// −log p(x|z), summed over images, mean over draws; scalar.
+    pub rec: Var<'g>,
+    /// The KL term with β = 1, summed over images: in closed form, or log q − log p, mean over draws; scalar.
+    pub kl: Var<'g>,
+    /// What is minimised, summed over images; scalar.
+    pub loss: Var<'g>,
+    /// ∂(loss/B)/∂φ, in the order of [`Vae::encoder_params`].
+    pub encoder: Vec<Var<'g>>,
+    /// ∂(loss/B)/∂θ, in the order of [`Vae::decoder_params`].
+    pub decoder: Vec<Var<'g>>,
+}
+
+/// One step of training on `rows` images of the data slot `data`:
+///
+/// ```text
+/// loss = −(1/B) Σ_batch bound
+/// ```
+///
+/// for the objective's [`Bound`], with β from the step's [`Control`](crate::optim::Control), the gradient's global norm
+/// limited if the objective says so, and the update of all parameters. Adds Σ −log p(x|z), Σ KL, and the sum of the losses
+/// weighted by the number of images to the metrics `rec`, `kl`, `loss`.
+pub fn training_graph(vae: &Vae, objective: &Objective, data: &str, rows: usize) -> Graph {
+    let g = Graph::new();
+    let step = bound_gradients(vae, &objective.bound, images(&g, vae, data, rows));
+    let params = vae.encoder_params(&g).into_iter().chain(vae.decoder_params(&g));
+    let grads: Vec<Var> = step.encoder.iter().chain(&step.decoder).copied().collect();
+    let pairs: Vec<(Var, Var)> = params.zip(grads.iter().copied()).collect();
+    match objective.clip {
+        None => g.optimize(objective.optimizer, &pairs),
+        Some(limit) => g.optimize_scaled(objective.optimizer, &pairs, clip_scale(&grads, limit)),
+    }
+    g.metric("rec", step.rec);
+    g.metric("kl", step.kl);
+    g.metric("loss", step.loss);
+    g
+}
+
+/// The bound of the images x, `[B, D]`, and the estimate of its gradient. β is the step's.
+#[track_caller]
+pub fn bound_gradients<'g>(vae: &Vae, bound: &Bound, x: Var<'g>) -> Ascent<'g> {
+    if bound.kl == KlTerm::Analytic { closed_form(vae, bound, x) } else { sampled(vae, bound, x) }
+}
+
+/// The gradients of the mean loss in all parameters, by the plain derivative of `loss`.
+#[track_caller]
+fn plain<'g>(vae: &Vae, rec: Var<'g>, kl: Var<'g>, loss: Var<'g>, mean_loss: Var<'g>) -> Ascent<'g> {
+    let g = loss.graph();
+    let (phi, theta) = (vae.encoder_params(g), vae.decoder_params(g));
+    let all: Vec<Var> = phi.iter().chain(&theta).copied().collect();
+    let mut encoder = grad(mean_loss, &all);
+    let decoder = encoder.split_off(phi.len());
+    Ascent { rec, kl, loss, encoder, decoder }
+}
+
+/// The ELBO with KL(q ‖ p) in closed form.
+#[track_caller]
+fn closed_form<'g>(vae: &Vae, bound: &Bound, x: Var<'g>) -> Ascent<'g> {
+    let g = x.graph();
+    let rows = x.shape()[0] as f64;
+    let (rec, kl, pushed) =
+        if bound.samples == 1 && bound.free_bits.is_none() && !vae.config.likelihood.has_shared_sigma() {
+            let t = terms(vae, x);
+            (t.rec, t.kl, t.kl)
+        } else {
+            let draws = vae.draw(x, bound.samples);
+            let rec = vae.pixel_nll(x, draws.z[0], true).sum_all() * (1.0 / bound.samples as f64);
+            let kl = draws.first.kl();
+            let pushed = match bound.free_bits {
+                None => kl.sum_all(),
+                // Below λ the maximum is a constant: the dimension is left in peace.
+                Some(nats) => {
+                    let per_dimension = kl.sum(&[0]) * (1.0 / rows);
+                    per_dimension.maximum(g.full(&per_dimension.shape(), nats)).sum_all() * rows
+                }
+            };
+            (rec, kl.sum_all(), pushed)
+        };
+    let loss = rec + g.ctl(Ctl::Beta) * pushed;
+    plain(vae, rec, kl, loss, loss * (1.0 / rows))
+}
+
+/// The bounds that are made of sampled weights.
+#[track_caller]
+fn sampled<'g>(vae: &Vae, bound: &Bound, x: Var<'g>) -> Ascent<'g> {
+    let g = x.graph();
+    let (rows, k) = (x.shape()[0] as f64, bound.samples as f64);
+    let beta = Some(g.ctl(Ctl::Beta));
+    let draws = vae.draw(x, bound.samples);
+    let held: Vec<Var> = draws.z.iter().map(|z| z.stop_gradient()).collect();
+    let (z, frozen) = match bound.estimator {
+        Estimator::Total => (&draws.z, false),
+        Estimator::StickingTheLanding => (&draws.z, true),
+        Estimator::DoublyReparameterised => (&held, true),
+        Estimator::ScoreFunction | Estimator::ScoreFunctionBaseline => (&held, false),
+    };
+    let w = vae.log_weights(x, draws.first, z, frozen, true);
+    let log_w = w.log_weight(beta); // [k, B]
+    let per_image = match bound.kind {
+        BoundKind::Elbo => log_w.sum(&[0]) * (1.0 / k),
+        BoundKind::Iwae => log_w.log_sum_exp(&[0]) - k.ln(),
+    };
+    let loss = -per_image.sum_all();
+    let rec = -w.likelihood.sum_all() * (1.0 / k);
+    let kl = (w.posterior - w.prior).sum_all() * (1.0 / k);
+    let mean_loss = loss * (1.0 / rows);
+    let phi = vae.encoder_params(g);
+    match bound.estimator {
+        Estimator::Total | Estimator::StickingTheLanding => plain(vae, rec, kl, loss, mean_loss),
+        Estimator::DoublyReparameterised => {
+            let encoder = squared_weights(&draws, &held, log_w, mean_loss, &phi);
+            Ascent { rec, kl, loss, encoder, decoder: grad(mean_loss, &vae.decoder_params(g)) }
+        }
+        Estimator::ScoreFunction | Estimator::ScoreFunctionBaseline => {
+            let baseline = bound.estimator == Estimator::ScoreFunctionBaseline;
+            let signal = if baseline { log_w - mean_of_the_others(log_w) } else { log_w };
+            let surrogate = (signal.stop_gradient() * w.posterior).sum_all() * (-1.0 / (k * rows));
+            Ascent { rec, kl, loss, encoder: grad(surrogate, &phi), decoder: grad(mean_loss, &vae.decoder_params(g)) }
+        }
+    }
+}
+
+/// Σ w̃_i² (∂ log w_i/∂z_i)(∂z_i/∂φ): the derivative of the loss in z_i is −w̃_i ∂ log w_i/∂z_i already, so that every
+/// draw's cotangent is multiplied by w̃_i on its way from z_i to φ.
+#[track_caller]
+fn squared_weights<'g>(
+    draws: &Draws<'g>,
+    held: &[Var<'g>],
+    log_w: Var<'g>,
+    loss: Var<'g>,
+    phi: &[Var<'g>],
+) -> Vec<Var<'g>> {
+    let normalised = (log_w - log_w.max_keep(&[0])).exp();
+    let normalised = normalised / normalised.sum_keep(&[0]); // [k, B]
+    let per_row = normalised.reshape(&[normalised.shape().size(), 1]).stop_gradient();
+    let cotangents = grad(loss, held);
+    let parts = draws.z.iter().zip(cotangents).map(|(&z, dz)| (z * (dz * per_row).stop_gradient()).sum_all());
+    let surrogate = parts.reduce(|a, b| a + b).expect("a model has a stochastic layer");
+    grad(surrogate, phi)
+}
+
+/// For each draw the mean of the other draws for the same image; with one draw per image, the mean of the other images'
+/// (0 if there is but one image): a baseline that does not depend on the draw itself. `[k, B]`
+#[track_caller]
+fn mean_of_the_others(log_w: Var<'_>) -> Var<'_> {
+    let (k, rows) = (log_w.shape()[0], log_w.shape()[1]);
+    let (axis, count) = if k > 1 { (0, k) } else { (1, rows) };
+    (log_w.sum_keep(&[axis]) - log_w) * (1.0 / (count.max(2) - 1) as f64)
+}
