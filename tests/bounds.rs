@@ -156,7 +156,8 @@ fn mean_and_error(values: impl Iterator<Item = f64> + Clone) -> (f64, f64) {
 /// their standard errors.
 fn exact(k: usize) -> BTreeMap<String, Vec<(f64, f64)>> {
     if k == 1 {
-        let rest: Vec<f64> = (0..D).map(|i| X[i] - MEANS[i] - (0..K).map(|j| W[j * D + i] * M[j]).sum::<f64>()).collect();
+        let rest: Vec<f64> =
+            (0..D).map(|i| X[i] - MEANS[i] - (0..K).map(|j| W[j * D + i] * M[j]).sum::<f64>()).collect();
         let norm = |j: usize| (0..D).map(|i| W[j * D + i].powi(2)).sum::<f64>();
         let dm = (0..K).map(|j| (0..D).map(|i| W[j * D + i] * rest[i]).sum::<f64>() / VARIANCE - M[j]);
         let dlv = (0..K).map(|j| 0.5 * (1.0 - SPREAD[j]) - 0.5 * SPREAD[j] * norm(j) / VARIANCE);
@@ -342,11 +343,8 @@ fn with_mistake(mistake: Mistake, k: usize) -> impl for<'g> Fn(&Vae, Var<'g>) ->
 fn wrong_importance_weighting_is_refused() {
     let run = |mistake| suite(&graph(1500, with_mistake(mistake, 5)), 5, Machine::Interp64);
     run(Mistake::None).unwrap();
-    let failures = [
-        (Mistake::WeightsNotDetached, "d"),
-        (Mistake::ReconstructionSign, ""),
-        (Mistake::NoiseByLogVariance, ""),
-    ];
+    let failures =
+        [(Mistake::WeightsNotDetached, "d"), (Mistake::ReconstructionSign, ""), (Mistake::NoiseByLogVariance, "")];
     for (mistake, starts) in failures {
         let answer = run(mistake).expect_err("the suite must refuse a wrong gradient");
         assert!(answer.starts_with(starts), "{answer}");
@@ -497,9 +495,7 @@ fn signal_to_noise_goes_as_the_root_of_k() {
         mean.abs() / (error * (800f64 * 50.0).sqrt())
     };
     // Between k = 16 and 256 a power of ½ is a factor of 4.
-    let slope = |estimator, name: &str| {
-        (ratio(estimator, 256, name) / ratio(estimator, 16, name)).ln() / 16f64.ln()
-    };
+    let slope = |estimator, name: &str| (ratio(estimator, 256, name) / ratio(estimator, 16, name)).ln() / 16f64.ln();
     let encoder = slope(Estimator::Total, "dlv");
     assert!((-0.85..-0.25).contains(&encoder), "encoder: k^{encoder:.2}, expected about −½");
     let decoder = slope(Estimator::Total, "dmu");
