@@ -31,7 +31,7 @@ pub use report::{EpochRecord, EpochTiming, Observer, StepReport, Sums};
 
 use crate::checkpoint::{Checkpoint, families};
 use crate::data::Splits;
-use crate::device::{Bound, Device, Moment};
+use crate::device::{Bound, Device, Moment, Snapshot};
 use crate::error::{Error, Result};
 use crate::optim::Control;
 use crate::vae::{Evaluation, Model, Vae, training_graph};
@@ -73,7 +73,10 @@ pub struct Trainer {
     full: Option<Bound>,
     rest: Option<Bound>,
     images: usize,
+    /// Sums of the running epoch, while they are not in the executor.
     sums: Sums,
+    /// The plan in which they go on.
+    running: Option<Bound>,
     /// Stop when this many updates were made, as if the stop flag had been raised then.
     pub pause_at: Option<u32>,
 }
@@ -97,7 +100,7 @@ impl Trainer {
         let (full, rest) = (full?, rest?);
         *model.exec.control_mut() =
             Control { shuffle: true, lr: config.lr.clone(), warmup: config.warmup, ..Control::new(config.seed) };
-        Ok(Trainer { config, model, full, rest, images, sums: Sums::default(), pause_at: None })
+        Ok(Trainer { config, model, full, rest, images, sums: Sums::default(), running: None, pause_at: None })
     }
 
     /// A run from where a checkpoint left it: from here on its numbers are those of a run that was never interrupted.
@@ -162,8 +165,17 @@ impl Trainer {
         self.model.exec.control()
     }
 
-    /// The remaining updates of the running epoch.
+    /// The remaining updates of the running epoch. However they end, the sums come back from the executor.
     fn finish_epoch(&mut self, observer: &mut dyn Observer, stop: &AtomicBool) -> Result<Outcome> {
+        let ended = self.update_until(observer, stop);
+        let settled = self.settle();
+        let outcome = ended?;
+        settled.map(|()| outcome)
+    }
+
+    /// Makes updates until the epoch ends or a stop is asked for. The loss is looked at as it becomes known, which on a
+    /// GPU is a few updates later; nothing here waits for it.
+    fn update_until(&mut self, observer: &mut dyn Observer, stop: &AtomicBool) -> Result<Outcome> {
         loop {
             let done = self.control().cursor as usize;
             if done == self.images {
@@ -177,28 +189,39 @@ impl Trainer {
                 if whole > 0 { (self.full, whole.min(self.model.exec.steps_per_call())) } else { (self.rest, 1) };
             let bound = bound.expect("a plan for every size of batch");
             let allowed = self.pause_at.map_or(updates, |limit| (limit - self.control().updates) as usize);
-            self.update(bound, updates.min(allowed))?;
-            let images = self.control().cursor as usize;
+            self.go_on_in(bound)?;
+            self.model.exec.run(bound, updates.min(allowed))?;
+            let Some(Snapshot { cursor, updates, sums }) = self.model.exec.peek_metrics(bound)? else { continue };
+            let sums = Sums::from_metrics(&sums);
+            must_be_finite(|| format!("loss by update {updates}"), sums.loss)?;
             observer.step(&StepReport {
                 epoch: self.control().epoch + 1,
                 epochs: self.config.epochs,
-                images,
+                images: cursor as usize,
                 of: self.images,
-                means: self.sums.per_image(images),
+                means: sums.per_image(cursor as usize),
             });
         }
     }
 
-    /// Makes some updates. The epoch's sums go on inside the executor, so that the order of the additions does not
-    /// depend on how updates are grouped, and is the same in a run that was interrupted.
-    fn update(&mut self, bound: Bound, updates: usize) -> Result<()> {
-        let before = [("rec", self.sums.rec), ("kl", self.sums.kl), ("loss", self.sums.loss)];
-        let before = before.map(|(name, sum)| (name.to_string(), sum));
-        self.model.exec.set_metrics(bound, &BTreeMap::from(before))?;
-        self.model.exec.run(bound, updates)?;
-        let after = self.model.exec.take_metrics(bound)?;
-        self.sums = Sums { rec: after["rec"], kl: after["kl"], loss: after["loss"] };
-        must_be_finite(|| format!("loss of update {}", self.control().updates), self.sums.loss)
+    /// Lets the epoch's sums go on in a plan. They stay inside the executor from update to update, so that the order of
+    /// the additions does not depend on how updates are grouped, and is the same in a run that was interrupted.
+    fn go_on_in(&mut self, bound: Bound) -> Result<()> {
+        if self.running != Some(bound) {
+            self.settle()?;
+            self.model.exec.set_metrics(bound, &self.sums.to_metrics())?;
+            self.running = Some(bound);
+        }
+        Ok(())
+    }
+
+    /// Waits for all updates that were asked for, and takes the sums back.
+    fn settle(&mut self) -> Result<()> {
+        if let Some(bound) = self.running.take() {
+            self.sums = Sums::from_metrics(&self.model.exec.take_metrics(bound)?);
+            must_be_finite(|| format!("loss by update {}", self.control().updates), self.sums.loss)?;
+        }
+        Ok(())
     }
 
     /// Evaluates, records, and turns to the next epoch.
@@ -244,13 +267,20 @@ impl Trainer {
     /// All that is needed to continue from here.
     ///
     /// # Errors
-    /// [`Error::Slot`] from the executor.
+    /// [`Error::Argument`] when a parameter or a moment is no longer a finite number; [`Error::Slot`] from the executor.
     pub fn checkpoint(&self) -> Result<Checkpoint> {
         let mut slots = BTreeMap::new();
         for (prefix, moment, name) in self.arrays() {
-            slots.insert(format!("{prefix}{name}"), self.model.exec.read_moment(&name, moment)?);
+            let (values, array) = (self.model.exec.read_moment(&name, moment)?, format!("{prefix}{name}"));
+            // The last update's loss was that of the parameters before it.
+            if let Some(&value) = values.iter().find(|v| !v.is_finite()) {
+                must_be_finite(|| format!("{array} after update {}", self.control().updates), f64::from(value))?;
+            }
+            slots.insert(array, values);
         }
         let c = self.control();
+        let Sums { rec, kl, loss } = self.sums;
+        must_be_finite(|| format!("sums of the epoch by update {}", c.updates), rec + kl + loss)?;
         let progress = Progress { step: c.step, epoch: c.epoch, cursor: c.cursor, updates: c.updates, sums: self.sums };
         Ok(Checkpoint { config: self.config.clone(), progress, slots })
     }

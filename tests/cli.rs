@@ -205,7 +205,7 @@ fn wrong_arguments_are_named_with_what_would_be_right() {
     assert!(names(at.path()).is_empty(), "a refused run leaves nothing behind: {:?}", names(at.path()));
     fails(at.path(), &train("--optimizer sgd --lr 1e30 --out d1"), 1, &["test loss of epoch 1", "--lr"]);
     let small = "--optimizer sgd --lr 1e30 --batch 16 --out d2";
-    fails(at.path(), &train(small), 1, &["loss of update", "--clip"]);
+    fails(at.path(), &train(small), 1, &["loss by update", "--clip"]);
     fails(at.path(), "train --resume nowhere", 1, &["nowhere", "read"]);
     fails(at.path(), "train --resume nowhere --latent 3", 2, &["--resume", "--latent"]);
     fails(at.path(), "train --data nowhere", 1, &["nowhere"]);

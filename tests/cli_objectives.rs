@@ -24,7 +24,10 @@ fn every_kind_of_run_is_resumed_to_the_byte_and_can_be_used() {
     let at = tempfile::tempdir().unwrap();
     let kinds = [
         ("--bound iwae --samples 4 --estimator doubly_reparameterised --binarisation dynamic", "dynamic pixels"),
-        ("--upper 8:2:9 --spread log_sigma --bound iwae --samples 3 --init glorot-equal", "784-20-3-20-784 + 3-8-2-9-3"),
+        (
+            "--upper 8:2:9 --spread log_sigma --bound iwae --samples 3 --init glorot-equal",
+            "784-20-3-20-784 + 3-8-2-9-3",
+        ),
         ("--upper 8:2:9 --upper :4: --spread bounded_log_variance", "+ 2-4-2"),
         ("--likelihood gaussian-optimal", "optimal sigma"),
         ("--likelihood gaussian-shared --free-bits 0.1", "one sigma"),

@@ -317,6 +317,12 @@ CONTROL void elbo_emu_clear() {
     clear_report();
 }
 
+// How often the host has waited for the device so far: by synchronising, by a copy that it waits for, by giving memory back.
+CONTROL unsigned long long elbo_emu_waits() {
+    std::lock_guard<std::recursive_mutex> guard(driver_lock());
+    return waits();
+}
+
 // 1: the kernels were compiled for the race detector.
 CONTROL int elbo_emu_detects_races() { return race::enabled(); }
 

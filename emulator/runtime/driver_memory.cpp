@@ -1,5 +1,6 @@
 // The emulated driver: allocation, copies, fills. Every address range is checked against the allocations.
 #include <cstdlib>
+#include <cstring>
 #include <map>
 
 #include "driver.h"
@@ -169,7 +170,7 @@ API cuMemsetD16_v2(CUdeviceptr p, unsigned short value, size_t count) {
 }
 API cuMemsetD32_v2(CUdeviceptr p, unsigned value, size_t count) { return cuMemsetD32Async(p, value, count, nullptr); }
 
-// ---- pinned memory of the host ----
+// ---- pinned memory of the host: fresh, it holds what fresh memory of the device holds ----
 
 API cuMemHostAlloc(void** p, size_t bytes, unsigned) {
     return with_context([&] {
@@ -177,6 +178,7 @@ API cuMemHostAlloc(void** p, size_t bytes, unsigned) {
         if (refused != CUDA_SUCCESS) return refused;
         *p = aligned_alloc(4096, (bytes + 4095) / 4096 * 4096);
         if (bytes == 0 || *p == nullptr) return CUDA_ERROR_OUT_OF_MEMORY;
+        memset(*p, POISON, bytes);
         pinned()[static_cast<unsigned char*>(*p)] = bytes;
         return CUDA_SUCCESS;
     });

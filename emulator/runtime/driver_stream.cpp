@@ -5,12 +5,11 @@ namespace emu {
 
 namespace {
 
-// Has what these nodes stand for run? Asking makes it run, so that a loop that polls comes to an end; but the first
-// answer is "not ready", as it may be on a GPU.
+// Has what these nodes stand for run? The first answer is "not ready", as it may be on a GPU, and nothing has run then.
+// Asking again makes it run, so that a loop that polls comes to an end.
 CUresult query(const std::vector<size_t>& nodes) {
     if (!is_pending(nodes)) return sticky_error();
-    CUresult result = finish(nodes);
-    return result != CUDA_SUCCESS ? result : CUDA_ERROR_NOT_READY;
+    return ask(nodes) ? progress(nodes) : CUDA_ERROR_NOT_READY;
 }
 
 CUgraphNodeType type_of(const Node& node) {

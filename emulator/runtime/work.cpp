@@ -17,6 +17,7 @@ namespace {
 constexpr size_t MANY = 256;
 
 Work pending;
+uint64_t waited = 0;      // how often the host waited
 uint64_t generation = 1;  // counts how often `pending` was emptied
 CUresult sticky = CUDA_SUCCESS;
 std::vector<Capture*> captures;
@@ -97,6 +98,8 @@ CUresult run_pending(std::vector<bool> wanted) {
     return sticky;
 }
 
+CUresult progress_all() { return run_pending(std::vector<bool>(pending.nodes.size(), true)); }
+
 // No stream or event belongs to it any more.
 void end(Capture* capture) {
     for (Stream* stream : streams().live) {
@@ -158,15 +161,35 @@ CUresult enqueue(Stream* stream, Node node) {
     }
     node.after = stream->last;
     stream->last = {pending.add(std::move(node))};
-    if (pending.nodes.size() > MANY) finish_all();
+    if (pending.nodes.size() > MANY) progress_all();
     return CUDA_SUCCESS;
 }
 
-CUresult finish(const std::vector<size_t>& nodes) { return run_pending(pending.closure(nodes)); }
-CUresult finish_all() { return run_pending(std::vector<bool>(pending.nodes.size(), true)); }
+CUresult progress(const std::vector<size_t>& nodes) { return run_pending(pending.closure(nodes)); }
+
+CUresult finish(const std::vector<size_t>& nodes) {
+    ++waited;
+    return progress(nodes);
+}
+
+CUresult finish_all() {
+    ++waited;
+    return progress_all();
+}
+
+uint64_t waits() { return waited; }
 
 bool is_pending(const std::vector<size_t>& nodes) {
     return std::any_of(nodes.begin(), nodes.end(), [](size_t i) { return !pending.nodes[i].done; });
+}
+
+bool ask(const std::vector<size_t>& nodes) {
+    bool before = true;
+    for (size_t i : nodes) {
+        before = before && pending.nodes[i].asked;
+        pending.nodes[i].asked = true;
+    }
+    return before;
 }
 
 std::vector<size_t> nodes_of(const Event& event) {

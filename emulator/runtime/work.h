@@ -24,6 +24,7 @@ struct Node {
 
     std::vector<size_t> after;  // numbers of earlier nodes of the same list
     bool done = false;
+    bool asked = false;         // somebody asked before whether it is done
 
     // KERNEL: everything is copied when the node is made, the parameters' bytes as well.
     const Kernel* kernel = nullptr;
@@ -91,10 +92,17 @@ struct Exec {
 // Adds a node to the stream's capture or to the pending work. On the null stream it runs at once, after everything.
 CUresult enqueue(Stream* stream, Node node);
 
-// Runs pending work until these nodes, or everything, are done. Gives back the sticky error of the device.
+// Runs pending work until these nodes, or everything, are done, because the host waits for it. Gives back the sticky
+// error of the device.
 CUresult finish(const std::vector<size_t>& nodes);
 CUresult finish_all();
+// The same without anybody waiting: the device got that far by itself.
+CUresult progress(const std::vector<size_t>& nodes);
+// How often the host has waited.
+uint64_t waits();
 bool is_pending(const std::vector<size_t>& nodes);
+// Whether it was asked before if these nodes are done. From here on it was.
+bool ask(const std::vector<size_t>& nodes);
 
 // The nodes that an event stands for, none when they have run.
 std::vector<size_t> nodes_of(const Event& event);

@@ -120,6 +120,14 @@ impl Emulator {
         unsafe { self.function::<F>("elbo_emu_clear")() }
     }
 
+    /// How often the host has waited for the device so far: by synchronising, by a copy that is done when the call
+    /// returns, by giving memory back. Asking whether something is done is not waiting.
+    pub fn waits(&self) -> u64 {
+        type F = unsafe extern "C" fn() -> u64;
+        // SAFETY: the function has this type.
+        unsafe { self.function::<F>("elbo_emu_waits")() }
+    }
+
     /// Were the kernels compiled for the race detector?
     pub fn detects_races(&self) -> bool {
         type F = unsafe extern "C" fn() -> c_int;

@@ -400,6 +400,7 @@ fn nothing_runs_before_somebody_waits() {
     // SAFETY: the allocation has 32 floats, as many as are copied; the events exist until the end.
     unsafe {
         ok(sys::cuMemHostAlloc(&mut pinned, 128, 0));
+        assert!(pinned.cast::<f32>().read().is_nan(), "fresh memory holds no number");
         pinned.cast::<[f32; 32]>().write([-1.0; 32]);
         let (mut start, mut end, mut milliseconds) = (null_mut(), null_mut(), -1.0);
         ok(sys::cuEventCreate(&mut start, 0));
@@ -410,9 +411,18 @@ fn nothing_runs_before_somebody_waits() {
         ok(sys::cuEventRecord(end, stream.0));
         assert_eq!(pinned.cast::<f32>().read(), -1.0, "read too early");
         assert_eq!(sys::cuEventElapsedTime(&mut milliseconds, start, end), Code::CUDA_ERROR_NOT_READY);
+        let waits = device.emulator.waits();
         assert_eq!(sys::cuEventQuery(end), Code::CUDA_ERROR_NOT_READY);
+        assert_eq!(device.emulator.waits(), waits, "to ask is not to wait");
+        assert_eq!(pinned.cast::<f32>().read(), -1.0, "what is not ready has not run");
         ok(sys::cuEventSynchronize(end));
+        assert_eq!(device.emulator.waits(), waits + 1);
         assert_eq!(pinned.cast::<f32>().read(), 5.0);
+        ok(device.launch("check_add", 1, 0, stream.0, &mut add(&x, &x, 1.0)));
+        ok(sys::cuMemcpyDtoHAsync_v2(pinned, x.at, 128, stream.0));
+        assert_eq!(sys::cuStreamQuery(stream.0), Code::CUDA_ERROR_NOT_READY);
+        ok(sys::cuStreamQuery(stream.0));
+        assert_eq!(pinned.cast::<f32>().read(), 6.0, "who polls comes to an end");
         ok(sys::cuEventElapsedTime(&mut milliseconds, start, end));
         assert!(milliseconds >= 0.0);
         ok(sys::cuEventDestroy_v2(start));

@@ -7,7 +7,7 @@ use std::time::Instant;
 
 use super::memory::{Aligned, Memory};
 use super::team::{self, Course, MOST_CHUNKS};
-use super::{Bound, Exec, Moment};
+use super::{Bound, Exec, Moment, Snapshot};
 use crate::error::{Error, Result};
 use crate::isa::Isa;
 use crate::optim::{Control, Optimizer};
@@ -253,6 +253,12 @@ impl Exec for Cpu {
             *sum = sums.get(name).copied().unwrap_or(0.0);
         }
         Ok(())
+    }
+
+    fn peek_metrics(&mut self, plan: Bound) -> Result<Option<Snapshot>> {
+        let plan = &self.bound[plan.0];
+        let sums = plan.metrics.iter().cloned().zip(plan.sums.iter().copied()).collect();
+        Ok(Some(Snapshot { cursor: self.control.cursor, updates: self.control.updates, sums }))
     }
 
     fn take_metrics(&mut self, plan: Bound) -> Result<BTreeMap<String, f64>> {

@@ -1,13 +1,15 @@
 //! The CUDA executor: a plan bound to device memory, recorded once as a CUDA graph and replayed.
 //!
 //! Read in this order: [`executor`] (how a plan runs), `lower.rs` (its steps as launches), `program.rs` and `params.rs`
-//! (what kernels are given), `memory.rs` (slots by name), `driver.rs` (the calls), [`ladder`] (the matrix product step by
+//! (what kernels are given), `memory.rs` (slots by name), `mailbox.rs` (results that nobody
+//! waits for), `driver.rs` (the calls), [`ladder`] (the matrix product step by
 //! step), [`probe`] (whether there is a GPU, and why not), [`images`] (the kernels that nvcc compiled).
 //!
 //! ```text
 //! bind:  Plan ─ lower ─► launches, wave by wave: the first step of a wave on the main stream, the others beside it
 //! run:   the host works out the numbers of the next steps (learning rate, β, Adam's corrections) and uploads them as a
 //!        table; the recorded graph is launched once per step; its last kernel moves on to the next row of the table
+//! look:  the running sums are copied into page-locked memory behind the steps; the host reads the newest that has come
 //! ```
 //!
 //! Nothing that changes from step to step is a parameter of a launch, so the recorded graph never goes stale. It is
@@ -22,6 +24,8 @@ pub mod images;
 pub mod ladder;
 #[cfg(feature = "cuda")]
 mod lower;
+#[cfg(feature = "cuda")]
+mod mailbox;
 #[cfg(feature = "cuda")]
 mod memory;
 #[cfg(feature = "cuda")]

@@ -33,6 +33,17 @@ pub enum Moment {
     Second,
 }
 
+/// The running sums of a plan's metrics at one moment of a run, and the counters of that moment.
+#[derive(Clone, PartialEq, Debug)]
+pub struct Snapshot {
+    /// [`Control::cursor`] then: the rows of the epoch that had been run.
+    pub cursor: u32,
+    /// [`Control::updates`] then.
+    pub updates: u32,
+    /// Each metric's sum.
+    pub sums: BTreeMap<String, f64>,
+}
+
 /// What runs plans: memory by slot name, shared by all plans bound to it, and the [`Control`] block.
 ///
 /// Equal seeds give equal bits on one device, however often and in whatever portions it is run.
@@ -126,7 +137,17 @@ pub trait Exec {
     /// From the device.
     fn set_metrics(&mut self, plan: Bound, sums: &BTreeMap<String, f64>) -> Result<()>;
 
-    /// The running sums of the plan's metrics since they were last taken.
+    /// Asks for the running sums as they are after everything that was run, leaves them as they are, and returns the
+    /// newest that are known without waiting: on the CPU these; on a GPU, which may still be at work on them, usually those
+    /// of an earlier call, and none before the first have come. A caller that asks after every [`Exec::run`] stays at most
+    /// two runs ahead of the device: with two answers under way, a call waits for the older one.
+    ///
+    /// # Errors
+    /// What went wrong on the device, as far as it is known.
+    fn peek_metrics(&mut self, plan: Bound) -> Result<Option<Snapshot>>;
+
+    /// The running sums of the plan's metrics since they were last taken, after everything that was run. They start again
+    /// from 0.
     ///
     /// # Errors
     /// From the device.

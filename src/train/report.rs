@@ -1,5 +1,7 @@
 //! What a run reports, and who listens.
 
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Serialize};
 
 use super::Trainer;
@@ -18,6 +20,16 @@ pub struct Sums {
 }
 
 impl Sums {
+    /// The sums as a plan of a training step has them among its metrics.
+    pub(super) fn from_metrics(sums: &BTreeMap<String, f64>) -> Sums {
+        Sums { rec: sums["rec"], kl: sums["kl"], loss: sums["loss"] }
+    }
+
+    /// The metrics of a training step.
+    pub(super) fn to_metrics(self) -> BTreeMap<String, f64> {
+        [("rec", self.rec), ("kl", self.kl), ("loss", self.loss)].map(|(name, sum)| (name.to_string(), sum)).into()
+    }
+
     /// Each sum divided by the number of images.
     pub fn per_image(&self, images: usize) -> Sums {
         let n = images.max(1) as f64;
@@ -70,7 +82,7 @@ pub struct EpochTiming {
     pub build: String,
 }
 
-/// Where a run is, after each update.
+/// Where a run is, as far as it is known: a GPU may be some updates further.
 #[derive(Clone, Copy, Debug)]
 pub struct StepReport {
     /// The epoch that is running, counted from 1.
@@ -87,7 +99,7 @@ pub struct StepReport {
 
 /// Who wants to know how a run goes. Every method does nothing unless it is written.
 pub trait Observer {
-    /// Called after every update.
+    /// Called after every few updates, with the newest means that are known without waiting for the device.
     fn step(&mut self, _report: &StepReport) {}
 
     /// Called after every epoch and its evaluation, in a state that a checkpoint can be taken of.

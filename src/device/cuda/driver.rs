@@ -1,6 +1,6 @@
 //! A thin layer over the CUDA driver: one context, two streams, memory, modules, kernels by name, graphs.
 //!
-//! Only this file and `probe.rs` know cudarc, and of cudarc only the driver's own functions: what the safe layer adds
+//! Only this file, `mailbox.rs` and `probe.rs` know cudarc, and of cudarc only the driver's own functions: what the safe layer adds
 //! (event tracking per allocation, allocation by pools) would end up in a captured graph. Every failure becomes an
 //! [`Error::Device`] that names the call.
 
@@ -47,7 +47,7 @@ pub(crate) enum Lane {
 pub(crate) struct Driver {
     pub gpu: Gpu,
     context: sys::CUcontext,
-    main: sys::CUstream,
+    pub(super) main: sys::CUstream,
     side: sys::CUstream,
     fork: sys::CUevent,
     join: sys::CUevent,
@@ -89,7 +89,7 @@ impl Driver {
         Ok(Rc::new(driver))
     }
 
-    fn failed(&self, call: &'static str) -> impl Fn(DriverError) -> Error + '_ {
+    pub(super) fn failed(&self, call: &'static str) -> impl Fn(DriverError) -> Error + '_ {
         move |e| failure(&self.name(), call, e)
     }
 
@@ -99,7 +99,7 @@ impl Driver {
     }
 
     /// Makes the context current on this thread; everything below needs it.
-    fn enter(&self) -> Result<()> {
+    pub(super) fn enter(&self) -> Result<()> {
         // SAFETY: the context lives as long as the driver.
         unsafe { result::ctx::set_current(self.context) }.map_err(self.failed("cuCtxSetCurrent"))
     }

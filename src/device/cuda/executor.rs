@@ -5,10 +5,11 @@ use std::rc::Rc;
 
 use super::driver::{Address, Buffer, Captured, Driver, Lane, Launch};
 use super::lower::{DataUse, Lower, Lowered, Placed};
+use super::mailbox::Mailbox;
 use super::memory::Memory;
 use super::params::{self, Clock, Ctl, HashParams, StepValues};
 use super::probe::{Gpu, Version};
-use crate::device::{Bound, Exec, Moment, Precision};
+use crate::device::{Bound, Exec, Moment, Precision, Snapshot};
 use crate::error::{Error, Result};
 use crate::optim::{Control, Optimizer};
 use crate::plan::Plan;
@@ -23,8 +24,9 @@ const UNROLL: usize = 8;
 /// How often a step is repeated to be timed: what a launch costs the host must not count, and is hidden in a graph.
 const PASSES: usize = 16;
 
-/// Steps of a call of [`Exec::run`] between two looks at the metrics, which wait for the device.
-const STEPS_PER_CALL: usize = 128;
+/// Steps of a call of [`Exec::run`] between two looks at the metrics. With two looks under way the device has at most
+/// twice as many steps before it when the caller finds out that it is to stop.
+const STEPS_PER_CALL: usize = 64;
 
 /// A GPU: memory by slot name, shared by all plans bound to it, and the [`Control`] block.
 pub struct Cuda {
@@ -50,6 +52,9 @@ struct BoundPlan {
     one: Option<Captured>,
     many: Option<Captured>,
     sums: Address,
+    /// Copies of the sums on their way to the host, each with its cursor and its number of updates; made at the first
+    /// look.
+    looks: Option<Mailbox<(u32, u32)>>,
     clock: Clock,
     _memory: Vec<Buffer>,
 }
@@ -320,6 +325,7 @@ impl Exec for Cuda {
             one: None,
             many: None,
             sums,
+            looks: None,
             clock,
             _memory: [scratch].into_iter().chain(split).collect(),
         });
@@ -373,13 +379,30 @@ impl Exec for Cuda {
     }
 
     fn set_metrics(&mut self, plan: Bound, sums: &BTreeMap<String, f64>) -> Result<()> {
-        let plan = &self.bound[plan.0];
+        let plan = &mut self.bound[plan.0];
+        plan.looks.iter_mut().for_each(Mailbox::forget);
         let values: Vec<f64> = plan.metrics.iter().map(|name| sums.get(name).copied().unwrap_or(0.0)).collect();
         self.driver.upload(plan.sums, &values)
     }
 
+    fn peek_metrics(&mut self, plan: Bound) -> Result<Option<Snapshot>> {
+        let plan = &mut self.bound[plan.0];
+        let looks = match &mut plan.looks {
+            Some(looks) => looks,
+            none => none.insert(Mailbox::new(&self.driver, plan.metrics.len())?),
+        };
+        looks.send(plan.sums, (self.control.cursor, self.control.updates))?;
+        let newest = looks.newest()?.map(|((cursor, updates), values)| Snapshot {
+            cursor: *cursor,
+            updates: *updates,
+            sums: plan.metrics.iter().cloned().zip(values.iter().copied()).collect(),
+        });
+        Ok(newest)
+    }
+
     fn take_metrics(&mut self, plan: Bound) -> Result<BTreeMap<String, f64>> {
-        let plan = &self.bound[plan.0];
+        let plan = &mut self.bound[plan.0];
+        plan.looks.iter_mut().for_each(Mailbox::forget);
         let mut values = vec![0.0; plan.metrics.len()];
         self.driver.download(plan.sums, &mut values)?;
         self.driver.upload(plan.sums, &vec![0.0; values.len()])?;
