@@ -6,16 +6,24 @@
 //! Nothing in it depends on the clock, the number of threads or the machine, so two runs of one seed write the same
 //! bytes.
 //!
+//! A run's own checkpoint is in f32. A tensor may also be stored in f16 or bf16, as PyTorch's `.half()` and `.bfloat16()`
+//! make them, if the metadata is kept: it is read into f32 exactly. A file without the optimiser's moments
+//! ([`Checkpoint::export`]) is a model that can be used, and not a run that can go on.
+//!
 //! A file is written beside its final name, synced to the disk and renamed: whenever the power fails, a reader finds
 //! the old checkpoint or the new one, whole.
+
+mod stored;
 
 use std::collections::{BTreeMap, HashMap};
 use std::fs::{self, File};
 use std::io::Write;
 use std::path::Path;
 
-use safetensors::tensor::{Dtype, SafeTensors, TensorView};
+use safetensors::tensor::{SafeTensors, TensorView};
 use serde::{Deserialize, Serialize};
+
+pub use stored::Stored;
 
 use crate::data::file::replace;
 use crate::device::Moment;
@@ -37,7 +45,8 @@ pub struct Checkpoint {
     pub config: TrainConfig,
     /// How far it got.
     pub progress: Progress,
-    /// Parameters and moments, in the layout of memory: `encoder.heads.weight`, `adam.m.encoder.heads.weight`, …
+    /// Parameters and moments, in the layout of memory: `encoder.heads.weight`, `adam.m.encoder.heads.weight`, …; no
+    /// moments if it was read from an exported file.
     pub slots: BTreeMap<String, Vec<f32>>,
 }
 
@@ -49,11 +58,17 @@ struct Header {
     progress: Progress,
 }
 
-/// The arrays that a rule keeps of every parameter, with the prefix of their names: values, then moments.
-pub(crate) fn families(rule: &Optimizer) -> &'static [(&'static str, Moment)] {
+/// Arrays of all parameters of one kind, with the prefix of their names.
+pub(crate) type Family = (&'static str, Moment);
+
+/// The parameters themselves.
+const VALUES: [Family; 1] = [("", Moment::Value)];
+
+/// The arrays that a rule keeps of every parameter: values, then moments.
+pub(crate) fn families(rule: &Optimizer) -> &'static [Family] {
     match rule {
-        Optimizer::Adam { .. } => &[("", Moment::Value), ("adam.m.", Moment::First), ("adam.v.", Moment::Second)],
-        Optimizer::Sgd { .. } => &[("", Moment::Value), ("sgd.m.", Moment::First)],
+        Optimizer::Adam { .. } => &[VALUES[0], ("adam.m.", Moment::First), ("adam.v.", Moment::Second)],
+        Optimizer::Sgd { .. } => &[VALUES[0], ("sgd.m.", Moment::First)],
     }
 }
 
@@ -63,28 +78,48 @@ impl Checkpoint {
     /// # Errors
     /// [`Error::Io`] when the file cannot be written, [`Error::Slot`] when a parameter is missing or has a wrong size.
     pub fn save(&self, path: &Path) -> Result<()> {
-        let bytes = self.to_bytes()?;
+        self.write(path, families(&self.config.objective.optimizer), Stored::F32)
+    }
+
+    /// Writes the parameters alone, rounded to `stored`, to `path`, whole or not at all. The file can be read by
+    /// [`Checkpoint::load`], and its tensors by PyTorch; training cannot go on from it.
+    ///
+    /// # Errors
+    /// [`Error::Argument`] naming the tensor when a number is too large for `stored`; [`Error::Io`] when the file cannot
+    /// be written, [`Error::Slot`] when a parameter is missing or has a wrong size.
+    pub fn export(&self, path: &Path, stored: Stored) -> Result<()> {
+        self.write(path, &VALUES, stored)
+    }
+
+    fn write(&self, path: &Path, families: &[Family], stored: Stored) -> Result<()> {
+        let bytes = self.to_bytes(families, stored)?;
         replace(path, |out| out.write_all(&bytes))?;
         sync_folder(path)
     }
 
-    fn to_bytes(&self) -> Result<Vec<u8>> {
+    fn to_bytes(&self, families: &[Family], stored: Stored) -> Result<Vec<u8>> {
         let layout = Vae::new(self.config.model.clone())?.layout();
         let mut arrays: Vec<(String, Vec<usize>, Vec<u8>)> = Vec::new();
-        for (prefix, _) in families(&self.config.objective.optimizer) {
+        for (prefix, _) in families {
             for piece in &layout {
                 let name = format!("{prefix}{}", piece.slot);
                 let values = self.slots.get(&name).filter(|v| v.len() == piece.slot_size());
                 let problem = || format!("a checkpoint needs its {} numbers", piece.slot_size());
                 let values = values.ok_or_else(|| Error::Slot { name, problem: problem() })?;
-                let bytes = piece.positions().flat_map(|i| values[i].to_le_bytes()).collect();
-                arrays.push((format!("{prefix}{}", piece.tensor), piece.shape(), bytes));
+                let tensor = format!("{prefix}{}", piece.tensor);
+                let bytes = stored.encode(piece.positions().map(|i| values[i])).map_err(|value| {
+                    let expected =
+                        format!("at most {} in magnitude in {stored}; export in another type", stored.largest());
+                    Error::argument(&format!("tensor {tensor}"), value, expected)
+                })?;
+                arrays.push((tensor, piece.shape(), bytes));
             }
         }
         let header = Header { version: VERSION, config: self.config.clone(), progress: self.progress.clone() };
         let text = serde_json::to_string(&header).expect("a configuration is plain data");
         let views = arrays.iter().map(|(name, shape, bytes)| {
-            let view = TensorView::new(Dtype::F32, shape.clone(), bytes).expect("shape and bytes come from one piece");
+            let view =
+                TensorView::new(stored.dtype(), shape.clone(), bytes).expect("shape and bytes come from one piece");
             (name.as_str(), view)
         });
         // One key: the crate keeps the metadata in a hash map, whose order would change the bytes from run to run.
@@ -92,7 +127,8 @@ impl Checkpoint {
         Ok(safetensors::serialize(views, Some(metadata)).expect("names are distinct and sizes fit"))
     }
 
-    /// Reads a checkpoint and checks all of it: header, names, shapes, types, and that every number is finite.
+    /// Reads a checkpoint, or an exported file, and checks all of it: header, names, shapes, types, and that every number
+    /// is finite.
     ///
     /// # Errors
     /// [`Error::Io`] when the file cannot be read, [`Error::File`] naming the tensor or field, what it holds and what
@@ -127,7 +163,7 @@ impl Checkpoint {
     }
 }
 
-/// All tensors of the layout, put back into slots.
+/// All tensors of the layout, put back into slots: parameters, and moments unless the file has none at all.
 fn read_tensors(
     path: &Path,
     file: &SafeTensors,
@@ -143,18 +179,20 @@ fn read_tensors(
     };
     let mut slots: BTreeMap<String, Vec<f32>> = BTreeMap::new();
     let mut known = 0;
-    for (prefix, _) in families(rule) {
+    let is_moment = |name: &&str| families(rule)[1..].iter().any(|(prefix, _)| name.starts_with(prefix));
+    let whole = file.names().into_iter().any(|name| is_moment(&name));
+    let families = if whole { families(rule) } else { &VALUES };
+    for (prefix, _) in families {
         for piece in layout {
             let name = format!("{prefix}{}", piece.tensor);
-            let expected = || format!("f32 {:?}", piece.shape());
+            let expected = || format!("f32, bf16 or f16 {:?}", piece.shape());
             let view = file.tensor(&name).map_err(|_| wrong(&name, "no such tensor".into(), expected()))?;
-            if view.dtype() != Dtype::F32 || view.shape() != piece.shape() {
-                return Err(wrong(&name, format!("{:?} {:?}", view.dtype(), view.shape()), expected()));
-            }
+            let stored = Stored::of(view.dtype()).filter(|_| view.shape() == piece.shape());
+            let found = || format!("{:?} {:?}", view.dtype(), view.shape());
+            let stored = stored.ok_or_else(|| wrong(&name, found(), expected()))?;
             let zeros = || vec![0.0; piece.slot_size()];
             let slot = slots.entry(format!("{prefix}{}", piece.slot)).or_insert_with(zeros);
-            for (position, bytes) in piece.positions().zip(view.data().chunks_exact(4)) {
-                let value = f32::from_le_bytes(bytes.try_into().expect("four bytes"));
+            for (position, value) in piece.positions().zip(stored.decode(view.data())) {
                 if !value.is_finite() {
                     return Err(wrong(&name, value.to_string(), "finite numbers".into()));
                 }
@@ -165,7 +203,7 @@ fn read_tensors(
     }
     if file.len() != known {
         let names = file.names().into_iter().filter(|name| {
-            families(rule).iter().all(|(prefix, _)| layout.iter().all(|p| **name != format!("{prefix}{}", p.tensor)))
+            families.iter().all(|(prefix, _)| layout.iter().all(|p| **name != format!("{prefix}{}", p.tensor)))
         });
         let extra = names.min().map_or("?", |name| name);
         return Err(wrong(extra, "a tensor".into(), "no tensor that the configuration does not name".into()));
@@ -184,6 +222,8 @@ fn sync_folder(path: &Path) -> Result<()> {
 
 #[cfg(test)]
 mod tests {
+    use safetensors::tensor::Dtype;
+
     use super::*;
     use crate::nn::Activation;
     use crate::vae::VaeConfig;
@@ -204,6 +244,12 @@ mod tests {
         Checkpoint { config, progress, slots }
     }
 
+    impl Checkpoint {
+        fn to_bytes_all(&self) -> Vec<u8> {
+            self.to_bytes(families(&self.config.objective.optimizer), Stored::F32).unwrap()
+        }
+    }
+
     #[test]
     fn what_is_saved_is_loaded_bit_for_bit() {
         let folder = tempfile::tempdir().unwrap();
@@ -221,7 +267,7 @@ mod tests {
     #[test]
     fn tensors_have_the_layout_of_pytorch() {
         let saved = checkpoint();
-        let bytes = saved.to_bytes().unwrap();
+        let bytes = saved.to_bytes_all();
         let file = SafeTensors::deserialize(&bytes).unwrap();
         let view = file.tensor("encoder.logvar.weight").unwrap();
         assert_eq!(view.shape(), [2, 3]); // [out, in]
@@ -239,13 +285,13 @@ mod tests {
             let message = Checkpoint::load(&path).unwrap_err().to_string();
             words.iter().for_each(|w| assert!(message.contains(w), "{message}\ndoes not say {w}"));
         };
-        let good = checkpoint().to_bytes().unwrap();
+        let good = checkpoint().to_bytes_all();
         refuses(&good[..good.len() - 5], &["c.safetensors", "complete"]);
         refuses(b"", &["0 bytes"]);
         refuses(b"not a checkpoint at all", &["safetensors"]);
         let mut nan = checkpoint();
         nan.slots.get_mut("decoder.logits.weight").unwrap()[3] = f32::NAN;
-        refuses(&nan.to_bytes().unwrap(), &["tensor decoder.logits.weight", "NaN", "finite"]);
+        refuses(&nan.to_bytes_all(), &["tensor decoder.logits.weight", "NaN", "finite"]);
         let text = String::from_utf8_lossy(&good[8..]).into_owned();
         let swap = |from: &str, to: &str| {
             assert_eq!(from.len(), to.len());

@@ -106,7 +106,8 @@ impl Trainer {
     /// A run from where a checkpoint left it: from here on its numbers are those of a run that was never interrupted.
     ///
     /// # Errors
-    /// As [`Trainer::new`]; [`Error::Argument`] when the checkpoint's counters do not fit the data.
+    /// As [`Trainer::new`]; [`Error::Argument`] when the checkpoint's counters do not fit the data, or when it has no
+    /// moments.
     pub fn resume(checkpoint: &Checkpoint, data: &Splits, device: Device) -> Result<Trainer> {
         let mut trainer = Trainer::new(checkpoint.config.clone(), data, device)?;
         let p = &checkpoint.progress;
@@ -115,7 +116,11 @@ impl Trainer {
             return Err(Error::argument("position of the checkpoint in its epoch", p.cursor, expected));
         }
         for (prefix, moment, name) in trainer.arrays() {
-            let values = &checkpoint.slots[&format!("{prefix}{name}")];
+            let values = checkpoint.slots.get(&format!("{prefix}{name}")).ok_or_else(|| {
+                let expected = "also the optimiser's moments, which an exported file lacks; resume the run folder that it \
+                                was exported from, or use the file with sample, reconstruct and eval";
+                Error::argument("checkpoint", "parameters alone", expected)
+            })?;
             trainer.model.exec.write_moment(&name, moment, values)?;
         }
         let control = trainer.model.exec.control_mut();

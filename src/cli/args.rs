@@ -7,6 +7,7 @@ use std::str::FromStr;
 use clap::{Args, ValueEnum};
 
 use crate::bench::Family;
+use crate::checkpoint::Stored;
 use crate::data::Splits;
 use crate::device::{Device, Precision, cuda};
 use crate::error::{Error, Result};
@@ -525,6 +526,20 @@ pub struct Bench {
     pub svg: Option<PathBuf>,
     #[command(flatten)]
     pub machine: Machine,
+}
+
+/// Options of `elbo export`.
+#[derive(Args)]
+pub struct Export {
+    /// Run folder, or a checkpoint file
+    #[arg(long, value_name = "PATH")]
+    pub run: PathBuf,
+    /// Number type: f32, bf16 or f16; rounded to the nearest, ties to even
+    #[arg(long, value_name = "NAME", default_value = "f32")]
+    pub dtype: Stored,
+    /// File to write (safetensors)
+    #[arg(long, value_name = "FILE", default_value = "model.safetensors")]
+    pub out: PathBuf,
 }
 
 #[cfg(test)]

@@ -10,6 +10,7 @@
 mod args;
 mod bench;
 mod describe;
+mod export;
 mod pictures;
 mod progress;
 mod scale;
@@ -47,6 +48,8 @@ enum Command {
     Reconstruct(args::Reconstruct),
     /// Evaluate a run on its test set, or on other data
     Eval(args::Eval),
+    /// Write the parameters of a run to a file of their own, in f32, bf16 or f16
+    Export(args::Export),
     /// Print the plan of a training step: kernels, shapes, bytes, FLOPs
     Plan(Box<args::Plan>),
     /// Compare CPU and GPU: times, share of the roofline, and the size from which the GPU is faster
@@ -62,6 +65,7 @@ pub fn main() -> ExitCode {
         Command::Sample(args) => use_run::sample(&args).map(|()| ExitCode::SUCCESS),
         Command::Reconstruct(args) => use_run::reconstruct(&args).map(|()| ExitCode::SUCCESS),
         Command::Eval(args) => use_run::eval(&args).map(|()| ExitCode::SUCCESS),
+        Command::Export(args) => export::export(&args).map(|()| ExitCode::SUCCESS),
         Command::Plan(args) => describe::plan(&args).map(|()| ExitCode::SUCCESS),
         Command::Bench(args) => bench::bench(&args).map(|()| ExitCode::SUCCESS),
         Command::Info => describe::info().map(|()| ExitCode::SUCCESS),

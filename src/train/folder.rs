@@ -62,8 +62,17 @@ impl RunFolder {
     /// The folder of a run that is there, and its checkpoint.
     ///
     /// # Errors
-    /// As [`Checkpoint::load`].
+    /// As [`Checkpoint::load`]; [`Error::File`] when `path` is a file.
     pub fn open(path: &Path) -> Result<(RunFolder, Checkpoint)> {
+        if path.is_file() {
+            return Err(Error::File {
+                path: path.into(),
+                field: "run folder".into(),
+                found: "a file".into(),
+                expected: "a folder that `elbo train` made".into(),
+                remedy: "an exported file has no moments and cannot be resumed; name the run's folder".into(),
+            });
+        }
         let folder = RunFolder { path: path.into() };
         let checkpoint = Checkpoint::load(&folder.checkpoint_path())?;
         Ok((folder, checkpoint))

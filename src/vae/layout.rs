@@ -21,6 +21,17 @@
 //! `"sigma"` instead of `"logits"`, and where all share one it ends in `"mu"` beside the single number `decoder.sigma`. An
 //! encoder whose spread is log σ has `"log_sigma"` for `"logvar"`. Further stochastic layers are `encoder2`, `decoder2`, …, like
 //! the encoder. The optimiser's moments have the same shapes under `adam.m.…`, `adam.v.…` or `sgd.m.…`.
+//!
+//! `elbo export` writes the same names and shapes without the moments, in f32, bf16 or f16. The other way round, a file
+//! whose tensors PyTorch made smaller is read as it is, if it keeps the metadata, which says what the model is:
+//!
+//! ```python
+//! from safetensors import safe_open
+//! from safetensors.torch import load_file, save_file
+//!
+//! metadata = safe_open("checkpoint.safetensors", "pt").metadata()
+//! save_file({k: v.bfloat16() for k, v in tensors.items()}, "small.safetensors", metadata)
+//! ```
 
 use super::Vae;
 use super::decoder::SHARED_SIGMA;
