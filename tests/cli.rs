@@ -129,6 +129,31 @@ fn a_resumed_run_equals_one_that_was_never_interrupted() {
     equal_runs(&at.path().join("sgd"), &at.path().join("sgd2"));
 }
 
+/// A run that goes on elsewhere is right, but it is another run.
+#[test]
+fn a_resumed_run_says_when_its_bits_will_differ() {
+    let at = folder();
+    let resume = |isa: &str, more: &str| {
+        let line = format!("train --resume run --quiet --device cpu {more}");
+        let output = command(at.path(), &line).env("ELBO_ISA", isa).output().unwrap();
+        let errors = String::from_utf8(output.stderr).unwrap();
+        assert!(output.status.success(), "{errors}");
+        errors
+    };
+    let start = format!("train {TINY} --device cpu --out run --pause-at 2");
+    assert!(command(at.path(), &start).env("ELBO_ISA", "portable").status().unwrap().success());
+    let best = elbo::isa::Isa::available().last().unwrap().to_string();
+    // No epoch has been recorded yet: nothing to compare with.
+    assert_eq!(resume("portable", "--pause-at 6 --threads 1"), "");
+    assert_eq!(resume("portable", "--pause-at 7 --threads 2"), "", "the number of threads changes nothing");
+    if best != "portable" {
+        let note = resume(&best, "--pause-at 8");
+        let lines: Vec<&str> = note.lines().collect();
+        assert!(lines.len() == 1 && lines[0].starts_with("note: epoch 1 ran on cpu (portable"), "{note}");
+        assert!(lines[0].contains(&format!("cpu ({best}")) && lines[0].contains("uninterrupted"), "{note}");
+    }
+}
+
 #[test]
 fn more_epochs_can_be_asked_for_later() {
     let at = folder();

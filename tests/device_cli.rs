@@ -58,6 +58,13 @@ fn a_run_on_cuda_goes_on_where_it_stopped() {
     assert!(resumed.status.success(), "{}", text(&resumed.stderr));
     let read = |run: &str| fs::read(at.path().join(run).join("checkpoint.safetensors")).unwrap();
     assert!(read("whole") == read("parts"), "an interrupted run ends elsewhere");
+    assert!(!text(&resumed.stderr).contains("note:"), "{}", text(&resumed.stderr));
+    // The other half of a run on another device.
+    elbo(at.path(), &format!("{SMALL} --device cuda --out mixed --pause-at 7"), &[]).unwrap();
+    let moved = elbo(at.path(), "train --resume mixed --device cpu", &[]).unwrap();
+    let message = text(&moved.stderr);
+    let note = message.lines().find(|line| line.starts_with("note:")).unwrap_or_else(|| panic!("{message}"));
+    assert!(moved.status.success() && note.contains("epoch 1 ran on cuda:0 (elbo emulated device, f32)"), "{note}");
 }
 
 #[test]

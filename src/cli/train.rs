@@ -11,7 +11,7 @@ use super::{args, pictures, scale, warn_if_debug_build};
 use crate::data::Splits;
 use crate::device::Device;
 use crate::error::{Error, Result};
-use crate::train::{Outcome, RunFolder, TrainConfig, Trainer};
+use crate::train::{EpochTiming, Outcome, RunFolder, TrainConfig, Trainer};
 
 /// Trains, or continues to train; writes the run folder; prints the result on its scale.
 pub fn train(args: &args::Train) -> Result<ExitCode> {
@@ -102,10 +102,29 @@ fn resume(path: &Path, epochs: Option<u32>, device: Device) -> Result<(RunFolder
         checkpoint.config.epochs = epochs;
     }
     let data = checkpoint.config.data.load()?;
-    let trainer = Trainer::resume(&checkpoint, &data, device)?;
+    let mut trainer = Trainer::resume(&checkpoint, &data, device)?;
     folder.rewind(checkpoint.progress.epoch)?;
     folder.write_config(trainer.config())?;
+    if let Some(before) = folder.last_timing()
+        && let Some(change) = change(&before, &trainer.model().exec.describe(), env!("ELBO_BUILD"))
+    {
+        eprintln!("note: {change}: the numbers will not be, to the last bit, those of an uninterrupted run");
+    }
     Ok((folder, data, trainer))
+}
+
+/// What differs between the epoch of `before` and this session, if the bits may depend on it. They do not depend on the
+/// number of threads.
+fn change(before: &EpochTiming, device: &str, build: &str) -> Option<String> {
+    let kind = |device: &str| device.split(", threads").next().unwrap_or_default().to_string();
+    let (what, then, now) = if kind(&before.device) != kind(device) {
+        ("on", before.device.as_str(), device)
+    } else if before.build != build {
+        ("a program built by", before.build.as_str(), build)
+    } else {
+        return None;
+    };
+    Some(format!("epoch {} ran {what} {then}, this session runs {what} {now}", before.epoch))
 }
 
 fn announce(trainer: &mut Trainer, data: &Splits, folder: &RunFolder) {
@@ -131,4 +150,30 @@ fn conclude(trainer: &mut Trainer, data: &Splits, folder: &RunFolder, seconds: f
         config.epochs,
         names.join(", ")
     ))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn threads_do_not_count_as_a_change_and_all_else_does() {
+        let before = EpochTiming {
+            epoch: 3,
+            train_seconds: 1.0,
+            test_seconds: 1.0,
+            images_per_second: 1.0,
+            device: "cpu (avx512, threads: 2)".into(),
+            build: "rustc 1".into(),
+        };
+        assert_eq!(change(&before, "cpu (avx512, threads: 16)", "rustc 1"), None);
+        for (device, build, words) in [
+            ("cpu (avx2, threads: 2)", "rustc 1", ["epoch 3 ran on cpu (avx512", "runs on cpu (avx2"]),
+            ("cuda:0 (NVIDIA H100, f32)", "rustc 1", ["on cpu (avx512", "on cuda:0 (NVIDIA H100, f32)"]),
+            ("cpu (avx512, threads: 2)", "rustc 2", ["built by rustc 1", "built by rustc 2"]),
+        ] {
+            let found = change(&before, device, build).unwrap();
+            assert!(words.iter().all(|word| found.contains(word)), "{found}");
+        }
+    }
 }

@@ -127,6 +127,12 @@ impl RunFolder {
         Ok(())
     }
 
+    /// What the journal says of the last epoch; nothing if there is none, or no line that can be read.
+    pub fn last_timing(&self) -> Option<EpochTiming> {
+        let text = fs::read_to_string(self.file("timing.jsonl")).ok()?;
+        serde_json::from_str(text.lines().last()?).ok()
+    }
+
     fn append(&self, name: &str, line: &impl Serialize) -> Result<()> {
         let path = self.file(name);
         let text = serde_json::to_string(line).expect("a record is plain data");
@@ -168,5 +174,15 @@ mod tests {
         fs::write(run.file("metrics.jsonl"), "1\n2\n3").unwrap();
         run.rewind(2).unwrap();
         assert_eq!(fs::read_to_string(run.file("metrics.jsonl")).unwrap(), "1\n2\n");
+        let line = |epoch| {
+            let zeros = r#""train_seconds":0,"test_seconds":0,"images_per_second":0"#;
+            format!(r#"{{"epoch":{epoch},{zeros},"device":"cpu","build":"b"}}"#) + "\n"
+        };
+        assert_eq!(run.last_timing(), None);
+        fs::write(run.file("timing.jsonl"), line(1) + &line(2) + &line(3)).unwrap();
+        run.rewind(2).unwrap();
+        assert_eq!(run.last_timing().unwrap().epoch, 2);
+        fs::write(run.file("timing.jsonl"), "{").unwrap();
+        assert_eq!(run.last_timing(), None);
     }
 }
