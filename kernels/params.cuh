@@ -119,6 +119,9 @@ struct ReduceParams {  // out[o, i] = Σ_r or max_r x[o, r, i]; x contiguous (or
     const float* x;
     float* out;
     int outer, reduced, inner, max;
+    int parts, per_part;  // inner = 1: blocks that share a row, and elements of each but the last
+    float* workspace;     // parts > 1: [outer][parts]
+    u32* tickets;         // parts > 1: one counter per row, zero before and after
 };
 
 enum MoveKind : int { MOVE_COPY = 0, MOVE_PAD = 1, MOVE_TRANSPOSE = 2, MOVE_BROADCAST = 3, MOVE_GATHER = 4, MOVE_SCATTER = 5 };
@@ -204,7 +207,7 @@ static_assert(sizeof(Program) == 3352);
 static_assert(sizeof(PointwiseParams) == 3368);
 static_assert(sizeof(GemmParams) == 3464);
 static_assert(sizeof(BatchParams) == 56);
-static_assert(sizeof(ReduceParams) == 32);
+static_assert(sizeof(ReduceParams) == 56);
 static_assert(sizeof(MoveParams) == 112);
 static_assert(sizeof(Total) == 24);
 static_assert(sizeof(Metric) == 16);

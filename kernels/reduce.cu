@@ -8,7 +8,10 @@
 // Launch of reduce_rows (inner = 1):
 //   team    = 32 if reduced ≤ 1024, 256 if reduced ≤ 32768, else 1024
 //   threads = max(team, 256), shared = 128 bytes
-//   grid    = max(⌈outer · team / threads⌉, 1)
+//   grid    = (max(⌈outer · team / threads⌉, 1), 1)
+// and for the few long rows that would leave most of a GPU idle, reduced > 32768 and outer ≤ 128:
+//   per_part = max(32768, ⌈reduced / ⌊256 / outer⌋⌉ rounded up to a multiple of 4), parts = ⌈reduced / per_part⌉ ≤ 256
+//   threads  = 1024, grid = (parts, outer); elsewhere parts = 1
 //
 // Launch of reduce_cols (inner > 1):
 //   along   = 1 if reduced ≤ 8, 8 if reduced ≤ 512, else 32       (threads that share a sum)
@@ -35,10 +38,38 @@ __device__ __forceinline__ float fold_strided(const float* x, int n, int thread,
     return fold(fold(fold(y.x, y.y), fold(y.z, y.w)), rest);
 }
 
+// A row that several blocks share. Every block leaves the fold of its part in the workspace and draws a ticket; the one
+// that draws the last folds the parts, by their numbers and not by who came when.
+template <class Fold>
+__device__ __forceinline__ void reduce_shared_row(const ReduceParams& p, float* shared, Fold fold) {
+    const int thread = threadIdx.x, threads = blockDim.x, part = blockIdx.x;
+    const u64 row = blockIdx.y;
+    const int first = part * p.per_part;
+    const int n = p.reduced - first < p.per_part ? p.reduced - first : p.per_part;
+    float* const parts = p.workspace + row * p.parts;
+
+    const float y = fold_strided(p.x + (row * p.reduced + first), n, thread, threads, fold);
+    const float of_part = fold_block(y, fold, shared, thread, threads);
+    u32* const last = reinterpret_cast<u32*>(shared);
+    if (thread == 0) {
+        parts[part] = of_part;
+        __threadfence();
+        *last = atomicAdd(&p.tickets[row], 1u) + 1u == static_cast<u32>(p.parts);
+        if (*last) p.tickets[row] = 0;
+        __threadfence();
+    }
+    __syncthreads();
+    if (!*last) return;
+    const float total = fold_block(thread < p.parts ? parts[thread] : Fold::identity(), fold, shared, thread, threads);
+    if (thread == 0) p.out[row] = total;
+}
+
 template <class Fold>
 __device__ __forceinline__ void reduce_row(const ReduceParams& p, float* shared, Fold fold) {
     const int thread = threadIdx.x, threads = blockDim.x;
-    if (p.reduced <= 1024) {
+    if (p.parts > 1) {
+        reduce_shared_row(p, shared, fold);
+    } else if (p.reduced <= 1024) {
         const u64 o = static_cast<u64>(blockIdx.x) * (threads / 32) + thread / 32;
         if (o >= static_cast<u64>(p.outer)) return;
         const float y = fold_warp(fold_strided(p.x + o * p.reduced, p.reduced, thread % 32, 32, fold), fold);

@@ -294,6 +294,54 @@ fn reductions_and_moves_agree_with_the_cpu() {
     }
 }
 
+/// Long rows are shared by blocks: around the length from which they are, and far beyond it, one row and a few; the same
+/// bits in whatever order the blocks come, and again when the plan runs again.
+#[test]
+fn long_reductions_are_exact_and_do_not_depend_on_the_order_of_blocks() {
+    if cuda(Precision::F32).is_none() {
+        return;
+    }
+    for (rows, cols) in [(1, 32_767), (1, 32_768), (1, 32_769), (1, 65_537), (3, 70_001), (1, 1_200_003)] {
+        let g = Graph::new();
+        let x = g.state("x", &[rows, cols]);
+        for (name, value) in
+            [("sum", x.sum(&[1])), ("max", x.max(&[1])), ("all", x.max(&[0, 1])), ("low", (-x).max(&[1]))]
+        {
+            g.store(name, value);
+        }
+        if rows == 1 {
+            g.metric("total", x.sum_all());
+        }
+        let values: Vec<f32> =
+            (0..(rows * cols) as u64).map(|i| Draw { seed: 6, step: 0, stream: 1 }.uniform(i) - 0.25).collect();
+        let found = under_all_schedules(|| {
+            let mut gpu = cuda(Precision::F32).unwrap();
+            let plan = gpu.bind(&Plan::build(&g, Fusion::none()).unwrap()).unwrap();
+            gpu.write("x", &values).unwrap();
+            let run = |gpu: &mut dyn Exec| {
+                gpu.run(plan, 1).unwrap();
+                ["sum", "max", "all", "low"].map(|name| gpu.read(name).unwrap())
+            };
+            let first = run(&mut gpu);
+            assert_eq!(first, run(&mut gpu), "[{rows}, {cols}]: the second run");
+            (first, gpu.take_metrics(plan).unwrap())
+        });
+        for (schedule, other) in &found[1..] {
+            assert!(*other == found[0].1, "[{rows}, {cols}]: {schedule} gives other bits");
+        }
+        let ([sum, max, all, low], metrics) = &found[0].1;
+        for (r, row) in values.chunks(cols).enumerate() {
+            let truth = row.iter().map(|&v| f64::from(v)).sum::<f64>();
+            assert!((f64::from(sum[r]) / truth - 1.0).abs() < 2e-6, "[{rows}, {cols}]: {} and {truth}", sum[r]);
+            assert_eq!(max[r], row.iter().copied().fold(f32::NEG_INFINITY, f32::max));
+            assert_eq!(low[r], -row.iter().copied().fold(f32::INFINITY, f32::min));
+            let total = metrics.get("total").copied().unwrap_or(2.0 * truth);
+            assert!((total / truth - 2.0).abs() < 4e-6, "two runs of [{rows}, {cols}]: {total} and {truth}");
+        }
+        assert_eq!(all[0], values.iter().copied().fold(f32::NEG_INFINITY, f32::max));
+    }
+}
+
 /// One step of models of many kinds against the CPU: parameters, moments, metrics.
 #[test]
 fn training_steps_agree_with_the_cpu() {

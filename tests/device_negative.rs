@@ -36,64 +36,65 @@ struct Barrier {
     after: &'static str,
 }
 
-impl Barrier {
-    /// A copy of the kernels without it, compiled.
-    fn removed(&self) -> PathBuf {
-        let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("without").join(self.name);
-        let kernels = Path::new(env!("CARGO_MANIFEST_DIR")).join("kernels");
-        let sources = folder.join("sources");
-        fs::create_dir_all(&sources).unwrap();
-        for entry in fs::read_dir(kernels).unwrap() {
-            let path = entry.unwrap().path();
-            let name = path.file_name().unwrap().to_string_lossy().into_owned();
-            if !(name.ends_with(".cuh") || self.kernels.contains(&name.as_str())) {
-                continue;
-            }
-            let mut text = fs::read_to_string(&path).unwrap();
-            if name == self.file {
-                text = self.cut(&text);
-            }
-            // What has not changed since the last run of this test is not compiled again.
-            let copy = sources.join(name);
-            if fs::read_to_string(&copy).ok().as_ref() != Some(&text) {
-                fs::write(copy, text).unwrap();
-            }
+/// A copy of some kernels, with one file edited, compiled.
+fn copy(name: &str, wanted: &[&str], file: &str, edit: impl Fn(&str) -> String, races: bool) -> PathBuf {
+    let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("without").join(name);
+    let kernels = Path::new(env!("CARGO_MANIFEST_DIR")).join("kernels");
+    let sources = folder.join("sources");
+    fs::create_dir_all(&sources).unwrap();
+    for entry in fs::read_dir(kernels).unwrap() {
+        let path = entry.unwrap().path();
+        let name = path.file_name().unwrap().to_string_lossy().into_owned();
+        if !(name.ends_with(".cuh") || wanted.contains(&name.as_str())) {
+            continue;
         }
-        elbo_emulator::build(&sources, &folder, false).unwrap()
+        let mut text = fs::read_to_string(&path).unwrap();
+        if name == file {
+            text = edit(&text);
+        }
+        // What has not changed since the last run of this test is not compiled again.
+        let copy = sources.join(name);
+        if fs::read_to_string(&copy).ok().as_ref() != Some(&text) {
+            fs::write(copy, text).unwrap();
+        }
     }
+    elbo_emulator::build(&sources, &folder, races).unwrap()
+}
 
-    fn cut(&self, text: &str) -> String {
-        const BARRIER: &str = "__syncthreads();";
-        let places: Vec<usize> = text.match_indices(self.after).map(|(at, _)| at).collect();
-        assert_eq!(places.len(), 1, "{} has changed: say anew where the barrier {} is", self.file, self.name);
-        let at = places[0] + text[places[0]..].find(BARRIER).expect("a barrier comes after it");
-        // The lines keep their numbers, for reports.
-        format!("{}{}", &text[..at], &text[at + BARRIER.len()..])
-    }
+/// `text` without the first `what` that comes after `after`, which must stand there once.
+fn cut(text: &str, after: &str, what: &str) -> String {
+    let places: Vec<usize> = text.match_indices(after).map(|(at, _)| at).collect();
+    assert_eq!(places.len(), 1, "a kernel has changed: say anew after what the {what} is: {after}");
+    let at = places[0] + text[places[0]..].find(what).expect("it comes after it");
+    // The lines keep their numbers, for reports.
+    format!("{}{}", &text[..at], &text[at + what.len()..])
+}
 
-    /// What the work gives under each schedule.
-    fn outcomes(&self, library: &Path) -> Vec<(String, String)> {
-        let output = Command::new(env::current_exe().unwrap())
-            .args(["--exact", "child", "--ignored", "--nocapture", "--test-threads=1"])
-            .env(LIBRARY, library)
-            .env(WORK, self.work)
-            .output()
-            .unwrap();
-        let text = String::from_utf8_lossy(&output.stdout);
-        let lines = text.lines().filter_map(|line| line.split_once("outcome: ")?.1.split_once(' '));
-        let found: Vec<_> = lines.map(|(schedule, outcome)| (schedule.to_string(), outcome.to_string())).collect();
-        assert_eq!(found.len(), SCHEDULES.len(), "{text}\n{}", String::from_utf8_lossy(&output.stderr));
-        found
-    }
+/// What some work gives under each schedule.
+fn outcomes(work: &str, library: &Path) -> Vec<(String, String)> {
+    let output = Command::new(env::current_exe().unwrap())
+        .args(["--exact", "child", "--ignored", "--nocapture", "--test-threads=1"])
+        .env(LIBRARY, library)
+        .env(WORK, work)
+        .output()
+        .unwrap();
+    let text = String::from_utf8_lossy(&output.stdout);
+    let lines = text.lines().filter_map(|line| line.split_once("outcome: ")?.1.split_once(' '));
+    let found: Vec<_> = lines.map(|(schedule, outcome)| (schedule.to_string(), outcome.to_string())).collect();
+    assert_eq!(found.len(), SCHEDULES.len(), "{text}\n{}", String::from_utf8_lossy(&output.stderr));
+    found
+}
 
+impl Barrier {
     fn is_missed(&self) {
         if !common::emulated() {
             return;
         }
-        let whole = self.outcomes(elbo_emulator::library().unwrap());
+        let whole = outcomes(self.work, elbo_emulator::library().unwrap());
         let bits: BTreeSet<&str> = whole.iter().map(|(_, outcome)| outcome.as_str()).collect();
         assert!(bits.len() == 1 && !whole[0].1.contains("error"), "the kernels as they are: {whole:#?}");
-        let cut = self.outcomes(&self.removed());
+        let edit = |text: &str| cut(text, self.after, "__syncthreads();");
+        let cut = outcomes(self.work, &copy(self.name, self.kernels, self.file, edit, false));
         println!("without the barrier {}: {cut:#?}", self.name);
         assert!(cut.iter().any(|(_, outcome)| *outcome != whole[0].1), "nobody misses the barrier {}", self.name);
     }
@@ -127,6 +128,31 @@ fn the_barrier_between_warps_of_a_reduction_over_a_row_is_missed() {
     Barrier { name: "warps", work: "sums", kernels, file: "reduce_block.cuh", after }.is_missed();
 }
 
+#[test]
+fn the_barrier_before_the_last_block_of_a_long_row_goes_on_is_missed() {
+    let after = "if (*last) p.tickets[row] = 0;";
+    let kernels = &["reduce.cu", "optimize.cu"];
+    Barrier { name: "tickets", work: "long", kernels, file: "reduce.cu", after }.is_missed();
+}
+
+/// Blocks that share a row hand their parts over by a fence and a ticket; the race detector knows both.
+#[test]
+fn the_fence_before_the_ticket_of_a_long_row_is_missed() {
+    if !common::emulated() {
+        return;
+    }
+    let kernels = &["reduce.cu", "optimize.cu"];
+    let outcomes = |name: &str, edit: fn(&str) -> String| {
+        let found = outcomes("long", &copy(name, kernels, "reduce.cu", edit, true));
+        println!("{name}: {found:#?}");
+        found
+    };
+    let whole = outcomes("races", |text| text.to_string());
+    assert!(whole.iter().all(|(_, outcome)| *outcome == whole[0].1 && !outcome.contains("error")), "{whole:#?}");
+    let cut = outcomes("races-without-fence", |text| cut(text, "parts[part] = of_part;", "__threadfence();"));
+    assert!(cut.iter().all(|(_, outcome)| outcome.contains("race")), "nobody misses the fence: {cut:#?}");
+}
+
 /// The child process. Prints one line for each schedule: the bits of all results as a hash, or the error.
 #[test]
 #[ignore = "the other tests start it, with a library to load"]
@@ -145,7 +171,8 @@ fn child() {
     }
 }
 
-/// A product of several tiles and strips, or sums over rows and columns long enough for many threads each.
+/// A product of several tiles and strips, or sums over rows and columns long enough for many threads each, or for many
+/// blocks.
 fn run(work: &str) -> Result<Vec<f32>, Error> {
     let mut gpu = Cuda::open(0, Precision::F32)?;
     let g = Graph::new();
@@ -154,6 +181,7 @@ fn run(work: &str) -> Result<Vec<f32>, Error> {
             let (a, b) = (g.state("a", &[70, 300]), g.state("b", &[300, 40]));
             (&[("a", [70, 300]), ("b", [300, 40])], vec![a.matmul(b)])
         }
+        "long" => (&[("a", [2, 70_000])], vec![g.state("a", &[2, 70_000]).sum(&[1])]),
         _ => {
             let (a, b) = (g.state("a", &[700, 40]), g.state("b", &[3, 1500]));
             (&[("a", [700, 40]), ("b", [3, 1500])], vec![a.sum(&[0]), b.sum(&[1])])

@@ -140,23 +140,22 @@ impl Cuda {
         Ok((buffer, offsets.map(|o| base + o), tensors.into_iter().map(|o| base + o).collect()))
     }
 
-    /// Workspace and tickets of products whose sum over k is split.
-    fn split_memory(&self, lowered: &mut Lowered) -> Result<Option<Buffer>> {
+    /// Workspace and tickets of sums that several blocks share.
+    fn shared_memory(&self, lowered: &mut Lowered) -> Result<Option<Buffer>> {
         let mut layout = Layout::default();
-        let places: Vec<(usize, Address, Address)> = lowered
-            .split
-            .iter()
-            .map(|&(launch, floats, tickets)| (launch, layout.place(4 * floats), layout.place(4 * tickets)))
-            .collect();
+        let mut places = Vec::new();
+        for sum in &lowered.shared_sums {
+            places.push([layout.place(4 * sum.floats), layout.place(4 * sum.tickets)]);
+        }
         if places.is_empty() {
             return Ok(None);
         }
-        let buffer = self.driver.alloc(layout.0, "the partial products of a plan")?;
-        for (launch, workspace, tickets) in places {
-            let params = &mut lowered.launches[launch].launch.params;
-            let word = |field: usize| field / 8;
-            params[word(std::mem::offset_of!(params::GemmParams, workspace))] = buffer.address() + workspace;
-            params[word(std::mem::offset_of!(params::GemmParams, tickets))] = buffer.address() + tickets;
+        let buffer = self.driver.alloc(layout.0, "the partial sums of a plan")?;
+        for (sum, places) in lowered.shared_sums.iter().zip(places) {
+            let params = &mut lowered.launches[sum.launch].launch.params;
+            for (field, place) in sum.fields.into_iter().zip(places) {
+                params[field / size_of::<u64>()] = buffer.address() + place;
+            }
         }
         Ok(Some(buffer))
     }
@@ -312,7 +311,7 @@ impl Exec for Cuda {
         let lower =
             Lower::new(&self.driver, self.precision, plan, &self.memory, [arena, sums, ticket], &tensors, clock);
         let mut lowered = lower.run()?;
-        let split = self.split_memory(&mut lowered)?;
+        let shared = self.shared_memory(&mut lowered)?;
         self.bound.push(BoundPlan {
             launches: lowered.launches,
             steps: plan.steps.len(),
@@ -327,7 +326,7 @@ impl Exec for Cuda {
             sums,
             looks: None,
             clock,
-            _memory: [scratch].into_iter().chain(split).collect(),
+            _memory: [scratch].into_iter().chain(shared).collect(),
         });
         Ok(Bound(self.bound.len() - 1))
     }

@@ -4,6 +4,7 @@
 //! the same order on every GPU. The formulas stand at the head of each kernel file under "Launch:".
 
 use std::collections::HashMap;
+use std::mem::offset_of;
 
 use super::driver::{Address, Driver, Launch};
 use super::memory::Memory;
@@ -50,9 +51,20 @@ pub(crate) struct Lowered {
     pub data: Vec<DataUse>,
     /// Whether a kernel checks row indices.
     pub indices: bool,
-    /// (launch, elements of workspace in f32, tickets in u32) of products whose sum over k is split; addresses are set
-    /// when there is memory for them.
-    pub split: Vec<(usize, usize, usize)>,
+    /// What needs memory for sums that several blocks share.
+    pub shared_sums: Vec<SharedSum>,
+}
+
+/// A launch that splits a sum over blocks: a product's over k, a reduction's over a long row. Its parameters get the
+/// addresses when there is memory for them.
+pub(crate) struct SharedSum {
+    pub launch: usize,
+    /// Elements of the workspace, in f32.
+    pub floats: usize,
+    /// Counters, in u32.
+    pub tickets: usize,
+    /// Where the struct of parameters has the address of the workspace and that of the counters, in bytes.
+    pub fields: [usize; 2],
 }
 
 /// Lowers a plan whose buffers and slots have addresses.
@@ -83,7 +95,7 @@ impl<'a> Lower<'a> {
         tensors: &'a [Address],
         clock: Clock,
     ) -> Lower<'a> {
-        let out = Lowered { launches: Vec::new(), data: Vec::new(), indices: false, split: Vec::new() };
+        let out = Lowered { launches: Vec::new(), data: Vec::new(), indices: false, shared_sums: Vec::new() };
         Lower { driver, precision, plan, memory, arena, tensors, sums, clock, ticket, out, partials: HashMap::new() }
     }
 
@@ -171,6 +183,8 @@ impl<'a> Lower<'a> {
             }
             Kind::Pointwise(program) => self.pointwise(number, wave, program)?,
             Kind::Reduce { max, x, out, sizes: (outer, reduced, inner) } => {
+                let (kernel, grid, threads, shared, per_part) = reduce_launch(*outer, *reduced, *inner);
+                let parts = reduced.div_ceil(per_part.max(1)).max(1);
                 let params = ReduceParams {
                     x: self.address(x),
                     out: self.address(out),
@@ -178,9 +192,16 @@ impl<'a> Lower<'a> {
                     reduced: *reduced as i32,
                     inner: *inner as i32,
                     max: i32::from(*max),
+                    parts: parts as i32,
+                    per_part: per_part as i32,
+                    ..zeroed()
                 };
-                let (kernel, grid, threads, shared) = reduce_launch(*outer, *reduced, *inner);
-                self.launch(number, wave, kernel, [grid, 1, 1], threads, shared, words(&params))?;
+                let launch = self.launch(number, wave, kernel, grid, threads, shared, words(&params))?;
+                if parts > 1 {
+                    let fields = [offset_of!(ReduceParams, workspace), offset_of!(ReduceParams, tickets)];
+                    let (floats, tickets) = (outer * parts, *outer);
+                    self.out.shared_sums.push(SharedSum { launch, floats, tickets, fields });
+                }
             }
             Kind::Move { kind, x, index, out } => self.moved(number, wave, *kind, x, index.as_ref(), out)?,
             Kind::Scalars { totals, program, metrics } => self.scalars(number, wave, totals, program, metrics, tick)?,
@@ -258,7 +279,9 @@ impl<'a> Lower<'a> {
         let (grid, threads, shared) = ([x, y, choice.splits], choice.threads, choice.shared_bytes.max(registers));
         let launch = self.launch(number, wave, choice.kernel, grid, threads, shared, words(&params))?;
         if choice.splits > 1 {
-            self.out.split.push((launch, choice.workspace, choice.tickets));
+            let fields = [offset_of!(GemmParams, workspace), offset_of!(GemmParams, tickets)];
+            let (floats, tickets) = (choice.workspace, choice.tickets);
+            self.out.shared_sums.push(SharedSum { launch, floats, tickets, fields });
         }
         Ok(())
     }
@@ -402,23 +425,31 @@ impl<'a> Lower<'a> {
     }
 }
 
-/// (kernel, blocks, threads, shared bytes) of a reduction; see kernels/reduce.cu.
-fn reduce_launch(outer: usize, reduced: usize, inner: usize) -> (&'static str, u32, u32, u32) {
+/// (kernel, grid, threads, shared bytes, elements of a row that a block folds) of a reduction; see kernels/reduce.cu.
+fn reduce_launch(outer: usize, reduced: usize, inner: usize) -> (&'static str, [u32; 3], u32, u32, usize) {
+    // What one block folds of a row before the row is shared, and the blocks of a launch of shared rows.
+    const LONG: usize = 32_768;
+    const BLOCKS: usize = 256;
     if inner == 1 {
+        if reduced > LONG && (1..=BLOCKS / 2).contains(&outer) {
+            let per_part = reduced.div_ceil(BLOCKS / outer).next_multiple_of(4).max(LONG);
+            return ("reduce_rows", [reduced.div_ceil(per_part) as u32, outer as u32, 1], 1024, 128, per_part);
+        }
         let team = match reduced {
             0..=1024 => 32,
-            1025..=32768 => 256,
+            1025..=LONG => 256,
             _ => 1024,
         };
         let threads = team.max(256);
-        return ("reduce_rows", (outer * team).div_ceil(threads).max(1) as u32, threads as u32, 128);
+        let blocks = (outer * team).div_ceil(threads).max(1);
+        return ("reduce_rows", [blocks as u32, 1, 1], threads as u32, 128, reduced);
     }
     let along = match reduced {
         0..=8 => 1,
         9..=512 => 8,
         _ => 32,
     };
-    ("reduce_cols", (outer * inner).div_ceil(256 / along).max(1) as u32, 256, 1024)
+    ("reduce_cols", [(outer * inner).div_ceil(256 / along).max(1) as u32, 1, 1], 256, 1024, reduced)
 }
 
 /// A plan that the kernels' fixed-size parameters have no room for.

@@ -159,6 +159,10 @@ params! {
         reduced: i32,
         inner: i32,
         max: i32,
+        parts: i32,
+        per_part: i32,
+        workspace: Address,
+        tickets: Address,
     }
 
     /// Of the kernels that move elements.
