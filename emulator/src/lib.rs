@@ -23,7 +23,8 @@ use libloading::os::unix::{Library, RTLD_GLOBAL, RTLD_LOCAL, RTLD_NOW};
 /// Where the library with the project's kernels is, or why there is none.
 pub fn library() -> Result<&'static Path, &'static str> {
     match option_env!("ELBO_EMU_LIBRARY") {
-        Some(path) => Ok(Path::new(path)),
+        Some(path) if Path::new(path).exists() => Ok(Path::new(path)),
+        Some(_) => Err("it was left on the machine where it was built"),
         None => Err(option_env!("ELBO_EMU_MISSING").unwrap_or("it was not built")),
     }
 }
