@@ -61,6 +61,7 @@ pub mod optim;
 #[cfg(feature = "cli")]
 pub mod picture;
 pub mod plan;
+pub mod plot;
 pub mod rng;
 pub mod shape;
 pub mod steps;

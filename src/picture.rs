@@ -5,6 +5,7 @@
 
 use crate::data::file;
 use crate::error::Result;
+use crate::plot::PALETTE;
 use std::io;
 use std::path::Path;
 
@@ -116,20 +117,6 @@ fn sheet(images: &[u8], width: usize, height: usize, columns: usize, gap: usize)
 
 // ---------------------------------------------------------------------------------------------- the scatter plot
 
-/// Ten colours that people with any of the usual forms of colour blindness tell apart as well as ten can be told: the
-/// palette of Okabe & Ito (2008), its black as the second, and two darker tones of Paul Tol's.
-const COLOURS: [[u8; 3]; 10] = [
-    [0, 114, 178],
-    [30, 30, 30],
-    [230, 159, 0],
-    [0, 158, 115],
-    [204, 121, 167],
-    [213, 94, 0],
-    [86, 180, 233],
-    [136, 34, 85],
-    [153, 153, 51],
-    [128, 100, 200],
-];
 const PAPER: [u8; 3] = [250, 250, 247];
 const PLOT: [u8; 3] = [255, 255, 255];
 const RULE: [u8; 3] = [228, 228, 224];
@@ -168,7 +155,7 @@ pub fn scatter(points: &[[f32; 2]], labels: &[u8]) -> Picture {
         let (x, y) = (pixel(x), SIDE as f32 - pixel(y));
         let inside = |v: f32| v > radius && v < SIDE as f32 - radius;
         if inside(x) && inside(y) {
-            picture.dot(LEFT as f32 + x, TOP as f32 + y, radius, COLOURS[label as usize % 10], alpha);
+            picture.dot(LEFT as f32 + x, TOP as f32 + y, radius, PALETTE[label as usize % 10], alpha);
         }
     }
     picture.frame(LEFT, TOP, SIDE, SIDE, [170, 170, 166]);
@@ -220,7 +207,7 @@ fn axes(picture: &mut Picture, reach: f32, pixel: impl Fn(f32) -> f32) {
 fn legend(picture: &mut Picture) {
     let left = LEFT + SIDE + 26;
     picture.text(left - 6, TOP + 4, "digit");
-    for (digit, &colour) in COLOURS.iter().enumerate() {
+    for (digit, &colour) in PALETTE.iter().enumerate() {
         let y = TOP + 44 + digit * 30;
         picture.dot(left as f32 + 4.0, y as f32 + 7.0, 7.0, colour, 1.0);
         picture.text(left + 24, y, &digit.to_string());

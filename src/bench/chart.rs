@@ -1,10 +1,10 @@
 //! The curves as an SVG: one panel per family, time against size, both logarithmic.
 
-use std::fmt::Write;
-
 use super::crossover::rounded;
 use super::report::{EMULATED, FamilyReport, Report, Row, time};
 use super::{Crossover, Family};
+use crate::plot::svg::{self, INK, Place, Shape, line, polyline, text, text_upwards};
+use crate::plot::{Scale, power_of_ten};
 
 const PANEL: (f64, f64) = (400.0, 330.0);
 const COLUMNS: usize = 3;
@@ -16,7 +16,6 @@ const ROOM: (f64, f64, f64, f64) = (66.0, 20.0, 34.0, 52.0);
 /// Blue and orange are told apart by nearly every eye, and by their lightness in print.
 const CPU: &str = "#0b559f";
 const GPU: &str = "#d95f02";
-const INK: &str = "#222";
 /// Of the rooflines.
 const DOTS: &str = "stroke-dasharray=\"1.5 3\" stroke-width=\"1.2\"";
 
@@ -55,20 +54,6 @@ const SERIES: [Series; 3] = [
     },
 ];
 
-/// A logarithmic axis from a value to a place on the picture.
-struct Axis {
-    from: f64,
-    to: f64,
-    place: (f64, f64),
-}
-
-impl Axis {
-    fn at(&self, value: f64) -> f64 {
-        let part = (value / self.from).ln() / (self.to / self.from).ln();
-        self.place.0 + part * (self.place.1 - self.place.0)
-    }
-}
-
 /// The whole picture.
 pub(super) fn svg(report: &Report) -> String {
     let columns = report.families.len().clamp(1, COLUMNS);
@@ -76,26 +61,13 @@ pub(super) fn svg(report: &Report) -> String {
         (PANEL.0 * columns as f64).max(2.0 * PANEL.0),
         HEAD + PANEL.1 * report.families.len().div_ceil(columns) as f64,
     );
-    let mut out = format!(
-        "<svg xmlns=\"http://www.w3.org/2000/svg\" width=\"{width}\" height=\"{height}\" \
-         viewBox=\"0 0 {width} {height}\" font-family=\"DejaVu Sans, Verdana, Helvetica, Arial, sans-serif\" \
-         font-size=\"12\" fill=\"{INK}\">\n<rect width=\"{width}\" height=\"{height}\" fill=\"#fff\"/>\n"
-    );
+    let mut out = svg::open(width, height);
     head(&mut out, report);
     for (i, family) in report.families.iter().enumerate() {
         let origin = (PANEL.0 * (i % columns) as f64, HEAD + PANEL.1 * (i / columns) as f64);
         panel(&mut out, family, origin);
     }
     out + "</svg>\n"
-}
-
-fn text(out: &mut String, (x, y): (f64, f64), style: &str, words: &str) {
-    let words = words.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;");
-    writeln!(out, "<text x=\"{x:.1}\" y=\"{y:.1}\" {style}>{words}</text>").expect("a string");
-}
-
-fn line(out: &mut String, (x1, y1): (f64, f64), (x2, y2): (f64, f64), style: &str) {
-    writeln!(out, "<line x1=\"{x1:.1}\" y1=\"{y1:.1}\" x2=\"{x2:.1}\" y2=\"{y2:.1}\" {style}/>").expect("a string");
 }
 
 fn head(out: &mut String, report: &Report) {
@@ -140,13 +112,9 @@ fn stroke(s: &Series) -> String {
     format!("fill=\"none\" stroke=\"{}\" stroke-width=\"2\" stroke-dasharray=\"{}\"", s.colour, s.dashes)
 }
 
-fn marker(out: &mut String, (x, y): (f64, f64), s: &Series) {
-    let (colour, fill) = (s.colour, s.fill);
-    writeln!(
-        out,
-        "<circle cx=\"{x:.1}\" cy=\"{y:.1}\" r=\"3.6\" fill=\"{fill}\" stroke=\"{colour}\" stroke-width=\"1.6\"/>"
-    )
-    .expect("a string");
+fn marker(out: &mut String, at: Place, s: &Series) {
+    let style = format!("fill=\"{}\" stroke=\"{}\" stroke-width=\"1.6\"", s.fill, s.colour);
+    svg::marker(out, at, Shape::Circle, 3.6, &style);
 }
 
 fn panel(out: &mut String, report: &FamilyReport, (x0, y0): (f64, f64)) {
@@ -176,13 +144,13 @@ fn short_title(family: Family) -> &'static str {
 }
 
 /// Axes that show every point; times from a power of ten to another.
-fn axes(report: &FamilyReport, [(left, top), (right, bottom)]: [(f64, f64); 2]) -> (Axis, Axis) {
+fn axes(report: &FamilyReport, [(left, top), (right, bottom)]: [(f64, f64); 2]) -> (Scale, Scale) {
     let extremes = |values: &mut dyn Iterator<Item = f64>| {
         values.fold((f64::INFINITY, 0.0f64), |(least, most), v| (least.min(v), most.max(v)))
     };
     let rows = &report.rows;
     let (least, most) = extremes(&mut rows.iter().map(|r| r.size));
-    let xs = Axis { from: least / 1.25, to: most * 1.25, place: (left, right) };
+    let xs = Scale::log(least / 1.25, most * 1.25, (left, right));
     let times = |r: &Row| {
         let measured = SERIES.iter().filter_map(|s| (s.value)(r)).flatten().collect::<Vec<f64>>();
         measured.into_iter().chain([r.cpu_roof]).chain(r.gpu_roof)
@@ -190,10 +158,10 @@ fn axes(report: &FamilyReport, [(left, top), (right, bottom)]: [(f64, f64); 2]) 
     let (least, most) = extremes(&mut rows.iter().flat_map(times));
     let decade = |v: f64| 10f64.powf(v);
     let (from, to) = (decade(least.log10().floor()), decade(most.log10().ceil()));
-    (xs, Axis { from, to: to.max(10.0 * from), place: (bottom, top) })
+    (xs, Scale::log(from, to.max(10.0 * from), (bottom, top)))
 }
 
-fn vertical_axis(out: &mut String, ys: &Axis, [(left, top), (right, bottom)]: [(f64, f64); 2]) {
+fn vertical_axis(out: &mut String, ys: &Scale, [(left, top), (right, bottom)]: [(f64, f64); 2]) {
     let (first, last) = (ys.from.log10().round() as i32, ys.to.log10().round() as i32);
     for power in first..=last {
         let decade = 10f64.powi(power);
@@ -206,9 +174,7 @@ fn vertical_axis(out: &mut String, ys: &Axis, [(left, top), (right, bottom)]: [(
         }
     }
     line(out, (left, top), (left, bottom), &format!("stroke=\"{INK}\""));
-    let (x, y) = (left - 52.0, (top + bottom) / 2.0);
-    let style = format!("text-anchor=\"middle\" transform=\"rotate(-90 {x:.1} {y:.1})\"");
-    text(out, (x, y), &style, "time per step");
+    text_upwards(out, (left - 52.0, (top + bottom) / 2.0), "time per step");
 }
 
 /// `10 µs`: of powers of ten the digits after the point say nothing.
@@ -216,7 +182,7 @@ fn round_time(seconds: f64) -> String {
     time(seconds).replace(".00", "").replace(".0", "")
 }
 
-fn horizontal_axis(out: &mut String, report: &FamilyReport, xs: &Axis, [(left, _), (right, bottom)]: [(f64, f64); 2]) {
+fn horizontal_axis(out: &mut String, report: &FamilyReport, xs: &Scale, [(left, _), (right, bottom)]: [(f64, f64); 2]) {
     line(out, (left, bottom), (right, bottom), &format!("stroke=\"{INK}\""));
     for row in report.rows.iter().filter(|r| r.on_curve) {
         let x = xs.at(row.size);
@@ -232,12 +198,11 @@ fn size(n: f64) -> String {
     if n < 1e3 || (10f64.powf(power) - n).abs() > 0.5 {
         return n.to_string();
     }
-    let raised = ["⁰", "¹", "²", "³", "⁴", "⁵", "⁶", "⁷", "⁸", "⁹"];
-    format!("10{}", raised.get(power as usize).copied().unwrap_or("ˣ"))
+    power_of_ten(power as i32)
 }
 
 /// Lines where the GPU begins to win, without and with transfers.
-fn crossover(out: &mut String, report: &FamilyReport, xs: &Axis, [(_, top), (_, bottom)]: [(f64, f64); 2]) {
+fn crossover(out: &mut String, report: &FamilyReport, xs: &Scale, [(_, top), (_, bottom)]: [(f64, f64); 2]) {
     let Some(both) = report.crossovers else { return };
     // The words stand at the outer sides of the two lines and at the top: curves rise to the right, far from there.
     let lines = [("", "GPU wins", -4.0), ("7 4", "with transfers", 11.0)];
@@ -257,26 +222,25 @@ fn crossover(out: &mut String, report: &FamilyReport, xs: &Axis, [(_, top), (_, 
 fn points<'a>(
     report: &'a FamilyReport,
     value: impl Fn(&Row) -> Option<f64> + 'a,
-    xs: &'a Axis,
-    ys: &'a Axis,
-) -> String {
+    xs: &'a Scale,
+    ys: &'a Scale,
+) -> Vec<Place> {
     let curve = report.rows.iter().filter(|r| r.on_curve);
-    let at = |r: &Row| value(r).map(|v| format!("{:.1},{:.1}", xs.at(r.size), ys.at(v)));
-    curve.filter_map(at).collect::<Vec<_>>().join(" ")
+    curve.filter_map(|r| value(r).map(|v| (xs.at(r.size), ys.at(v)))).collect()
 }
 
-fn roofs(out: &mut String, report: &FamilyReport, xs: &Axis, ys: &Axis) {
+fn roofs(out: &mut String, report: &FamilyReport, xs: &Scale, ys: &Scale) {
     let lines = [(CPU, points(report, |r| Some(r.cpu_roof), xs, ys)), (GPU, points(report, |r| r.gpu_roof, xs, ys))];
     for (colour, points) in lines {
         let dots = format!("fill=\"none\" stroke=\"{colour}\" {DOTS}");
-        writeln!(out, "<polyline points=\"{points}\" {dots}/>").expect("a string");
+        polyline(out, &points, &dots);
     }
 }
 
 /// The medians with a line through those of the curve, and bars from the fastest to the slowest.
-fn curve(out: &mut String, report: &FamilyReport, s: &Series, xs: &Axis, ys: &Axis) {
+fn curve(out: &mut String, report: &FamilyReport, s: &Series, xs: &Scale, ys: &Scale) {
     let medians = points(report, |r| (s.value)(r).map(|v| v[0]), xs, ys);
-    writeln!(out, "<polyline points=\"{medians}\" {}/>", stroke(s)).expect("a string");
+    polyline(out, &medians, &stroke(s));
     for row in &report.rows {
         let Some([median, least, most]) = (s.value)(row) else { continue };
         let (x, y) = (xs.at(row.size), ys.at(median));
@@ -288,17 +252,8 @@ fn curve(out: &mut String, report: &FamilyReport, s: &Series, xs: &Axis, ys: &Ax
     }
 }
 
-fn diamond(out: &mut String, (x, y): (f64, f64), s: &Series) {
-    let (colour, r) = (s.colour, 4.2);
-    writeln!(
-        out,
-        "<path d=\"M{:.1} {y:.1} L{x:.1} {:.1} L{:.1} {y:.1} L{x:.1} {:.1} Z\" fill=\"#fff\" stroke=\"{colour}\"/>",
-        x - r,
-        y - r,
-        x + r,
-        y + r
-    )
-    .expect("a string");
+fn diamond(out: &mut String, at: Place, s: &Series) {
+    svg::marker(out, at, Shape::Diamond, 3.6, &format!("fill=\"#fff\" stroke=\"{}\"", s.colour));
 }
 
 #[cfg(test)]
@@ -323,9 +278,7 @@ mod tests {
     }
 
     #[test]
-    fn axes_are_logarithmic() {
-        let axis = Axis { from: 1.0, to: 100.0, place: (0.0, 10.0) };
-        assert_eq!([axis.at(1.0), axis.at(10.0), axis.at(100.0)], [0.0, 5.0, 10.0]);
+    fn sizes_and_times_are_round() {
         assert_eq!([size(64.0), size(1e4), size(8192.0), size(1e3)], ["64", "10⁴", "8192", "10³"]);
         assert_eq!([1e-7, 1e-6, 1e-2, 1.0].map(round_time), ["100 ns", "1 µs", "10 ms", "1 s"]);
     }
