@@ -62,6 +62,7 @@ pub mod optim;
 pub mod picture;
 pub mod plan;
 pub mod plot;
+pub mod richness;
 pub mod rng;
 pub mod shape;
 pub mod steps;

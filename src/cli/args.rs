@@ -421,6 +421,52 @@ impl Train {
     }
 }
 
+/// Options of `elbo richness`.
+#[derive(Args)]
+pub struct Richness {
+    /// Run folder, or a checkpoint file, to look into
+    #[arg(long, value_name = "PATH", conflicts_with_all = FIXED_BY_A_RUN.into_iter().filter(|o| !["data", "seed"].contains(o)))]
+    pub run: Option<PathBuf>,
+    /// Train a model for each of these K, or take the run that is there, and compare them
+    #[arg(
+        long,
+        value_name = "K,…",
+        value_delimiter = ',',
+        required_unless_present = "run",
+        conflicts_with_all = ["run", "latent"]
+    )]
+    pub latents: Vec<usize>,
+    /// Passes over the training set for each K [default: 10]
+    #[arg(long, value_name = "N", conflicts_with = "run")]
+    pub epochs: Option<u32>,
+    /// Seed of the training and of all draws [default: 1, or that of the run]
+    #[arg(long, value_name = "SEED")]
+    pub seed: Option<u64>,
+    #[command(flatten)]
+    pub data: Data,
+    #[command(flatten)]
+    pub model: Model,
+    #[command(flatten)]
+    pub optimise: Optimise,
+    #[command(flatten)]
+    pub machine: Machine,
+    /// Folder for the runs k01, k02, …, richness.json and richness.svg [default: runs/richness]
+    #[arg(long, value_name = "FOLDER")]
+    pub out: Option<PathBuf>,
+    /// Write the numbers of --run to this file too
+    #[arg(long, value_name = "FILE", requires = "run")]
+    pub json: Option<PathBuf>,
+    /// Most test images that the KL term is taken apart with
+    #[arg(long, value_name = "N", default_value_t = 10_000)]
+    pub images: usize,
+    /// Draws from the prior that are decoded and compared with the training images
+    #[arg(long, value_name = "N", default_value_t = 2_000)]
+    pub draws: usize,
+    /// No progress, only the result
+    #[arg(long, short)]
+    pub quiet: bool,
+}
+
 /// Options of `elbo plan`.
 #[derive(Args)]
 pub struct Plan {

@@ -13,6 +13,7 @@ mod describe;
 mod export;
 mod pictures;
 mod progress;
+mod richness;
 mod scale;
 mod train;
 mod use_run;
@@ -20,7 +21,7 @@ mod use_run;
 use std::io::{self, Write};
 use std::process::ExitCode;
 
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 
 use crate::error::{Error, Result};
 
@@ -50,6 +51,8 @@ enum Command {
     Eval(args::Eval),
     /// Write the parameters of a run to a file of their own, in f32, bf16 or f16
     Export(args::Export),
+    /// Ask how rich z is: what a run's latent space, or one of each of several sizes, holds of an image
+    Richness(Box<args::Richness>),
     /// Print the plan of a training step: kernels, shapes, bytes, FLOPs
     Plan(Box<args::Plan>),
     /// Compare CPU and GPU: times, share of the roofline, and the size from which the GPU is faster
@@ -60,12 +63,16 @@ enum Command {
 
 /// Runs the command line of this process.
 pub fn main() -> ExitCode {
-    let done = match Cli::parse().command {
+    // `richness` has --latents; the --latent that comes with the other options of a model is never valid there.
+    let command = Cli::command().mut_subcommand("richness", |c| c.mut_arg("latent", |latent| latent.hide(true)));
+    let cli = Cli::from_arg_matches(&command.get_matches()).unwrap_or_else(|error| error.exit());
+    let done = match cli.command {
         Command::Train(args) => train::train(&args),
         Command::Sample(args) => use_run::sample(&args).map(|()| ExitCode::SUCCESS),
         Command::Reconstruct(args) => use_run::reconstruct(&args).map(|()| ExitCode::SUCCESS),
         Command::Eval(args) => use_run::eval(&args).map(|()| ExitCode::SUCCESS),
         Command::Export(args) => export::export(&args).map(|()| ExitCode::SUCCESS),
+        Command::Richness(args) => richness::richness(&args),
         Command::Plan(args) => describe::plan(&args).map(|()| ExitCode::SUCCESS),
         Command::Bench(args) => bench::bench(&args).map(|()| ExitCode::SUCCESS),
         Command::Info => describe::info().map(|()| ExitCode::SUCCESS),

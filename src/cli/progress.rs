@@ -6,14 +6,15 @@ use std::time::{Duration, Instant};
 use indicatif::{HumanDuration, ProgressBar, ProgressStyle};
 
 use crate::error::Result;
-use crate::train::{EpochRecord, EpochTiming, Observer, RunFolder, StepReport, Trainer};
+use crate::train::{Alarm, EpochRecord, EpochTiming, Observer, RunFolder, StepReport, Trainer};
 
 /// How often the text beside the bar is made anew.
 const REFRESH: Duration = Duration::from_millis(100);
 
-/// Shows a run on stderr, and passes every epoch on to the run folder.
+/// Shows a run on stderr, warns of collapse, and passes every epoch on to the run folder.
 pub struct Progress {
     folder: RunFolder,
+    alarm: Alarm,
     quiet: bool,
     bar: Option<ProgressBar>,
     started: Instant,
@@ -23,8 +24,8 @@ pub struct Progress {
 }
 
 impl Progress {
-    /// A display of a run; none if `quiet`.
-    pub fn new(folder: RunFolder, quiet: bool) -> Progress {
+    /// A display of a run; none but warnings if `quiet`.
+    pub fn new(folder: RunFolder, alarm: Alarm, quiet: bool) -> Progress {
         let bar = (!quiet && std::io::stderr().is_terminal()).then(|| {
             let bar = ProgressBar::new(1);
             let style = ProgressStyle::with_template("{bar:20.cyan/blue} {msg}").expect("the template is constant");
@@ -32,7 +33,7 @@ impl Progress {
             bar
         });
         let now = Instant::now();
-        Progress { folder, quiet, bar, started: now, shown: now, first: None }
+        Progress { folder, alarm, quiet, bar, started: now, shown: now, first: None }
     }
 
     /// Removes the bar.
@@ -80,11 +81,14 @@ impl Observer for Progress {
             record.test_kl,
             timing.images_per_second,
         );
-        match &self.bar {
+        let say = |line: String| match &self.bar {
             Some(bar) => bar.println(line),
-            None if !self.quiet => eprintln!("{line}"),
-            None => {}
+            None => eprintln!("{line}"),
+        };
+        if !self.quiet {
+            say(line);
         }
+        self.alarm.check(record).into_iter().for_each(|warning| say(format!("warning: {warning}")));
         self.folder.epoch(trainer, record, timing)
     }
 }

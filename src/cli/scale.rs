@@ -4,6 +4,7 @@ use std::f64::consts::{LN_2, PI};
 use std::fmt::Write;
 
 use crate::data::Dataset;
+use crate::train::COLLAPSED_KL;
 use crate::vae::{Evaluation, Likelihood, VaeConfig};
 
 /// One line of the scale.
@@ -45,7 +46,7 @@ pub fn summary(config: &VaeConfig, test: &Dataset, result: &Evaluation) -> Strin
         let (arrow, what) = if what.is_empty() { ('▶', "this model") } else { (' ', what.as_str()) };
         writeln!(text, "{arrow}{value:>9.2}  {what}").expect("writing to a string");
     }
-    if result.kl < COLLAPSED {
+    if result.kl < COLLAPSED_KL {
         text.push_str(
             "KL is nearly 0: the decoder ignores z (posterior collapse); try --kl-warmup or a smaller --beta\n",
         );
@@ -53,8 +54,13 @@ pub fn summary(config: &VaeConfig, test: &Dataset, result: &Evaluation) -> Strin
     text
 }
 
-/// A KL term below this, in nats, says nothing about the image: telling two kinds of images apart takes ln 2 = 0.69.
-const COLLAPSED: f64 = 0.1;
+/// The mark of one distribution per pixel, which takes no z: a model that ends there has collapsed.
+pub fn collapse_line(config: &VaeConfig, test: &Dataset) -> f64 {
+    match config.likelihood {
+        Likelihood::Bernoulli => bernoulli_marks(config, test)[2].0,
+        Likelihood::Gaussian { sigma_floor } => gaussian_marks(test, sigma_floor)[1].0,
+    }
+}
 
 fn bernoulli_marks(config: &VaeConfig, test: &Dataset) -> Vec<Mark> {
     let scale = config.binarisation.prepare(test).scale();
@@ -169,6 +175,7 @@ mod tests {
         assert!(text.contains("grey pixels") && text.contains("0.80 nats per image = rec 0.50 + KL 0.30"));
         let collapsed = summary(&config, &images(), &Evaluation { images: 2, rec: 0.7, kl: 0.001 });
         assert!(collapsed.contains("collapse)"));
+        assert!((collapse_line(&config, &images()) - 2f64.ln()).abs() < 1e-12);
     }
 
     #[test]
@@ -194,6 +201,9 @@ mod tests {
         // One sigma each: ½ for the first pixel, the floor for the second, which never varies.
         let own = 0.5 * (PI / 2.0).ln() + 0.5 + 0.1f64.ln() + 0.5 * (2.0 * PI).ln();
         assert!((marks[1].0 - own).abs() < 1e-12);
+        let likelihood = Likelihood::Gaussian { sigma_floor: 0.1 };
+        let config = VaeConfig { likelihood, ..VaeConfig::new(1) };
+        assert_eq!(collapse_line(&config, &images()), marks[1].0);
         assert!((marks[2].0 - 2.0 * (0.1f64.ln() + 0.918_938_533_204_672_7)).abs() < 1e-12);
         // A floor above the best σ: the model without z has the floor's σ.
         let s: f64 = 0.5;

@@ -11,7 +11,7 @@ use super::{args, pictures, scale, warn_if_debug_build};
 use crate::data::Splits;
 use crate::device::Device;
 use crate::error::{Error, Result};
-use crate::train::{EpochTiming, Outcome, RunFolder, TrainConfig, Trainer};
+use crate::train::{Alarm, EpochTiming, Outcome, RunFolder, TrainConfig, Trainer};
 
 /// Trains, or continues to train; writes the run folder; prints the result on its scale.
 pub fn train(args: &args::Train) -> Result<ExitCode> {
@@ -27,7 +27,7 @@ pub fn train(args: &args::Train) -> Result<ExitCode> {
         announce(&mut trainer, &data, &folder);
     }
     let started = Instant::now();
-    let mut progress = Progress::new(folder.clone(), args.quiet);
+    let mut progress = Progress::new(folder.clone(), alarm(trainer.config(), &data), args.quiet);
     let outcome = trainer.run(&mut progress, &stop);
     progress.finish();
     if outcome? == Outcome::Stopped {
@@ -41,8 +41,13 @@ pub fn train(args: &args::Train) -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
+/// Knows what the test images score without any z.
+pub(super) fn alarm(config: &TrainConfig, data: &Splits) -> Alarm {
+    Alarm::new(config, scale::collapse_line(&config.model, &data.test))
+}
+
 /// A flag that Ctrl-C and a request to terminate raise. The second one ends the program at once.
-fn stop_on_interrupt() -> Result<Arc<AtomicBool>> {
+pub(super) fn stop_on_interrupt() -> Result<Arc<AtomicBool>> {
     let stop = Arc::new(AtomicBool::new(false));
     let raised = stop.clone();
     let handler = move || {
@@ -136,13 +141,24 @@ fn announce(trainer: &mut Trainer, data: &Splits, folder: &RunFolder) {
     eprintln!("run folder: {}", folder.path().display());
 }
 
+/// A line for a model of which more than half is unused.
+fn dead_units(active: usize, latent: usize) -> String {
+    match 2 * active < latent {
+        true => format!(
+            "{active} of {latent} latent units are active (variance of the mean > 0.01): fewer --latent would do\n"
+        ),
+        false => String::new(),
+    }
+}
+
 /// The pictures, and the summary on stdout.
 fn conclude(trainer: &mut Trainer, data: &Splits, folder: &RunFolder, seconds: f64) -> Result<()> {
     folder.write_checkpoint(trainer)?;
     let result = trainer.evaluate()?;
     let config = trainer.config().clone();
     let names = pictures::write_all(trainer.model(), &data.test, config.seed, folder)?;
-    let text = scale::summary(&config.model, &data.test, &result);
+    let text =
+        scale::summary(&config.model, &data.test, &result) + &dead_units(trainer.active_units()?, config.model.latent);
     let path = folder.path().display();
     super::print(&format!(
         "{text}{} epochs, {seconds:.1} s in this session; in {path}: checkpoint.safetensors, config.json, metrics.jsonl, \

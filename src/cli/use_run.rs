@@ -11,12 +11,12 @@ use crate::train::{RunFolder, Source};
 use crate::vae::{Encoded, Model};
 
 /// The checkpoint in a run folder, or in a file given directly.
-fn open(run: &Path) -> Result<Checkpoint> {
+pub(super) fn open(run: &Path) -> Result<Checkpoint> {
     if run.is_file() { Checkpoint::load(run) } else { Ok(RunFolder::open(run)?.1) }
 }
 
 /// The run's images, or those of another folder.
-fn images(checkpoint: &Checkpoint, data: &Option<PathBuf>) -> Result<Splits> {
+pub(super) fn images(checkpoint: &Checkpoint, data: &Option<PathBuf>) -> Result<Splits> {
     match data {
         Some(path) => Source::Folder { path: path.clone() }.load(),
         None => checkpoint.config.data.load(),

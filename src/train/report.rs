@@ -63,6 +63,9 @@ pub struct EpochRecord {
     pub test_rec: f64,
     /// Its second term.
     pub test_kl: f64,
+    /// The number of dimensions of z in use ([`Trainer::active_units`]); none in files of older versions.
+    #[serde(default)]
+    pub active_units: Option<usize>,
 }
 
 /// One line of `timing.jsonl`: what differs between two runs with the same numbers.

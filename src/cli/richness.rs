@@ -1,0 +1,233 @@
+//! `elbo richness`: is z rich? For one run, or for one run of each of several K.
+
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::sync::atomic::AtomicBool;
+
+use serde::Serialize;
+use serde_json::Value;
+
+use super::progress::Progress;
+use super::train::{alarm, stop_on_interrupt};
+use super::{args, pictures, use_run, warn_if_debug_build};
+use crate::data::{Splits, file};
+use crate::device::Device;
+use crate::error::{Error, Result};
+use crate::richness::{Options, Richness, answer, plot, table};
+use crate::train::{Outcome, RunFolder, TrainConfig, Trainer};
+use crate::vae::{Model, VaeConfig};
+
+/// Looks into one run, or trains and compares several.
+pub fn richness(args: &args::Richness) -> Result<ExitCode> {
+    for (field, count, most) in [("images", args.images, 100_000), ("draws", args.draws, 100_000)] {
+        if !(1..=most).contains(&count) {
+            return Err(Error::argument(field, count, format!("a number from 1 to {most}")));
+        }
+    }
+    let device = args.machine.device()?;
+    warn_if_debug_build();
+    match &args.run {
+        Some(run) => one(args, run, device).map(|()| ExitCode::SUCCESS),
+        None => several(args, device),
+    }
+}
+
+fn options(args: &args::Richness, seed: u64, device: Device) -> Options {
+    Options { seed, images: args.images, draws: args.draws, device }
+}
+
+fn one(args: &args::Richness, run: &Path, device: Device) -> Result<()> {
+    let checkpoint = use_run::open(run)?;
+    let data = use_run::images(&checkpoint, &args.data.data)?;
+    let mut model = Model::restore(&checkpoint, device)?;
+    model.load("train", &data.train)?;
+    model.load("test", &data.test)?;
+    let seed = args.seed.unwrap_or(checkpoint.config.seed);
+    let found = Richness::of(&mut model, &data, &options(args, seed, device))?;
+    if let Some(path) = &args.json {
+        write_json(path, &found)?;
+    }
+    super::print(&found.to_string())
+}
+
+fn write_json(path: &Path, found: &impl Serialize) -> Result<()> {
+    let text = serde_json::to_string_pretty(found).expect("results are plain data");
+    file::replace(path, |out| writeln!(out, "{text}"))
+}
+
+/// What `richness.json` holds.
+#[derive(Serialize)]
+struct Report<'a> {
+    answer: Option<String>,
+    runs: &'a [Richness],
+}
+
+fn several(args: &args::Richness, device: Device) -> Result<ExitCode> {
+    let data = args.data.source().load()?;
+    let out = args.out.clone().unwrap_or_else(|| "runs/richness".into());
+    let runs = runs(args, &data, &out)?;
+    let stop = stop_on_interrupt()?;
+    let mut found = Vec::new();
+    for (config, path) in &runs {
+        let k = config.model.latent;
+        let Some(mut trainer) = trained(config, path, &data, device, args.quiet, &stop)? else {
+            super::print(&format!("stopped at K = {k}; the same command continues from here\n"))?;
+            return Ok(ExitCode::from(130));
+        };
+        if !args.quiet {
+            eprintln!("K = {k}: looking into z");
+        }
+        found.push(Richness::of(trainer.model(), &data, &options(args, config.seed, device))?);
+    }
+    let (json, svg) = (out.join("richness.json"), out.join("richness.svg"));
+    let answer = answer(&found);
+    plot(&found, &subtitle(&runs[0].0, &data)).write(&svg)?;
+    let text = format!("{}{}\n", table(&found), answer.as_deref().unwrap_or_default());
+    write_json(&json, &Report { answer, runs: &found })?;
+    super::print(&format!("{text}{} and {}\n", json.display(), svg.display()))?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Configuration and folder of every K, in increasing order; a folder with another run is an error before anything is
+/// trained.
+fn runs(args: &args::Richness, data: &Splits, out: &Path) -> Result<Vec<(TrainConfig, PathBuf)>> {
+    let mut latents = args.latents.clone();
+    latents.sort_unstable();
+    latents.dedup();
+    let model = args.model.config([data.test.height, data.test.width])?;
+    let run = |latent: usize| {
+        let model = VaeConfig { latent, ..model.clone() };
+        let (seed, epochs) = (args.seed.unwrap_or(1), args.epochs.unwrap_or(10));
+        let config = args.optimise.config(model, args.data.source(), seed, epochs, data.train.rows)?;
+        let path = out.join(format!("k{latent:02}"));
+        if is_there(&path) {
+            must_be(&config, &RunFolder::open(&path)?.1.config, &path)?;
+        }
+        Ok((config, path))
+    };
+    latents.into_iter().map(run).collect()
+}
+
+fn is_there(path: &Path) -> bool {
+    path.join("checkpoint.safetensors").exists()
+}
+
+/// Compares the configuration that is asked for with that of the run in `path`.
+fn must_be(wanted: &TrainConfig, there: &TrainConfig, path: &Path) -> Result<()> {
+    let values = [wanted, there].map(|c| serde_json::to_value(c).expect("a configuration is plain data"));
+    let Some((field, wanted, there)) = difference("", &values[0], &values[1]) else { return Ok(()) };
+    Err(Error::File {
+        path: path.into(),
+        field,
+        found: format!("a run with {there}"),
+        expected: format!("{wanted}, as this command says"),
+        remedy: "choose another --out, or give the options of the runs that are there".into(),
+    })
+}
+
+/// The first field in which two configurations differ, and its value in each.
+fn difference(name: &str, a: &Value, b: &Value) -> Option<(String, String, String)> {
+    match (a, b) {
+        (Value::Object(x), Value::Object(y)) => {
+            let mut keys: Vec<&String> = x.keys().chain(y.keys()).collect();
+            keys.sort();
+            let dot = if name.is_empty() { "" } else { "." };
+            let at = |map: &serde_json::Map<String, Value>, key: &str| map.get(key).cloned().unwrap_or(Value::Null);
+            keys.into_iter().find_map(|key| difference(&format!("{name}{dot}{key}"), &at(x, key), &at(y, key)))
+        }
+        _ if a == b => None,
+        _ => Some((name.into(), a.to_string(), b.to_string())),
+    }
+}
+
+/// The finished run of `config` in `path`: taken as it is, continued, or trained from its beginning. None if it was
+/// interrupted.
+fn trained(
+    config: &TrainConfig,
+    path: &Path,
+    data: &Splits,
+    device: Device,
+    quiet: bool,
+    stop: &AtomicBool,
+) -> Result<Option<Trainer>> {
+    let say = |what: &str| {
+        if !quiet {
+            eprintln!("K = {}: {what} {}", config.model.latent, path.display());
+        }
+    };
+    let (folder, mut trainer) = if is_there(path) {
+        let (folder, checkpoint) = RunFolder::open(path)?;
+        let trainer = Trainer::resume(&checkpoint, data, device)?;
+        if checkpoint.progress.epoch == config.epochs {
+            say("the finished run in");
+            return Ok(Some(trainer));
+        }
+        folder.rewind(checkpoint.progress.epoch)?;
+        say("continuing the run in");
+        (folder, trainer)
+    } else {
+        let folder = RunFolder::create(path)?;
+        let trainer = Trainer::new(config.clone(), data, device)?;
+        folder.write_config(config)?;
+        // From now on an interrupted run can be continued.
+        folder.write_checkpoint(&trainer)?;
+        say("training in");
+        (folder, trainer)
+    };
+    let mut progress = Progress::new(folder.clone(), alarm(config, data), quiet);
+    let outcome = trainer.run(&mut progress, stop);
+    progress.finish();
+    let outcome = outcome?;
+    folder.write_checkpoint(&trainer)?;
+    if outcome == Outcome::Stopped {
+        return Ok(None);
+    }
+    pictures::write_all(trainer.model(), &data.test, config.seed, &folder)?;
+    Ok(Some(trainer))
+}
+
+/// `784-400-K-400-784 relu, …; 10 epochs of 60000 images of mnist, training seed 1; judged on 10000 test images`.
+fn subtitle(config: &TrainConfig, data: &Splits) -> String {
+    let described = config.model.describe();
+    let (widths, rest) = described.split_once(' ').unwrap_or((&described, ""));
+    let mut widths: Vec<&str> = widths.split('-').collect();
+    if let Some(latent) = widths.get_mut(config.model.encoder.len() + 1) {
+        *latent = "K";
+    }
+    let (train, test) = (&data.train, &data.test);
+    format!(
+        "{} {rest}; {} epochs of {} images of {}, training seed {}; judged on {} test images",
+        widths.join("-"),
+        config.epochs,
+        train.rows,
+        train.name,
+        config.seed,
+        test.rows
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn another_configuration_is_named() {
+        let config = TrainConfig::new(VaeConfig::new(2));
+        must_be(&config, &config.clone(), Path::new("k02")).unwrap();
+        let mut other = config.clone();
+        other.model.encoder = vec![300];
+        let message = must_be(&config, &other, Path::new("k02")).unwrap_err().to_string();
+        for part in ["k02", "model.encoder", "[300]", "[400]", "--out"] {
+            assert!(message.contains(part), "{message} lacks {part}");
+        }
+    }
+
+    #[test]
+    fn the_subtitle_names_the_architecture_without_its_k() {
+        let data = Splits::digits(1, 3, 2);
+        let config = TrainConfig::new(VaeConfig::new(400).hidden(&[400, 200]));
+        let text = subtitle(&config, &data);
+        assert!(text.starts_with("784-400-200-K-200-400-784 relu") && text.contains("10 epochs of 3 images"), "{text}");
+    }
+}
