@@ -54,11 +54,17 @@ pub fn summary(config: &VaeConfig, test: &Dataset, result: &Evaluation) -> Strin
     text
 }
 
-/// The mark of one distribution per pixel, which takes no z: a model that ends there has collapsed.
-pub fn collapse_line(config: &VaeConfig, test: &Dataset) -> f64 {
+/// The mark of one distribution per pixel of the likelihood's kind, which takes no z: a model that ends there has
+/// collapsed. None for the discretised logistic, whose best (mean, scale) of a pixel has no closed form.
+pub fn collapse_line(config: &VaeConfig, test: &Dataset) -> Option<f64> {
     match config.likelihood {
-        Likelihood::Bernoulli => bernoulli_marks(config, test)[2].0,
-        Likelihood::Gaussian { sigma_floor } => gaussian_marks(test, sigma_floor)[1].0,
+        Likelihood::Bernoulli => Some(bernoulli_marks(config, test)[2].0),
+        Likelihood::Gaussian { sigma_floor } => Some(gaussian_marks(test, sigma_floor)[1].0),
+        Likelihood::GaussianShared { sigma_floor } | Likelihood::GaussianOptimal { sigma_floor } => {
+            Some(gaussian_marks(test, sigma_floor)[0].0)
+        }
+        Likelihood::ContinuousBernoulli => Some(continuous_bernoulli_marks(test)[1].0),
+        Likelihood::DiscretisedLogistic { .. } => None,
     }
 }
 

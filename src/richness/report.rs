@@ -54,7 +54,7 @@ impl Richness {
         writeln!(f, "  KL(q(z)‖p(z)), aggregate, prior  {:>7}", padded(&s.marginal_kl))?;
         let limit = format!("ln {} = {:.2} nats is the most that I_q can be here", s.images, s.saturation);
         match s.is_saturated() {
-            true => writeln!(f, "  saturated: {limit}; z tells at least this, and which image it was"),
+            true => writeln!(f, "  saturated: {limit}; it is a lower bound, KL(q(z)‖p(z)) an upper one"),
             false => writeln!(f, "  {limit}"),
         }
     }
@@ -98,7 +98,7 @@ pub fn table(found: &[Richness]) -> String {
     if labels {
         text += "    1-NN   5-NN  15-NN  probe  Fano";
     }
-    text += "     I_q  KL(q‖p)";
+    text += "     I_q  KL(q(z)‖p)";
     if labels {
         text += "  confident  entropy";
     }
@@ -111,9 +111,10 @@ pub fn table(found: &[Richness]) -> String {
             let accuracies: String = accuracies.map(|a| format!("{:>7.1}", 100.0 * a.value)).collect();
             write!(text, " {accuracies}{:>6.2}", c.fano).expect("a string");
         }
-        let mark = if r.surgery.is_saturated() { "≥" } else { "" };
-        let information = format!("{mark}{:.2}", r.surgery.information.value);
-        write!(text, "{information:>8}{:>9.2}", r.surgery.marginal_kl.value).expect("a string");
+        let (least, most) = if r.surgery.is_saturated() { ("≥", "≤") } else { ("", "") };
+        let information = format!("{least}{:.2}", r.surgery.information.value);
+        let marginal_kl = format!("{most}{:.2}", r.surgery.marginal_kl.value);
+        write!(text, "{information:>8}{marginal_kl:>12}").expect("a string");
         if let Some(p) = r.prior.as_ref().filter(|_| labels) {
             let entropy = p.entropy.map_or("–".into(), |e| format!("{e:.2}"));
             write!(text, "{:>11.1}{:>9}", 100.0 * p.confident.value, entropy).expect("a string");
@@ -138,8 +139,11 @@ fn legend(found: &[Richness], labels: bool) -> String {
     }
     if found.iter().any(|r| r.surgery.is_saturated()) {
         let (images, most) = (first.surgery.images, first.surgery.saturation);
-        writeln!(text, "≥: within 0.5 nats of ln {images} = {most:.2}, the most that I_q can be among so many images")
-            .expect("a string");
+        writeln!(
+            text,
+            "≥, ≤: I_q is within 0.5 nats of ln {images} = {most:.2}, the most that it can be among so many images"
+        )
+        .expect("a string");
     }
     text
 }
@@ -162,13 +166,15 @@ pub fn answer(found: &[Richness]) -> Option<String> {
             part if part >= MOSTLY => "rich enough for the most part",
             _ => "not rich enough",
         };
+        let least = if asked.surgery.is_saturated() { "at least " } else { "" };
         parts.push(format!(
-            "{verdict} for which digit it is ({} on μ(x) is right for {:.1} % of the test images, which takes at least {:.2} \
-             of the {:.2} nats of the class)",
+            "{verdict} for which digit it is ({} on μ(x) is right for {:.1} % of the test images, at least {:.2} of the {:.2} \
+             nats of the class; z tells {least}{:.2} nats in all)",
             c.best,
             100.0 * (1.0 - c.error),
             c.fano,
-            c.entropy
+            c.entropy,
+            asked.surgery.information.value
         ));
     }
     let loss = asked.neg_elbo - best.neg_elbo;
@@ -239,7 +245,10 @@ fn nats(plot: Plot, found: &[Richness], line: &Line<'_>) -> Plot {
     match found.first() {
         Some(r) => plot.reference(
             r.surgery.saturation,
-            format!("ln {} = {:.2}: the most that I_q can be", r.surgery.images, r.surgery.saturation),
+            format!(
+                "ln {} = {:.2}: the most that I_q can be; near it KL(q(z)‖p) is an upper bound",
+                r.surgery.images, r.surgery.saturation
+            ),
         ),
         None => plot,
     }
@@ -324,7 +333,11 @@ mod tests {
             let text = answer(rows).unwrap();
             words.iter().for_each(|word| assert!(text.contains(word), "{text}\nlacks {word}"));
         };
-        let words = ["2 dimensions is rich enough for the most part for which digit", "80.0 %", "1.36 of the 2.30"];
+        let words = [
+            "2 dimensions is rich enough for the most part for which digit",
+            "80.0 %",
+            "1.36 of the 2.30 nats of the class; z tells 6.00",
+        ];
         says(&rows(0.8, 105.5), &words);
         says(&rows(0.8, 105.5), &["not rich enough for how", "35.50 nats above the 105.50 of K = 20"]);
         says(&rows(0.99, 140.5), &["is rich enough for which", "rich enough for how"]);

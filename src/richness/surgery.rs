@@ -23,7 +23,8 @@ const SURGERY_STREAM: u32 = 0x51C4_0001;
 /// ```
 ///
 /// One z is drawn for each image; q(z) is computed exactly. The sum contains the image's own term, so that
-/// q(z) ≥ q(z|x_n)/N and I_q ≤ ln N: among N images, z cannot tell more than which of them it was.
+/// q(z) ≥ q(z|x_n)/N and I_q ≤ ln N: among N images, z cannot tell more than which of them it was. Of all the images
+/// there could be, I_q is larger and KL(q(z) ‖ p(z)) smaller by as much: near ln N the two are bounds, not estimates.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Surgery {
     /// N.
@@ -67,7 +68,7 @@ impl Surgery {
         }
     }
 
-    /// Whether I_q is so near ln N that it is a lower bound on what z tells about x rather than an estimate of it.
+    /// Whether I_q is within 0.5 nats of ln N: then it is a lower bound on what z tells about x, and no estimate of it.
     pub fn is_saturated(&self) -> bool {
         self.information.value > self.saturation - NEAR
     }

@@ -18,15 +18,15 @@ const EARLY: u32 = 200;
 pub struct Alarm {
     latent: usize,
     beta: f64,
-    line: f64,
+    line: Option<f64>,
     dead_said: bool,
     line_said: bool,
 }
 
 impl Alarm {
     /// For a run of `config`, where a model without z reaches at best `line` nats per test image, by one distribution per
-    /// pixel.
-    pub fn new(config: &TrainConfig, line: f64) -> Alarm {
+    /// pixel; with none, only the units are watched.
+    pub fn new(config: &TrainConfig, line: Option<f64>) -> Alarm {
         Alarm { latent: config.model.latent, beta: config.warmup.beta, line, dead_said: false, line_said: false }
     }
 
@@ -52,17 +52,16 @@ impl Alarm {
             ));
         }
         let rose = record.beta >= self.beta && epoch > 1 && record.updates >= EARLY;
-        if !self.line_said && rose && test_neg_elbo > self.line - NEAR * self.line.abs() {
+        if let Some(line) = self.line.filter(|line| !self.line_said && rose && test_neg_elbo > line - NEAR * line.abs()) {
             self.line_said = true;
             // With a rec far below the line z is used, and costs more than it brings.
-            let remedy = match test_rec < self.line - 10.0 * NEAR * self.line.abs() {
+            let remedy = match test_rec < line - 10.0 * NEAR * line.abs() {
                 true => "z costs as much as it brings: try a --beta nearer to 1, fewer --latent or more epochs",
                 false => "try --kl-warmup, a smaller --beta or fewer --latent",
             };
             warnings.push(format!(
                 "test −ELBO {test_neg_elbo:.2} after epoch {epoch} is no better than one distribution per pixel, without \
-                 any z: {:.2} nats (within 1 % of it, or above); {remedy}",
-                self.line
+                 any z: {line:.2} nats (within 1 % of it, or above); {remedy}"
             ));
         }
         warnings
@@ -95,7 +94,7 @@ mod tests {
     fn alarm(beta: f64) -> Alarm {
         let mut config = TrainConfig::new(VaeConfig::new(20));
         config.warmup = KlWarmup { beta, steps: 100 };
-        Alarm::new(&config, 200.0)
+        Alarm::new(&config, Some(200.0))
     }
 
     #[test]
