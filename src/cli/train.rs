@@ -143,10 +143,9 @@ fn announce(trainer: &mut Trainer, data: &Splits, folder: &RunFolder) {
 
 /// A line for a model of which more than half is unused.
 fn dead_units(active: usize, latent: usize) -> String {
+    let remedy = if active == 0 { "" } else { "; fewer --latent would do" };
     match 2 * active < latent {
-        true => format!(
-            "{active} of {latent} latent units are active (variance of the mean > 0.01): fewer --latent would do\n"
-        ),
+        true => format!("{active} of {latent} latent units are active (variance of the mean > 0.01){remedy}\n"),
         false => String::new(),
     }
 }
