@@ -138,7 +138,8 @@ fn a_resumed_run_says_when_its_bits_will_differ() {
         let output = command(at.path(), &line).env("ELBO_ISA", isa).output().unwrap();
         let errors = String::from_utf8(output.stderr).unwrap();
         assert!(output.status.success(), "{errors}");
-        errors
+        // So small a model collapses, and that is said too.
+        errors.lines().filter(|line| line.starts_with("note")).map(|line| format!("{line}\n")).collect::<String>()
     };
     let start = format!("train {TINY} --device cpu --out run --pause-at 2");
     assert!(command(at.path(), &start).env("ELBO_ISA", "portable").status().unwrap().success());

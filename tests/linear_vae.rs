@@ -76,13 +76,12 @@ fn eigenvalues(data: &Dataset) -> Vec<f64> {
                 }
                 let angle = 0.5 * (2.0 * s[p][q]).atan2(s[q][q] - s[p][p]);
                 let (sin, cos) = angle.sin_cos();
-                for k in 0..D {
-                    let (a, b) = (s[k][p], s[k][q]);
-                    (s[k][p], s[k][q]) = (cos * a - sin * b, sin * a + cos * b);
+                for row in &mut s {
+                    (row[p], row[q]) = (cos * row[p] - sin * row[q], sin * row[p] + cos * row[q]);
                 }
-                for k in 0..D {
-                    let (a, b) = (s[p][k], s[q][k]);
-                    (s[p][k], s[q][k]) = (cos * a - sin * b, sin * a + cos * b);
+                let (upper, lower) = s.split_at_mut(q);
+                for (a, b) in upper[p].iter_mut().zip(&mut lower[0]) {
+                    (*a, *b) = (cos * *a - sin * *b, sin * *a + cos * *b);
                 }
             }
         }

@@ -52,7 +52,8 @@ impl Alarm {
             ));
         }
         let rose = record.beta >= self.beta && epoch > 1 && record.updates >= EARLY;
-        if let Some(line) = self.line.filter(|line| !self.line_said && rose && test_neg_elbo > line - NEAR * line.abs()) {
+        if let Some(line) = self.line.filter(|line| !self.line_said && rose && test_neg_elbo > line - NEAR * line.abs())
+        {
             self.line_said = true;
             // With a rec far below the line z is used, and costs more than it brings.
             let remedy = match test_rec < line - 10.0 * NEAR * line.abs() {
@@ -120,7 +121,7 @@ mod tests {
         let said = self::alarm(0.0).check(&record(2, 70.0, 150.0, 20, 0.0));
         assert!(said.len() == 1 && said[0].contains("nearer to 1"), "{said:?}");
         // Densities may be above 1, and the line below 0.
-        let below = Alarm { line: -500.0, ..self::alarm(1.0) };
+        let below = Alarm { line: Some(-500.0), ..self::alarm(1.0) };
         assert_eq!(below.clone().check(&record(2, -510.0, 4.0, 3, 1.0)).len(), 0);
         assert_eq!(below.clone().check(&record(2, -510.0, 6.0, 3, 1.0)).len(), 1);
     }
