@@ -50,6 +50,7 @@ pub mod cli;
 pub mod data;
 pub mod device;
 pub mod error;
+pub mod evidence;
 pub mod grad;
 pub mod graph;
 pub mod interp;

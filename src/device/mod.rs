@@ -55,6 +55,9 @@ pub trait Exec {
     /// starting does not count, few enough that a call lasts no longer than a blink.
     fn steps_per_call(&self) -> usize;
 
+    /// How many rows of independent work one step should have, where that can be chosen: enough to fill the device.
+    fn rows_per_step(&self) -> usize;
+
     /// The counters, the seed and the schedules.
     fn control(&self) -> &Control;
 

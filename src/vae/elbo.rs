@@ -8,7 +8,7 @@ use crate::graph::{Graph, Var};
 /// The draw of dynamic binarisation.
 const PIXEL_STREAM: u32 = 2;
 /// z ~ N(0, I) of new images; layers below the topmost draw from the streams after it.
-pub(super) const PRIOR_STREAM: u32 = 3;
+pub(crate) const PRIOR_STREAM: u32 = 3;
 
 /// The two terms of −ELBO for a batch, each summed over images, pixels and dimensions, in nats.
 #[derive(Clone, Copy, Debug)]
@@ -22,7 +22,7 @@ pub struct Terms<'g> {
 
 /// The images of a batch of the data slot `data`, `[rows, D]`, as the model sees them.
 #[track_caller]
-pub(super) fn images<'g>(g: &'g Graph, vae: &Vae, data: &str, rows: usize) -> Var<'g> {
+pub(crate) fn images<'g>(g: &'g Graph, vae: &Vae, data: &str, rows: usize) -> Var<'g> {
     vae.config.binarisation.apply(g.batch(data, rows, vae.config.pixels()), PIXEL_STREAM)
 }
 

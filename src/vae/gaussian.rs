@@ -62,6 +62,8 @@ pub(super) fn repeat_rows(x: Var<'_>, k: usize) -> Var<'_> {
     let (rows, cols) = (x.shape()[0], x.shape()[1]);
     match k {
         1 => x,
+        // One row is repeated where it is read; more have to be copied.
+        _ if rows == 1 => x.broadcast_to(&[k, cols]),
         _ => x.reshape(&[1, rows, cols]).broadcast_to(&[k, rows, cols]).reshape(&[k * rows, cols]),
     }
 }

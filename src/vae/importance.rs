@@ -45,11 +45,16 @@ impl Vae {
     /// k draws of all layers from q for each of the images x, `[B, D]`, with reparameterised noise.
     #[track_caller]
     pub fn draw<'g>(&self, x: Var<'g>, samples: usize) -> Draws<'g> {
-        let first = self.encoder.apply(x);
+        self.draw_from(self.encoder.apply(x), samples)
+    }
+
+    /// As [`Vae::draw`], where q(z₁|x) is known already.
+    #[track_caller]
+    pub fn draw_from<'g>(&self, first: Gaussian<'g>, samples: usize) -> Draws<'g> {
         let mut z = Vec::new();
         let mut q = first.repeated(samples);
         for (layer, stream) in LATENT_STREAMS.into_iter().take(self.upper.len() + 1).enumerate() {
-            z.push(q.sample(x.graph().normal(&q.mu.shape(), stream)));
+            z.push(q.sample(first.mu.graph().normal(&q.mu.shape(), stream)));
             if let Some(upper) = self.upper.get(layer) {
                 q = upper.posterior.apply(z[layer]);
             }

@@ -68,12 +68,14 @@ pub use binarisation::Binarisation;
 pub use bound::{Bound, BoundKind, Estimator, KlTerm};
 pub use config::{Objective, StochasticLayer, VaeConfig};
 pub use decoder::Decoder;
+pub(crate) use elbo::{PRIOR_STREAM, images};
 pub use elbo::{Terms, decode_graph, encode_graph, evaluation_graph, reconstruction_graph, sampling_graph, terms};
 pub use gaussian::{Conditional, Gaussian, Spread};
 pub use importance::{Draws, LogWeights};
 pub use kl::kl_to_standard_normal;
 pub use layout::Piece;
 pub use likelihood::{Likelihood, Raw};
+pub(crate) use model::{EVALUATION_BATCH, batches, evaluation_seed};
 pub use model::{Encoded, Evaluation, Model};
 pub use objective::{bound_gradients, training_graph};
 

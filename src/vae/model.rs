@@ -14,7 +14,7 @@ use crate::plan::{Fusion, Plan};
 
 /// Images per step of evaluation and encoding. A constant, because the noise of image i depends on its place in the
 /// batch: the numbers of an evaluation must not depend on the batch size of the training.
-const EVALUATION_BATCH: usize = 500;
+pub(crate) const EVALUATION_BATCH: usize = 500;
 /// Images per step of drawing and decoding.
 const DECODE_BATCH: usize = 256;
 
@@ -87,7 +87,7 @@ impl Encoded {
 
 /// Evaluations draw their noise under another key than the training, so that no image is judged by the very noise it
 /// was learned with.
-fn evaluation_seed(seed: u64) -> u64 {
+pub(crate) fn evaluation_seed(seed: u64) -> u64 {
     seed.wrapping_add(0x9e37_79b9_7f4a_7c15)
 }
 
@@ -142,7 +142,11 @@ impl Model {
         Ok(())
     }
 
-    fn rows(&self, slot: &str) -> Result<usize> {
+    /// The number of images in a slot.
+    ///
+    /// # Errors
+    /// [`Error::Slot`] when nothing was loaded into it.
+    pub fn rows(&self, slot: &str) -> Result<usize> {
         let missing = || Error::Slot { name: slot.into(), problem: "no images were loaded".into() };
         self.rows.get(slot).copied().ok_or_else(missing)
     }
@@ -169,7 +173,7 @@ impl Model {
     }
 
     /// The plan of this name, built at its first use.
-    fn plan(&mut self, name: &str, graph: impl FnOnce(&Vae) -> Graph) -> Result<Bound> {
+    pub(crate) fn plan(&mut self, name: &str, graph: impl FnOnce(&Vae) -> Graph) -> Result<Bound> {
         if let Some(&bound) = self.plans.get(name) {
             return Ok(bound);
         }
@@ -179,7 +183,7 @@ impl Model {
     }
 
     /// Sets fresh counters under `seed` and returns the old ones, which the caller puts back.
-    fn start(&mut self, seed: u64) -> Control {
+    pub(crate) fn start(&mut self, seed: u64) -> Control {
         std::mem::replace(self.exec.control_mut(), Control::new(seed))
     }
 
@@ -277,6 +281,6 @@ fn parameter_graph(vae: &Vae) -> Graph {
 }
 
 /// `images` in batches of `size`: (rows, how many), with a smaller last batch if need be.
-fn batches(images: usize, size: usize) -> impl Iterator<Item = (usize, usize)> {
+pub(crate) fn batches(images: usize, size: usize) -> impl Iterator<Item = (usize, usize)> {
     [(size, images / size), (images % size, 1)].into_iter().filter(|&(rows, times)| rows > 0 && times > 0)
 }

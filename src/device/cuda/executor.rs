@@ -28,6 +28,9 @@ const PASSES: usize = 16;
 /// twice as many steps before it when the caller finds out that it is to stop.
 const STEPS_PER_CALL: usize = 64;
 
+/// Two hundred tiles of 128 rows: several for each multiprocessor of the largest GPUs, also for the narrowest layers.
+const ROWS_PER_STEP: usize = 25_000;
+
 /// A GPU: memory by slot name, shared by all plans bound to it, and the [`Control`] block.
 pub struct Cuda {
     // Plans and memory are dropped before the driver that they hold.
@@ -269,6 +272,10 @@ impl Exec for Cuda {
 
     fn steps_per_call(&self) -> usize {
         STEPS_PER_CALL
+    }
+
+    fn rows_per_step(&self) -> usize {
+        ROWS_PER_STEP
     }
 
     fn control(&self) -> &Control {
