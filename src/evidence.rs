@@ -10,20 +10,33 @@
 //! |---|---|---|
 //! | [`importance.rs`](importance) | the importance weighted bound L_k, draws from q(z\|x) | below, by χ²(p(z\|x) ‖ q)/2k |
 //! | [`importance.rs`](importance) with [`Proposal::Prior`] | the same with draws from the prior: naive Monte Carlo | below; needs about e^KL(p(z\|x) ‖ p(z)) draws |
+//! | [`quadrature.rs`](quadrature) | the trapezoid rule, for one or two latent dimensions | known, below 1e-6 |
+//! | [`ais.rs`](ais) | annealed importance sampling with Hamiltonian transitions | below; above from an exact draw |
+//! | [`harmonic.rs`](harmonic_mean) | the harmonic mean of p(x\|z) over the posterior | above, and unbounded: it fails |
 //!
 //! All are in nats per image. Plans run in f32 on any [`Exec`](crate::Exec), sums over draws are made on the host in f64.
 //! Images are read once ([`Observed`]), so that all estimators see the same draw of dynamic binarisation. Every result is a
 //! pure function of the seed on one device, for any number of threads.
 
 mod accumulate;
+mod ais;
+mod grid;
+mod harmonic;
+mod hmc;
 mod importance;
 mod observed;
 mod pairwise;
+mod quadrature;
+mod simulate;
 
-pub use accumulate::{LogMeanExp, Moments};
+pub use accumulate::{LogMeanExp, Moments, group_bounds};
+pub use ais::{Annealing, Sandwich, ais, sandwich};
+pub use harmonic::{harmonic_mean, resample};
 pub use importance::{Importance, Proposal, Sampling, importance, log_weights};
 pub use observed::Observed;
 pub use pairwise::pairwise_log_likelihood;
+pub use quadrature::{Exact, Quadrature, quadrature};
+pub use simulate::{Simulated, simulate};
 
 use serde::Serialize;
 

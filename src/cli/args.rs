@@ -548,8 +548,59 @@ pub struct Eval {
     /// Seed of the draws of z [default: that of the run, which repeats its last figure]
     #[arg(long, value_name = "SEED")]
     pub seed: Option<u64>,
+    /// Estimators of log p(x), separated by commas: elbo, iwae (importance samples from the encoder), prior (naive: samples
+    /// from the prior), quadrature (exact, for one or two latent dimensions), ais (annealing), harmonic (which fails)
+    #[arg(long, value_name = "NAMES", value_delimiter = ',')]
+    pub estimators: Vec<EstimatorName>,
+    /// Samples per image of iwae, prior and harmonic
+    #[arg(long, value_name = "K", default_value_t = 5000)]
+    pub samples: usize,
+    /// Number of test images, from the first on [default: all for elbo, 100 for the others]
+    #[arg(long, value_name = "N")]
+    pub images: Option<usize>,
+    /// Bounds from both sides by ais for N images that the model draws itself (bidirectional Monte Carlo)
+    #[arg(long, value_name = "N")]
+    pub bdmc: Option<usize>,
+    #[command(flatten)]
+    pub annealing: Annealing,
+    /// File to write the estimates to (JSON)
+    #[arg(long, value_name = "FILE")]
+    pub json: Option<PathBuf>,
     #[command(flatten)]
     pub machine: Machine,
+}
+
+/// An estimator of log p(x), by name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum EstimatorName {
+    Elbo,
+    Iwae,
+    Prior,
+    Quadrature,
+    Ais,
+    Harmonic,
+}
+
+/// Options of annealed importance sampling.
+#[derive(Args)]
+pub struct Annealing {
+    /// Chains of ais per image
+    #[arg(long, value_name = "N", default_value_t = 16)]
+    pub chains: usize,
+    /// Temperatures of ais from the prior to the posterior
+    #[arg(long, value_name = "N", default_value_t = 1000)]
+    pub temperatures: usize,
+    /// Leapfrog steps at each temperature
+    #[arg(long, value_name = "N", default_value_t = 10)]
+    pub leapfrog: usize,
+}
+
+impl Annealing {
+    /// The settings of the library.
+    pub fn settings(&self, seed: u64) -> crate::evidence::Annealing {
+        let (chains, temperatures, leapfrog) = (self.chains, self.temperatures, self.leapfrog);
+        crate::evidence::Annealing { chains, temperatures, leapfrog, seed }
+    }
 }
 
 /// Options of `elbo bench`.
@@ -586,6 +637,36 @@ pub struct Export {
     /// File to write (safetensors)
     #[arg(long, value_name = "FILE", default_value = "model.safetensors")]
     pub out: PathBuf,
+}
+
+/// Options of `elbo bounds`.
+#[derive(Args)]
+pub struct Bounds {
+    /// Run folder, or a checkpoint file
+    #[arg(long, value_name = "PATH")]
+    pub run: PathBuf,
+    /// Folder with other images [default: those of the run]
+    #[arg(long, value_name = "FOLDER")]
+    pub data: Option<PathBuf>,
+    /// The test image, by its number from 0
+    #[arg(long, value_name = "I", default_value_t = 0)]
+    pub image: usize,
+    /// Samples of every estimator but ais
+    #[arg(long, value_name = "N", default_value_t = 100_000)]
+    pub samples: usize,
+    /// Seed of the draws [default: that of the run]
+    #[arg(long, value_name = "SEED")]
+    pub seed: Option<u64>,
+    #[command(flatten)]
+    pub annealing: Annealing,
+    /// Picture to write (SVG)
+    #[arg(long, value_name = "FILE", default_value = "bounds.svg")]
+    pub out: PathBuf,
+    /// File to write the points to (JSON)
+    #[arg(long, value_name = "FILE")]
+    pub json: Option<PathBuf>,
+    #[command(flatten)]
+    pub machine: Machine,
 }
 
 #[cfg(test)]

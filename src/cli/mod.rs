@@ -9,8 +9,10 @@
 
 mod args;
 mod bench;
+mod bounds;
 mod describe;
 mod export;
+mod estimates;
 mod pictures;
 mod progress;
 mod richness;
@@ -19,6 +21,7 @@ mod train;
 mod use_run;
 
 use std::io::{self, Write};
+use std::path::Path;
 use std::process::ExitCode;
 
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
@@ -47,12 +50,14 @@ enum Command {
     Sample(args::Sample),
     /// Show test images and what the model makes of them
     Reconstruct(args::Reconstruct),
-    /// Evaluate a run on its test set, or on other data
+    /// Evaluate a run on its test set, or on other data, with any estimators of log p(x)
     Eval(args::Eval),
     /// Write the parameters of a run to a file of their own, in f32, bf16 or f16
     Export(args::Export),
     /// Ask how rich z is: what a run's latent space, or one of each of several sizes, holds of an image
     Richness(Box<args::Richness>),
+    /// Draw every estimate of one image's log p(x) against the number of samples
+    Bounds(args::Bounds),
     /// Print the plan of a training step: kernels, shapes, bytes, FLOPs
     Plan(Box<args::Plan>),
     /// Compare CPU and GPU: times, share of the roofline, and the size from which the GPU is faster
@@ -73,6 +78,7 @@ pub fn main() -> ExitCode {
         Command::Eval(args) => use_run::eval(&args).map(|()| ExitCode::SUCCESS),
         Command::Export(args) => export::export(&args).map(|()| ExitCode::SUCCESS),
         Command::Richness(args) => richness::richness(&args),
+        Command::Bounds(args) => bounds::bounds(&args).map(|()| ExitCode::SUCCESS),
         Command::Plan(args) => describe::plan(&args).map(|()| ExitCode::SUCCESS),
         Command::Bench(args) => bench::bench(&args).map(|()| ExitCode::SUCCESS),
         Command::Info => describe::info().map(|()| ExitCode::SUCCESS),
@@ -90,6 +96,12 @@ fn print(text: &str) -> Result<()> {
         Err(e) if e.kind() != io::ErrorKind::BrokenPipe => Err(Error::io("write", "standard output".as_ref())(e)),
         _ => Ok(()),
     }
+}
+
+/// Writes a result to a file.
+fn write_json(path: &Path, value: &serde_json::Value) -> Result<()> {
+    let text = serde_json::to_string_pretty(value).expect("a result is plain data");
+    crate::data::file::replace(path, |file| writeln!(file, "{text}"))
 }
 
 /// Says that a debug build is slow, where that is what runs.

@@ -3,7 +3,7 @@
 use std::fmt::Write;
 use std::path::{Path, PathBuf};
 
-use super::{args, pictures, scale};
+use super::{args, estimates, pictures, scale};
 use crate::checkpoint::Checkpoint;
 use crate::data::Splits;
 use crate::error::{Error, Result};
@@ -65,7 +65,8 @@ pub fn eval(args: &args::Eval) -> Result<()> {
     let seed = args.seed.unwrap_or(checkpoint.config.seed);
     let result = model.evaluate("test", seed)?;
     let text = scale::summary(&checkpoint.config.model, &data.test, &result);
-    super::print(&format!("{text}{}", dimensions(&model.encode("test", seed)?)))
+    super::print(&format!("{text}{}", dimensions(&model.encode("test", seed)?)))?;
+    estimates::estimates(args, &mut model, data.test.rows, seed)
 }
 
 /// KL and spread of each latent dimension, the largest KL first.

@@ -170,6 +170,16 @@ impl Nested {
     }
 }
 
+/// (k, L_k) for groups of these sizes, each a multiple of the one before, from the log w of one image in their order.
+///
+/// # Panics
+/// When a size is not a multiple of the one before.
+pub fn group_bounds(log_w: &[f64], sizes: &[usize]) -> Vec<(usize, Estimate)> {
+    let mut nested = Nested::new(sizes);
+    log_w.iter().for_each(|&v| nested.push(v));
+    nested.bounds()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

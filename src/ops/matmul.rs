@@ -54,13 +54,21 @@ pub(super) fn eval<F: Real>(ta: bool, tb: bool, shapes: &[Shape], ins: &[&[F]]) 
     let n = if tb { sb[0] } else { sb[1] };
     let at = |i: usize, l: usize| ins[0][if ta { l * m + i } else { i * k + l }];
     let mut out = vec![F::default(); m * n];
-    for (i, row) in out.chunks_exact_mut(n.max(1)).enumerate() {
+    // Some rows at a time, so that a row of B is read once for all of them. The order of each sum is that of k.
+    for (block, rows) in out.chunks_mut(ROWS * n.max(1)).enumerate() {
         for l in 0..k {
-            let a = at(i, l);
-            for (j, y) in row.iter_mut().enumerate() {
-                *y = *y + a * ins[1][if tb { j * k + l } else { l * n + j }];
+            for (i, row) in rows.chunks_exact_mut(n.max(1)).enumerate() {
+                let a = at(block * ROWS + i, l);
+                if tb {
+                    row.iter_mut().enumerate().for_each(|(j, y)| *y = *y + a * ins[1][j * k + l]);
+                } else {
+                    row.iter_mut().zip(&ins[1][l * n..][..n]).for_each(|(y, &b)| *y = *y + a * b);
+                }
             }
         }
     }
     out
 }
+
+/// Rows of the product that [`eval`] works on at a time.
+const ROWS: usize = 8;

@@ -78,13 +78,21 @@ impl Vae {
         let per_draw = |terms: Var<'g>| terms.sum(&[1]).reshape(&[samples, x.shape()[0]]);
         let first = if frozen { first.detached() } else { first };
         let mut posterior = per_draw(first.repeated(samples).log_density(z[0]));
-        let mut prior = per_draw(log_standard_normal(z[z.len() - 1]));
         for (l, upper) in self.upper.iter().enumerate() {
             let q = if frozen { upper.posterior.apply_frozen(z[l]) } else { upper.posterior.apply(z[l]) };
             posterior = posterior + per_draw(q.log_density(z[l + 1]));
-            prior = prior + per_draw(upper.prior.apply(z[l + 1]).log_density(z[l]));
         }
+        let prior = self.log_prior(z).reshape(&[samples, x.shape()[0]]);
         LogWeights { likelihood: per_draw(-self.pixel_nll(x, z[0], training)), prior, posterior }
+    }
+
+    /// log p(z) over all layers, `[rows, 1]`, of points z from below, `[rows, K_l]`.
+    #[track_caller]
+    pub fn log_prior<'g>(&self, z: &[Var<'g>]) -> Var<'g> {
+        let per_row = |terms: Var<'g>| terms.sum_keep(&[1]);
+        let top = per_row(log_standard_normal(z[z.len() - 1]));
+        let layers = self.upper.iter().enumerate();
+        layers.fold(top, |sum, (l, upper)| sum + per_row(upper.prior.apply(z[l + 1]).log_density(z[l])))
     }
 
     /// −log p(x|z) for each pixel of each draw, `[k·B, D]`.

@@ -97,7 +97,15 @@ impl Model {
     /// # Errors
     /// As [`Device::open`]; [`Error::Slot`] from the executor.
     pub fn initial(vae: Vae, seed: u64, device: Device) -> Result<Model> {
-        let mut model = Model { exec: device.open()?, rows: HashMap::new(), plans: HashMap::new(), vae };
+        Model::initial_on(vae, seed, device.open()?)
+    }
+
+    /// As [`Model::initial`], on an executor that is there already.
+    ///
+    /// # Errors
+    /// [`Error::Slot`] from the executor.
+    pub fn initial_on(vae: Vae, seed: u64, exec: Box<dyn Exec>) -> Result<Model> {
+        let mut model = Model { exec, rows: HashMap::new(), plans: HashMap::new(), vae };
         // A graph that mentions all parameters in their order, so that they lie in it.
         model.bind(&parameter_graph(&model.vae))?;
         for init in model.vae.init(seed) {

@@ -1,0 +1,208 @@
+//! `elbo bounds`: for one image every estimate of log p(x) against the number of samples.
+
+use serde_json::{Value, json};
+
+use super::estimates::{describe, posterior_likelihoods};
+use super::{args, use_run};
+use crate::error::{Error, Result};
+use crate::evidence::{
+    Estimate, Exact, LogMeanExp, Observed, Proposal, Quadrature, Sampling, ais, group_bounds, log_weights, quadrature,
+};
+use crate::plot::{Axis, Plot, Series};
+use crate::vae::Model;
+
+/// Points of a running estimate per decade.
+const PER_DECADE: i32 = 10;
+/// The diagram reaches this far below the best estimate, in nats, and says so where a curve begins lower.
+const DEPTH: f64 = 60.0;
+
+/// (number of samples, estimate, standard error).
+type Point = (f64, f64, f64);
+
+/// Everything that is in the picture.
+struct Curves {
+    running: Vec<Point>,
+    bounds: Vec<(usize, Estimate)>,
+    prior: Vec<Point>,
+    harmonic: Vec<Point>,
+    posterior: &'static str,
+    annealed: Estimate,
+    decodings: u64,
+    exact: Option<Exact>,
+}
+
+/// Computes, draws and writes.
+pub fn bounds(args: &args::Bounds) -> Result<()> {
+    let device = args.machine.device()?;
+    let checkpoint = use_run::open(&args.run)?;
+    let test = use_run::images(&checkpoint, &args.data)?.test;
+    if args.image >= test.rows {
+        return Err(Error::argument("image", args.image, format!("a number from 0 to {}", test.rows - 1)));
+    }
+    let mut model = Model::restore(&checkpoint, device)?;
+    model.load("test", &test)?;
+    let seed = args.seed.unwrap_or(checkpoint.config.seed);
+    let image = Observed::read(&mut model, "test", args.image + 1, seed)?.part(args.image..args.image + 1);
+    let curves = compute(args, &mut model, &image, seed)?;
+    let pixels = describe(model.vae.config.binarisation, seed);
+    let title = format!("log p(x) of test image {} of {}", args.image, test.name);
+    let about = format!("{}; {pixels}", model.vae.config.describe());
+    picture(&curves, &title, &about).write(&args.out)?;
+    if let Some(path) = &args.json {
+        let about = json!({ "run": args.run, "image": args.image, "seed": seed, "pixels": pixels });
+        super::write_json(path, &report(&curves, about))?;
+    }
+    super::print(&summary(&curves, &title, &args.out.display().to_string()))
+}
+
+fn compute(args: &args::Bounds, model: &mut Model, image: &Observed, seed: u64) -> Result<Curves> {
+    let sizes = Sampling::decades(args.samples, seed);
+    if sizes.bounds.is_empty() {
+        return Err(Error::argument("samples", args.samples, "at least 1"));
+    }
+    let mut stream = |proposal: Proposal| -> Result<Vec<f64>> {
+        let mut all = Vec::with_capacity(args.samples);
+        log_weights(model, image, proposal, args.samples, seed, |_, log_w, _| {
+            all.extend(log_w.iter().map(|&v| f64::from(v)));
+        })?;
+        Ok(all)
+    };
+    let (by_q, by_prior) = (stream(Proposal::Posterior)?, stream(Proposal::Prior)?);
+    let (likelihoods, posterior) = posterior_likelihoods(model, image, args.samples, seed)?;
+    let inverse: Vec<f64> = likelihoods[0].iter().map(|v| -v).collect();
+    let harmonic = running(&inverse).into_iter().map(|(n, value, error)| (n, -value, error)).collect();
+    let settings = args.annealing.settings(seed);
+    let annealed = ais(model, image, &settings)?[0];
+    let config = &model.vae.config;
+    let small = config.latent <= 2 && config.upper.is_empty();
+    let exact = small.then(|| quadrature(model, image, &Quadrature::default())).transpose()?;
+    Ok(Curves {
+        running: running(&by_q),
+        bounds: group_bounds(&by_q, &sizes.bounds),
+        prior: running(&by_prior),
+        harmonic,
+        posterior,
+        annealed,
+        decodings: settings.decodings(),
+        exact: exact.map(|mut all| all.remove(0)),
+    })
+}
+
+/// The log-mean-exp of the first n values, for n in equal steps of log n.
+fn running(log_w: &[f64]) -> Vec<Point> {
+    let mut sum = LogMeanExp::default();
+    let mut points = Vec::new();
+    let mut done = 0;
+    for step in 0.. {
+        let n = 10f64.powf(f64::from(step) / f64::from(PER_DECADE)).round().min(log_w.len() as f64) as usize;
+        if n > done {
+            sum.extend(&log_w[done..n]);
+            points.push((n as f64, sum.value(), sum.standard_error()));
+            done = n;
+        }
+        if done == log_w.len() {
+            return points;
+        }
+    }
+    points
+}
+
+fn picture(curves: &Curves, title: &str, about: &str) -> Plot {
+    let best = curves.exact.as_ref().map_or(curves.annealed.value, |e| e.log_p);
+    let floor = best - DEPTH;
+    let cut = |points: &[Point]| points.iter().copied().filter(|p| p.1 >= floor).collect::<Vec<_>>();
+    let hidden = |points: &[Point]| points.iter().filter(|p| p.1 < floor).map(|p| p.0).fold(0.0, f64::max);
+    let elbo = curves.exact.as_ref().map_or(curves.bounds[0].1.value, |e| e.elbo);
+    let means: Vec<Point> = curves.bounds.iter().map(|(k, e)| (*k as f64, e.value, e.standard_error)).collect();
+    let bare = |points: Vec<Point>| points.into_iter().map(|p| (p.0, p.1)).collect::<Vec<_>>();
+    let mut plot = Plot::new(title)
+        .subtitle(about.to_string())
+        .x(Axis::log("samples (for AIS: decodings)"))
+        .y(Axis::linear("nats"))
+        .series(Series::line("draws from q: L_k, mean over groups").points(&means))
+        .series(Series::line("draws from q: one running estimate").xy(&bare(cut(&curves.running))).plain())
+        .series(Series::line("draws from the prior (naive)").xy(&bare(cut(&curves.prior))).plain())
+        .series(Series::line("harmonic mean (fails)").xy(&bare(cut(&curves.harmonic))).plain().dashed())
+        .series(Series::scatter("AIS").points(&[(
+            curves.decodings as f64,
+            curves.annealed.value,
+            curves.annealed.standard_error,
+        )]))
+        .reference(elbo, "ELBO");
+    if hidden(&curves.prior) > 0.0 {
+        let first = curves.prior[0].1;
+        plot = plot.subtitle(format!(
+            "the naive estimate begins at {first:.0} and stays below the diagram up to {:.0} samples",
+            hidden(&curves.prior)
+        ));
+    }
+    if let Some(exact) = &curves.exact {
+        plot = plot.reference(exact.log_p, "log p(x), quadrature");
+    }
+    plot
+}
+
+fn report(curves: &Curves, mut about: Value) -> Value {
+    let points = |points: &[Point]| -> Vec<Value> {
+        points.iter().map(|p| json!({ "samples": p.0, "value": p.1, "standard_error": p.2 })).collect()
+    };
+    about["importance_running"] = points(&curves.running).into();
+    about["importance_bounds"] =
+        curves.bounds.iter().map(|(k, e)| json!({ "k": k, "estimate": e })).collect::<Vec<_>>().into();
+    about["prior_running"] = points(&curves.prior).into();
+    about["harmonic_running_fails"] = points(&curves.harmonic).into();
+    about["posterior_draws_by"] = curves.posterior.into();
+    about["ais"] = json!({ "estimate": curves.annealed, "decodings": curves.decodings });
+    if let Some(e) = &curves.exact {
+        about["quadrature"] = json!({ "log_p": e.log_p, "error": e.error, "elbo": e.elbo, "gap": e.gap() });
+    }
+    about
+}
+
+fn summary(curves: &Curves, title: &str, out: &str) -> String {
+    let last = |points: &[Point]| *points.last().expect("there is a sample");
+    let mut text = format!("{title}, in nats\n");
+    let mut row = |name: &str, samples: f64, value: f64, error: f64| {
+        let error = if error.is_finite() { format!(" ± {error:.3}") } else { String::new() };
+        text += &format!("  {name:<26}{samples:>10.0} samples {value:>12.3}{error}\n");
+    };
+    for (k, e) in &curves.bounds {
+        row(&format!("L_{k}{}", if *k == 1 { " = ELBO" } else { "" }), e.samples as f64, e.value, e.standard_error);
+    }
+    for (name, points) in [
+        ("draws from q", &curves.running),
+        ("draws from the prior", &curves.prior),
+        ("harmonic mean (fails)", &curves.harmonic),
+    ] {
+        let (n, value, error) = last(points);
+        row(name, n, value, error);
+    }
+    row("AIS, decodings", curves.decodings as f64, curves.annealed.value, curves.annealed.standard_error);
+    if let Some(e) = &curves.exact {
+        text += &format!(
+            "  log p(x) by quadrature {:.6}, error about {:.0e}; exact ELBO {:.6}, gap {:.6}\n",
+            e.log_p,
+            e.error,
+            e.elbo,
+            e.gap()
+        );
+    }
+    text + &format!("posterior draws by {}; picture: {out}\n", curves.posterior)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn running_estimates_end_with_all_samples() {
+        let log_w: Vec<f64> = (0..250).map(|i| -f64::from(i % 7)).collect();
+        let points = running(&log_w);
+        let mut all = LogMeanExp::default();
+        all.extend(&log_w);
+        let last = points.last().unwrap();
+        assert_eq!((points[0].0, points[0].1, last.0), (1.0, 0.0, 250.0));
+        assert!((last.1 - all.value()).abs() < 1e-12);
+        assert!(points.windows(2).all(|p| p[0].0 < p[1].0) && points.len() > 20);
+    }
+}

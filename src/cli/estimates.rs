@@ -1,0 +1,260 @@
+//! The estimators of log p(x) that `elbo eval` is asked for, as a table and as JSON.
+
+use std::fmt::Write;
+use std::time::Instant;
+
+use serde_json::{Value, json};
+
+use super::args::{self, EstimatorName};
+use crate::error::{Error, Result};
+use crate::evidence::{
+    Estimate, Moments, Observed, Proposal, Quadrature, Sampling, Summary, ais, harmonic_mean, importance, log_weights,
+    quadrature, resample, sandwich, simulate,
+};
+use crate::vae::{Binarisation, Model};
+
+/// Test images of the costly estimators, unless another number is asked for.
+const IMAGES: usize = 100;
+
+/// One line of the table, and what is said below it.
+struct Line {
+    name: String,
+    summary: Summary,
+    seconds: f64,
+    notes: Vec<String>,
+    more: Value,
+}
+
+/// Prints and writes what was asked for; nothing if that is nothing.
+pub fn estimates(args: &args::Eval, model: &mut Model, there: usize, seed: u64) -> Result<()> {
+    let mut lines = Vec::new();
+    for &name in &args.estimators {
+        let usual = if name == EstimatorName::Elbo { there } else { IMAGES.min(there) };
+        let observed = Observed::read(model, "test", args.images.unwrap_or(usual), seed)?;
+        lines.push(line(args, model, name, &observed, seed)?);
+    }
+    let pixels = describe(model.vae.config.binarisation, seed);
+    let mut text = String::new();
+    if !lines.is_empty() {
+        text = table(&lines, &pixels);
+    }
+    let mut report = json!({
+        "run": args.run, "pixels": pixels, "seed": seed, "device": model.exec.describe(),
+        "estimators": lines.iter().map(|line| json!({
+            "name": line.name, "summary": line.summary, "seconds": line.seconds, "more": line.more,
+        })).collect::<Vec<_>>(),
+    });
+    if let Some(count) = args.bdmc {
+        let (said, found) = both_sides(args, model, count, seed)?;
+        text += &said;
+        report["bdmc"] = found;
+    }
+    super::print(&text)?;
+    match &args.json {
+        None => Ok(()),
+        Some(_) if text.is_empty() => Err(Error::argument("json", "no estimates to write", "--estimators or --bdmc")),
+        Some(path) => super::write_json(path, &report),
+    }
+}
+
+/// What the images are.
+pub(super) fn describe(binarisation: Binarisation, seed: u64) -> String {
+    match binarisation {
+        Binarisation::Dynamic => format!("dynamic: each image drawn once, seed {seed}"),
+        other => other.to_string(),
+    }
+}
+
+fn line(args: &args::Eval, model: &mut Model, name: EstimatorName, observed: &Observed, seed: u64) -> Result<Line> {
+    let start = Instant::now();
+    let (mut notes, mut more) = (Vec::new(), Value::Null);
+    let (label, summary) = match name {
+        EstimatorName::Elbo => {
+            let one = Sampling { samples: 1, bounds: Vec::new(), seed };
+            let found = importance(model, observed, Proposal::Posterior, &one)?;
+            ("elbo".to_string(), Summary::of(&found.iter().map(|i| i.estimate).collect::<Vec<_>>()))
+        }
+        EstimatorName::Iwae | EstimatorName::Prior => {
+            let (proposal, label) = match name {
+                EstimatorName::Iwae => (Proposal::Posterior, "iwae"),
+                _ => (Proposal::Prior, "prior (naive)"),
+            };
+            let sampling = Sampling::decades(args.samples, seed);
+            let found = importance(model, observed, proposal, &sampling)?;
+            let all: Vec<Estimate> = found.iter().map(|i| i.estimate).collect();
+            let bounds: Vec<(usize, Summary)> = (0..found[0].bounds.len())
+                .map(|b| {
+                    let of_images: Vec<Estimate> = found.iter().map(|i| i.bounds[b].1).collect();
+                    (found[0].bounds[b].0, summary(proposal, &of_images))
+                })
+                .collect();
+            let said = bounds.iter().map(|(k, s)| format!("−L_{k} {:.2} ± {}", s.nll, number(s.monte_carlo_error)));
+            notes.push(format!("means over groups of k draws (± draws): {}", said.collect::<Vec<_>>().join(", ")));
+            more = json!({ "bounds": bounds.iter().map(|(k, s)| json!({ "k": k, "summary": s })).collect::<Vec<_>>() });
+            (format!("{label}-{}", args.samples), summary(proposal, &all))
+        }
+        EstimatorName::Quadrature => {
+            let settings = Quadrature::default();
+            let found = quadrature(model, observed, &settings)?;
+            let within = found.iter().filter(|e| e.converged(&settings)).count();
+            let mut gap = Moments::default();
+            found.iter().for_each(|e| gap.push(e.gap()));
+            let largest = |f: &dyn Fn(&crate::evidence::Exact) -> f64| found.iter().map(f).fold(0.0, f64::max);
+            let (error, elbo_error) = (largest(&|e| e.error), largest(&|e| e.elbo_error));
+            let finest = found.iter().map(|e| e.spacing).fold(f64::INFINITY, f64::min);
+            notes.push(format!(
+                "{within} of {} images within {:e} nats; largest estimated error {error:.1e}, of the ELBO {elbo_error:.1e}; \
+                 finest grid {finest}",
+                found.len(),
+                settings.tolerance,
+            ));
+            let elbo = found.iter().map(|e| e.elbo).sum::<f64>() / found.len() as f64;
+            notes.push(format!("exact −ELBO {:.3}, gap KL(q ‖ p(z|x)) {:.3}", -elbo, gap.mean()));
+            more = json!({
+                "neg_elbo": -elbo, "gap": gap.mean(), "within_tolerance": within, "tolerance": settings.tolerance,
+                "largest_error": error, "largest_elbo_error": elbo_error, "finest_spacing": finest,
+            });
+            let all: Vec<Estimate> = found.iter().map(crate::evidence::Exact::estimate).collect();
+            ("quadrature".to_string(), Summary::of(&all))
+        }
+        EstimatorName::Ais => {
+            let settings = args.annealing.settings(seed);
+            let found = ais(model, observed, &settings)?;
+            notes.push(format!(
+                "{} temperatures, {} leapfrog steps: {} decodings per image with the tuning",
+                settings.temperatures,
+                settings.leapfrog,
+                settings.decodings()
+            ));
+            ("ais".to_string(), Summary::of(&found))
+        }
+        EstimatorName::Harmonic => {
+            let (found, draws) = harmonic(model, observed, args.samples, seed)?;
+            notes.push(format!("draws from the posterior by {draws}; infinite variance, no estimate of anything"));
+            ("harmonic mean (fails)".to_string(), Summary::of(&found))
+        }
+    };
+    Ok(Line { name: label, summary, seconds: start.elapsed().as_secs_f64(), notes, more })
+}
+
+fn summary(proposal: Proposal, estimates: &[Estimate]) -> Summary {
+    match proposal {
+        Proposal::Posterior => Summary::of(estimates),
+        Proposal::Prior => Summary::of_shared(estimates),
+    }
+}
+
+/// The harmonic mean over draws from the posterior: exact ones where quadrature can make them, else resampled ones.
+pub(super) fn harmonic(
+    model: &mut Model,
+    observed: &Observed,
+    samples: usize,
+    seed: u64,
+) -> Result<(Vec<Estimate>, &'static str)> {
+    let log_p = posterior_likelihoods(model, observed, samples, seed)?;
+    Ok((log_p.0.iter().map(|log_p| harmonic_mean(log_p)).collect(), log_p.1))
+}
+
+/// log p(x|z) of draws from the posterior of every image, and where they are from.
+pub(super) fn posterior_likelihoods(
+    model: &mut Model,
+    observed: &Observed,
+    samples: usize,
+    seed: u64,
+) -> Result<(Vec<Vec<f64>>, &'static str)> {
+    let config = &model.vae.config;
+    if config.latent <= 2 && config.upper.is_empty() {
+        let settings = Quadrature { keep_posterior: true, ..Quadrature::default() };
+        let exact = quadrature(model, observed, &settings)?;
+        let of = |(exact, which): (&crate::evidence::Exact, u32)| {
+            exact.draw(samples, seed, which).into_iter().map(|i| exact.posterior[i].1).collect()
+        };
+        return Ok((exact.iter().zip(0..).map(of).collect(), "quadrature"));
+    }
+    let mut all = vec![(Vec::new(), Vec::new()); observed.images()];
+    log_weights(model, observed, Proposal::Posterior, samples, seed, |image, log_w, log_p| {
+        all[image].0.extend(log_w.iter().map(|&v| f64::from(v)));
+        all[image].1.extend(log_p.iter().map(|&v| f64::from(v)));
+    })?;
+    let of = |((log_w, log_p), which): (&(Vec<f64>, Vec<f64>), u32)| {
+        resample(log_w, samples, seed, which).into_iter().map(|i| log_p[i]).collect()
+    };
+    Ok((all.iter().zip(0..).map(of).collect(), "resampling from q"))
+}
+
+/// AIS from both sides for images that the model draws.
+fn both_sides(args: &args::Eval, model: &mut Model, count: usize, seed: u64) -> Result<(String, Value)> {
+    let start = Instant::now();
+    let settings = args.annealing.settings(seed);
+    let simulated = simulate(model, count, seed)?;
+    let found = sandwich(model, &simulated, &settings)?;
+    let mean = |f: &dyn Fn(&crate::evidence::Sandwich) -> f64| found.iter().map(f).sum::<f64>() / found.len() as f64;
+    let (low, high) = (mean(&|s| s.forward.value), mean(&|s| s.reverse.value));
+    let seconds = start.elapsed().as_secs_f64();
+    let text = format!(
+        "bidirectional Monte Carlo, {count} images drawn by the model, {} chains, {} temperatures, seed {seed}, {seconds:.1} s:\n  \
+         {low:.3} ≤ log p(x) ≤ {high:.3} in expectation, mean over the images: {:.3} nats apart\n",
+        settings.chains,
+        settings.temperatures,
+        high - low
+    );
+    let of = |s: &crate::evidence::Sandwich| json!({ "forward": s.forward, "reverse": s.reverse });
+    let images: Vec<Value> = found.iter().map(of).collect();
+    Ok((text, json!({ "forward": low, "reverse": high, "seconds": seconds, "images": images })))
+}
+
+/// A standard error, or a stroke where there is none.
+fn number(error: f64) -> String {
+    match error {
+        e if !e.is_finite() => "–".to_string(),
+        e if e > 0.0 && e < 0.0005 => format!("{e:.0e}"),
+        e => format!("{e:.3}"),
+    }
+}
+
+fn table(lines: &[Line], pixels: &str) -> String {
+    let mut text = format!("estimates of −log p(x), nats per image; pixels {pixels}\n");
+    writeln!(
+        text,
+        "  {:<22}{:>7}{:>10}{:>12}{:>10}{:>10}{:>10}{:>9}",
+        "estimator", "images", "samples", "−log p(x)", "± images", "± draws", "ESS", "seconds"
+    )
+    .expect("writing to a string");
+    for line in lines {
+        let s = &line.summary;
+        let effective = s.effective_samples.map_or("–".to_string(), |e| format!("{e:.1}"));
+        let errors = (number(s.standard_error), number(s.monte_carlo_error));
+        writeln!(
+            text,
+            "  {:<22}{:>7}{:>10.0}{:>12.3}{:>10}{:>10}{:>10}{:>9.1}",
+            line.name, s.images, s.samples, s.nll, errors.0, errors.1, effective, line.seconds
+        )
+        .expect("writing to a string");
+        line.notes.iter().for_each(|note| writeln!(text, "      {note}").expect("writing to a string"));
+    }
+    text + "  ± images: as a mean over images from a population; ± draws: over the draws, for these images\n"
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_table_says_what_is_not_known() {
+        let summary = Summary {
+            images: 3,
+            samples: 1.0,
+            nll: 101.5,
+            standard_error: 0.25,
+            monte_carlo_error: f64::NAN,
+            effective_samples: None,
+        };
+        let notes = vec!["a note".to_string()];
+        let line = Line { name: "elbo".into(), summary, seconds: 0.5, notes, more: Value::Null };
+        let text = table(&[line], &describe(Binarisation::Dynamic, 4));
+        let row: Vec<&str> = text.lines().nth(2).unwrap().split_whitespace().collect();
+        assert_eq!(row, ["elbo", "3", "1", "101.500", "0.250", "–", "–", "0.5"]);
+        assert!(text.contains("each image drawn once, seed 4") && text.contains("\n      a note\n"));
+        assert_eq!([number(2e-7), number(0.0), number(0.0312)], ["2e-7", "0.000", "0.031"]);
+    }
+}
