@@ -327,3 +327,56 @@ fn an_instruction_set_that_is_not_there_is_refused() {
     let text = String::from_utf8(out.stderr).unwrap();
     assert!(text.contains("ELBO_ISA") && text.contains("avx1024") && text.contains("portable"), "{text}");
 }
+
+#[test]
+fn estimates_of_the_likelihood_are_printed_written_and_drawn() {
+    let at = folder();
+    succeeds(at.path(), &format!("train {TINY} --binarisation dynamic --out run"));
+    let all = "elbo,iwae,prior,quadrature,ais,harmonic";
+    let few = "--samples 200 --images 3 --chains 4 --temperatures 10 --leapfrog 3";
+    let text = succeeds(at.path(), &format!("eval --run run --estimators {all} {few} --bdmc 2 --json e.json"));
+    for part in
+        ["this model", "elbo", "iwae-200", "naive", "quadrature", "ais", "fails", "drawn once, seed 1", "−L_100"]
+    {
+        assert!(text.contains(part), "{text}\nlacks {part}");
+    }
+    let report: serde_json::Value = serde_json::from_slice(&bytes(at.path().join("e.json"))).unwrap();
+    let estimators = report["estimators"].as_array().unwrap();
+    assert_eq!(estimators.len(), 6);
+    let nll = |i: usize| estimators[i]["summary"]["nll"].as_f64().unwrap();
+    let error = estimators[1]["summary"]["monte_carlo_error"].as_f64().unwrap();
+    assert!((nll(1) - nll(3)).abs() < 4.0 * error + 0.1, "iwae {} and quadrature {}", nll(1), nll(3));
+    let exact = estimators[3]["more"]["neg_elbo"].as_f64().unwrap();
+    assert!(exact > nll(3), "the exact ELBO is below log p(x)");
+    let bdmc = &report["bdmc"];
+    assert_eq!(bdmc["images"].as_array().unwrap().len(), 2);
+    // Equal seeds, equal numbers, for any number of threads; the present output comes first and stays as it was.
+    let plain = succeeds(at.path(), "eval --run run");
+    assert!(text.starts_with(&plain) && !plain.contains("estimator"));
+    let without_seconds =
+        |text: String| text.lines().map(|l| l.rsplit_once(' ').map_or("", |p| p.0).to_string()).collect();
+    let again = |threads: usize| -> Vec<String> {
+        without_seconds(succeeds(
+            at.path(),
+            &format!("eval --run run --estimators iwae,quadrature,ais {few} --threads {threads}"),
+        ))
+    };
+    assert_eq!(again(1), again(2));
+
+    let text =
+        succeeds(at.path(), &format!("bounds --run run --image 4 {few} --json b.json").replace("--images 3", ""));
+    for part in ["L_1 = ELBO", "L_100", "quadrature", "harmonic mean (fails)", "bounds.svg"] {
+        assert!(text.contains(part), "{text}\nlacks {part}");
+    }
+    let svg = String::from_utf8(bytes(at.path().join("bounds.svg"))).unwrap();
+    assert!(svg.contains("harmonic mean (fails)") && svg.contains("log p(x), quadrature") && svg.contains("ELBO"));
+    let report: serde_json::Value = serde_json::from_slice(&bytes(at.path().join("b.json"))).unwrap();
+    assert_eq!(report["prior_running"].as_array().unwrap().last().unwrap()["samples"], 200.0);
+
+    fails(at.path(), "eval --run run --estimators elbo --images 71", 1, &["images", "from 1 to 70"]);
+    fails(at.path(), "eval --run run --estimators magic", 2, &["magic", "quadrature"]);
+    fails(at.path(), "eval --run run --json x.json", 1, &["json", "--estimators"]);
+    fails(at.path(), "bounds --run run --image 70", 1, &["image", "0 to 69"]);
+    succeeds(at.path(), &format!("train {} --out wide", TINY.replace("--latent 2", "--latent 3")));
+    fails(at.path(), "eval --run wide --estimators quadrature", 1, &["latent dimensions", "[3]", "iwae"]);
+}

@@ -185,6 +185,16 @@ fn quadrature_refines_and_widens_its_grid_as_the_mass_demands() {
     let found = &quadrature(&mut model, &x, &coarse).unwrap()[0];
     assert!(!found.converged(&coarse) && found.error > 1e-3, "{found:?} claims what it has not");
 
+    // A decoder with kinks: the difference to the coarser grid is the estimate, not its square.
+    let mut kinked = kinked();
+    let x = Observed::encode(&mut kinked, vec![1.0; 12]).unwrap();
+    let settings = Quadrature { tolerance: 0.0, ..Quadrature::of(&kinked.vae) };
+    let mut at = |finest: f64| quadrature(&mut kinked, &x, &Quadrature { finest, ..settings }).unwrap().remove(0);
+    let (coarse, fine) = (at(0.05), at(0.0125));
+    let off = (coarse.log_p - fine.log_p).abs();
+    assert!(off > coarse.error.powi(2) && off < coarse.error && fine.error < coarse.error, "{coarse:?}, {fine:?}");
+    assert_eq!(Quadrature::of(&kinked.vae).tolerance, 1e-3);
+
     let mut deep = trained_like(3, Vec::new());
     let x = Observed::encode(&mut deep, vec![0.0; 12]).unwrap();
     let message = quadrature(&mut deep, &x, &settings).unwrap_err().to_string();
@@ -212,6 +222,13 @@ fn scaled(latent: usize, upper: Vec<StochasticLayer>, likelihood: Likelihood, ex
         let larger: Vec<f32> = init.values.iter().map(|v| 3.0 * v).collect();
         model.exec.write(&init.name, &larger).unwrap();
     }
+    model
+}
+
+/// The same with ReLU.
+fn kinked() -> Model {
+    let mut model = trained_like(2, Vec::new());
+    model.vae = Vae::new(VaeConfig { activation: Activation::Relu, ..model.vae.config.clone() }).unwrap();
     model
 }
 

@@ -13,7 +13,7 @@ use crate::vae::Model;
 
 /// Points of a running estimate per decade.
 const PER_DECADE: i32 = 10;
-/// The diagram reaches this far below the best estimate, in nats, and says so where a curve begins lower.
+/// The diagram reaches this far below the best estimate, in nats, and says so where the naive estimate begins lower.
 const DEPTH: f64 = 60.0;
 
 /// (number of samples, estimate, standard error).
@@ -46,8 +46,8 @@ pub fn bounds(args: &args::Bounds) -> Result<()> {
     let curves = compute(args, &mut model, &image, seed)?;
     let pixels = describe(model.vae.config.binarisation, seed);
     let title = format!("log p(x) of test image {} of {}", args.image, test.name);
-    let about = format!("{}; {pixels}", model.vae.config.describe());
-    picture(&curves, &title, &about).write(&args.out)?;
+    let about = [&model.vae.config.describe(), &*format!("pixels {pixels}")];
+    picture(&curves, &title, about).write(&args.out)?;
     if let Some(path) = &args.json {
         let about = json!({ "run": args.run, "image": args.image, "seed": seed, "pixels": pixels });
         super::write_json(path, &report(&curves, about))?;
@@ -75,7 +75,7 @@ fn compute(args: &args::Bounds, model: &mut Model, image: &Observed, seed: u64) 
     let annealed = ais(model, image, &settings)?[0];
     let config = &model.vae.config;
     let small = config.latent <= 2 && config.upper.is_empty();
-    let exact = small.then(|| quadrature(model, image, &Quadrature::default())).transpose()?;
+    let exact = small.then(|| quadrature(model, image, &Quadrature::of(&model.vae))).transpose()?;
     Ok(Curves {
         running: running(&by_q),
         bounds: group_bounds(&by_q, &sizes.bounds),
@@ -107,39 +107,46 @@ fn running(log_w: &[f64]) -> Vec<Point> {
     points
 }
 
-fn picture(curves: &Curves, title: &str, about: &str) -> Plot {
+/// The whole, and what is near the best estimate.
+fn picture(curves: &Curves, title: &str, about: [&str; 2]) -> Plot {
     let best = curves.exact.as_ref().map_or(curves.annealed.value, |e| e.log_p);
-    let floor = best - DEPTH;
-    let cut = |points: &[Point]| points.iter().copied().filter(|p| p.1 >= floor).collect::<Vec<_>>();
-    let hidden = |points: &[Point]| points.iter().filter(|p| p.1 < floor).map(|p| p.0).fold(0.0, f64::max);
     let elbo = curves.exact.as_ref().map_or(curves.bounds[0].1.value, |e| e.elbo);
-    let means: Vec<Point> = curves.bounds.iter().map(|(k, e)| (*k as f64, e.value, e.standard_error)).collect();
-    let bare = |points: Vec<Point>| points.into_iter().map(|p| (p.0, p.1)).collect::<Vec<_>>();
-    let mut plot = Plot::new(title)
-        .subtitle(about.to_string())
-        .x(Axis::log("samples (for AIS: decodings)"))
-        .y(Axis::linear("nats"))
-        .series(Series::line("draws from q: L_k, mean over groups").points(&means))
-        .series(Series::line("draws from q: one running estimate").xy(&bare(cut(&curves.running))).plain())
-        .series(Series::line("draws from the prior (naive)").xy(&bare(cut(&curves.prior))).plain())
-        .series(Series::line("harmonic mean (fails)").xy(&bare(cut(&curves.harmonic))).plain().dashed())
-        .series(Series::scatter("AIS").points(&[(
-            curves.decodings as f64,
-            curves.annealed.value,
-            curves.annealed.standard_error,
-        )]))
-        .reference(elbo, "ELBO");
-    if hidden(&curves.prior) > 0.0 {
-        let first = curves.prior[0].1;
+    let mut plot = Plot::new(title).columns(2);
+    for line in about {
+        plot = plot.subtitle(line);
+    }
+    let hidden = curves.prior.iter().filter(|p| p.1 < best - DEPTH).map(|p| p.0).fold(0.0, f64::max);
+    if hidden > 0.0 {
         plot = plot.subtitle(format!(
-            "the naive estimate begins at {first:.0} and stays below the diagram up to {:.0} samples",
-            hidden(&curves.prior)
+            "the naive estimate begins at −{:.0} and stays below the diagram up to {hidden:.0} samples",
+            -curves.prior[0].1
         ));
     }
-    if let Some(exact) = &curves.exact {
-        plot = plot.reference(exact.log_p, "log p(x), quadrature");
+    plot = panel(plot.panel("clueless and guided"), curves, elbo, (best - DEPTH, f64::INFINITY));
+    let near = (elbo - 0.3 * (best - elbo) - 0.5, best + 0.5 * (best - elbo) + 0.5);
+    panel(plot.panel("the same, close up"), curves, elbo, near)
+}
+
+/// All curves as far as they are within the range.
+fn panel(plot: Plot, curves: &Curves, elbo: f64, range: (f64, f64)) -> Plot {
+    // A point that is not finite makes a gap, so that what leaves the range and comes back is not joined.
+    let inside = |y: f64| if (range.0..=range.1).contains(&y) { y } else { f64::NAN };
+    let bare = |points: &[Point]| points.iter().map(|p| (p.0, inside(p.1))).collect::<Vec<_>>();
+    let means: Vec<Point> = curves.bounds.iter().map(|(k, e)| (*k as f64, inside(e.value), e.standard_error)).collect();
+    let annealed = (curves.decodings as f64, inside(curves.annealed.value), curves.annealed.standard_error);
+    let plot = plot
+        .x(Axis::log("samples; for AIS decodings"))
+        .y(Axis::linear("log p(x), nats"))
+        .series(Series::line("from q: L_k, mean over groups").points(&means))
+        .series(Series::line("from q: one running estimate").xy(&bare(&curves.running)).plain())
+        .series(Series::line("from the prior (naive)").xy(&bare(&curves.prior)).plain())
+        .series(Series::line("harmonic mean (fails)").xy(&bare(&curves.harmonic)).plain().dashed())
+        .series(Series::scatter("AIS").points(&[annealed]))
+        .reference(elbo, "ELBO");
+    match &curves.exact {
+        Some(exact) => plot.reference(exact.log_p, "log p(x), quadrature"),
+        None => plot,
     }
-    plot
 }
 
 fn report(curves: &Curves, mut about: Value) -> Value {

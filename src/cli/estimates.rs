@@ -94,7 +94,7 @@ fn line(args: &args::Eval, model: &mut Model, name: EstimatorName, observed: &Ob
             (format!("{label}-{}", args.samples), summary(proposal, &all))
         }
         EstimatorName::Quadrature => {
-            let settings = Quadrature::default();
+            let settings = Quadrature::of(&model.vae);
             let found = quadrature(model, observed, &settings)?;
             let within = found.iter().filter(|e| e.converged(&settings)).count();
             let mut gap = Moments::default();
@@ -164,7 +164,7 @@ pub(super) fn posterior_likelihoods(
 ) -> Result<(Vec<Vec<f64>>, &'static str)> {
     let config = &model.vae.config;
     if config.latent <= 2 && config.upper.is_empty() {
-        let settings = Quadrature { keep_posterior: true, ..Quadrature::default() };
+        let settings = Quadrature { keep_posterior: true, ..Quadrature::of(&model.vae) };
         let exact = quadrature(model, observed, &settings)?;
         let of = |(exact, which): (&crate::evidence::Exact, u32)| {
             exact.draw(samples, seed, which).into_iter().map(|i| exact.posterior[i].1).collect()
