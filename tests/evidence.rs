@@ -378,6 +378,7 @@ fn equal_seeds_give_equal_bits_for_any_number_of_threads() {
     let all = |threads: usize, seed: u64| {
         let mut model = scaled(2, Vec::new(), Likelihood::Bernoulli, cpu(threads));
         model.load("test", &grey(5)).unwrap();
+        let before = model.exec.control().clone();
         let x = Observed::read(&mut model, "test", 5, seed).unwrap();
         let s = Sampling { samples: 1500, bounds: vec![1, 10], seed };
         let by_q = importance(&mut model, &x, Proposal::Posterior, &s).unwrap();
@@ -385,6 +386,7 @@ fn equal_seeds_give_equal_bits_for_any_number_of_threads() {
         let settings = Annealing { chains: 4, temperatures: 8, leapfrog: 3, seed };
         let annealed = ais(&mut model, &x, &settings).unwrap();
         let exact = quadrature(&mut model, &x, &Quadrature::default()).unwrap();
+        assert_eq!(model.exec.control(), &before, "a training that goes on must not notice");
         (x, by_q, by_prior, annealed, exact)
     };
     let run = |threads: usize, seed: u64| {

@@ -31,6 +31,7 @@ pub fn estimates(args: &args::Eval, model: &mut Model, there: usize, seed: u64) 
     for &name in &args.estimators {
         let usual = if name == EstimatorName::Elbo { there } else { IMAGES.min(there) };
         let observed = Observed::read(model, "test", args.images.unwrap_or(usual), seed)?;
+        eprintln!("{name:?} of {} images …", observed.images());
         lines.push(line(args, model, name, &observed, seed)?);
     }
     let pixels = describe(model.vae.config.binarisation, seed);

@@ -59,6 +59,7 @@ impl Observed {
         assert!(x.len().is_multiple_of(pixels), "{} numbers are no images of {pixels} pixels", x.len());
         let (mut mu, mut logvar) = (Vec::new(), Vec::new());
         let mut done = 0;
+        let kept = model.start(0);
         for (rows, times) in batches(x.len() / pixels, EVALUATION_BATCH) {
             let bound = model.plan(&format!("encode given {rows}"), |vae| encode_graph(vae, rows))?;
             for _ in 0..times {
@@ -69,6 +70,7 @@ impl Observed {
                 done += rows;
             }
         }
+        *model.exec.control_mut() = kept;
         Ok(Observed { pixels, latent, x, mu, logvar })
     }
 

@@ -65,7 +65,7 @@ impl Quadrature {
 
 /// Whether log p(x|z) has a power series in z everywhere.
 fn analytic(vae: &Vae) -> bool {
-    let kinked = matches!(vae.config.activation, Activation::Relu | Activation::LeakyRelu { .. });
+    let kinked = matches!(vae.config.activation, Activation::Relu | Activation::LeakyRelu);
     !kinked || vae.config.decoder.is_empty()
 }
 
@@ -243,6 +243,7 @@ impl Scan {
         let tiles = (0..grid.tiles()).filter(|&t| candidates[t]);
         let points: Vec<(usize, GridPoint)> =
             tiles.flat_map(|t| grid.points(t).into_iter().map(move |p| (t, p))).collect();
+        let kept = model.start(0);
         for block in points.chunks(size) {
             let mut z: Vec<f32> = block.iter().flat_map(|(_, p)| p.z.iter().map(|&z| z as f32)).collect();
             z.resize(size * grid.dimensions, 0.0);
@@ -253,6 +254,7 @@ impl Scan {
                 scan.add(*t, p, row);
             }
         }
+        *model.exec.control_mut() = kept;
         for (t, _) in candidates.iter().enumerate().filter(|(_, c)| **c) {
             scan.compare_with_q(t, &grid.points(t), observed);
         }

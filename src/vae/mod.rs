@@ -13,7 +13,7 @@
 //! ```
 //!
 //! Averaging p(x|z) over draws from the prior is hopeless: for a given 7, nearly every z decodes to something that is
-//! not this 7, and gives p(x|z) ≈ 0. One must know where to look. A second network, the [`Encoder`], answers that:
+//! not this 7, and gives p(x|z) ≈ 0. One must know where to look. A second network, the [encoder](Conditional), answers that:
 //! q(z|x) = N(μ(x), diag e^(lv(x))).
 //!
 //! # The bound
@@ -109,7 +109,7 @@ impl Vae {
     /// The model a configuration describes.
     ///
     /// # Errors
-    /// [`Error::Argument`](crate::Error::Argument) when the configuration is not [valid](VaeConfig::validate).
+    /// [`Error::Argument`] when the configuration is not [valid](VaeConfig::validate).
     pub fn new(config: VaeConfig) -> Result<Vae> {
         config.validate()?;
         if config.upper.len() >= importance::MOST_LAYERS {
