@@ -27,6 +27,7 @@ mod importance;
 mod observed;
 mod pairwise;
 mod quadrature;
+mod scan;
 mod simulate;
 
 pub use accumulate::{LogMeanExp, Moments, group_bounds};

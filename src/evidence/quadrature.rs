@@ -20,8 +20,9 @@ use rayon::prelude::*;
 use super::Estimate;
 use super::grid::{Grid, GridPoint};
 use super::importance::transposed;
-use super::observed::{Observed, name};
-use super::pairwise::{pairwise_log_likelihood, points_per_step};
+use super::observed::Observed;
+use super::pairwise::pairwise_log_likelihood;
+use super::scan::Scan;
 use crate::error::{Error, Result};
 use crate::graph::Graph;
 use crate::interp::Interp;
@@ -33,8 +34,6 @@ use crate::vae::{Model, Vae};
 const REACH: f64 = 40.0;
 /// Tiles with points this close are looked at on the next finer grid.
 const SEARCH: f64 = 60.0;
-/// Squared standard deviations of q that are looked at: e^(−60/2) = 1e-13.
-const Q_REACH: f64 = 60.0;
 /// Images at a time.
 const CHUNK: usize = 1000;
 const HALF_LN_2PI: f64 = 0.918_938_533_204_672_7;
@@ -209,104 +208,9 @@ fn select(observed: &Observed, which: &[usize]) -> Observed {
     Observed { pixels, latent, x: take(&observed.x, pixels), mu, logvar }
 }
 
-fn log_prior(z: &[f64]) -> f64 {
+/// log N(z; 0, I).
+pub(super) fn log_prior(z: &[f64]) -> f64 {
     z.iter().map(|z| -0.5 * z * z - HALF_LN_2PI).sum()
-}
-
-/// The first pass: for each tile and image the largest log p(x, z), in f32.
-struct Scan {
-    images: usize,
-    /// `[tiles, images]`; −∞ where nobody looked.
-    tile: Vec<f32>,
-    /// `[images]`.
-    max: Vec<f32>,
-    /// On the outermost line, `[images]`.
-    border: Vec<f32>,
-    /// Whether a tile is close to the image's q, `[tiles, images]`.
-    near_q: Vec<bool>,
-}
-
-impl Scan {
-    fn run(model: &mut Model, observed: &Observed, grid: &Grid, candidates: &[bool]) -> Result<Scan> {
-        let b = observed.images();
-        let size = points_per_step(model.vae.config.likelihood, b, model.exec.rows_per_step());
-        let nothing = vec![f32::NEG_INFINITY; b];
-        let mut scan = Scan {
-            images: b,
-            tile: vec![f32::NEG_INFINITY; b * grid.tiles()],
-            near_q: vec![false; b * grid.tiles()],
-            border: nothing.clone(),
-            max: nothing,
-        };
-        let bound = model.plan(&format!("scan {size} × {b}"), |vae| scan_graph(vae, size, b))?;
-        model.exec.write(&name("columns", b), &transposed(&observed.x, observed.pixels))?;
-        let tiles = (0..grid.tiles()).filter(|&t| candidates[t]);
-        let points: Vec<(usize, GridPoint)> =
-            tiles.flat_map(|t| grid.points(t).into_iter().map(move |p| (t, p))).collect();
-        let kept = model.start(0);
-        for block in points.chunks(size) {
-            let mut z: Vec<f32> = block.iter().flat_map(|(_, p)| p.z.iter().map(|&z| z as f32)).collect();
-            z.resize(size * grid.dimensions, 0.0);
-            model.exec.write(&name("grid z", size), &z)?;
-            model.exec.run(bound, 1)?;
-            let log_p = model.exec.read(&name(&format!("grid/{size}"), b))?;
-            for ((t, p), row) in block.iter().zip(log_p.chunks_exact(b)) {
-                scan.add(*t, p, row);
-            }
-        }
-        *model.exec.control_mut() = kept;
-        for (t, _) in candidates.iter().enumerate().filter(|(_, c)| **c) {
-            scan.compare_with_q(t, &grid.points(t), observed);
-        }
-        Ok(scan)
-    }
-
-    fn add(&mut self, tile: usize, point: &GridPoint, log_likelihoods: &[f32]) {
-        let prior = log_prior(&point.z) as f32;
-        for (i, log_p) in log_likelihoods.iter().enumerate() {
-            let joint = log_p + prior;
-            let place = &mut self.tile[tile * self.images + i];
-            *place = place.max(joint);
-            self.max[i] = self.max[i].max(joint);
-            if point.border {
-                self.border[i] = self.border[i].max(joint);
-            }
-        }
-    }
-
-    /// A tile is near if a point of it, or the nearest place between its outermost points, is.
-    fn compare_with_q(&mut self, tile: usize, points: &[GridPoint], observed: &Observed) {
-        let (first, last) = (&points[0].z, &points[points.len() - 1].z);
-        for i in 0..self.images {
-            let distance: f64 = (0..observed.latent)
-                .map(|k| {
-                    let mu = f64::from(observed.mu[i * observed.latent + k]);
-                    let sigma = (0.5 * f64::from(observed.logvar[i * observed.latent + k])).exp();
-                    ((first[k] - mu).max(mu - last[k]).max(0.0) / sigma).powi(2)
-                })
-                .sum();
-            self.near_q[tile * self.images + i] = distance < Q_REACH;
-        }
-    }
-
-    /// Whether some image has a notable part of its mass where the grid ends.
-    fn touches_the_border(&self) -> bool {
-        self.border.iter().zip(&self.max).any(|(b, m)| *b > m - 30.0)
-    }
-
-    fn within(&self, tile: usize, image: usize, nats: f64) -> bool {
-        let at = tile * self.images + image;
-        self.near_q[at] || f64::from(self.tile[at]) >= f64::from(self.max[image]) - nats
-    }
-}
-
-/// log p(x|z) of the points in a state for the images in another.
-fn scan_graph(vae: &Vae, points: usize, images: usize) -> Graph {
-    let g = Graph::new();
-    let z = g.state(&name("grid z", points), &[points, vae.config.latent]);
-    let columns = g.state(&name("columns", images), &[vae.config.pixels(), images]);
-    g.store(&name(&format!("grid/{points}"), images), pairwise_log_likelihood(vae, z, columns));
-    g
 }
 
 /// Sums over points of one image, in units of e^reference.
