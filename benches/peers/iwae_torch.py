@@ -100,14 +100,15 @@ def main():
                     bound = torch.logsumexp(log_w, 0) - math.log(args.k)
                 else:
                     bound = log_w.mean(0)
-                loss = -bound.mean()
+                # The sum over the batch, as in the original code: Adam's eps and its start are meant for it.
+                loss = -bound.sum()
                 optimizer.zero_grad(set_to_none=True)
                 loss.backward()
                 optimizer.step()
                 total += loss.detach()
                 steps += 1
         seconds = time.perf_counter() - start
-        print(json.dumps({"stage": stage, "train_loss": round(total.item() / (TRAIN / BATCH), 3), "seconds": round(seconds, 1),
+        print(json.dumps({"stage": stage, "train_loss": round(total.item() / TRAIN, 3), "seconds": round(seconds, 1),
                           "steps_per_s": round(steps / seconds, 1)}), flush=True)
     binary = (torch.rand_like(test) < test).float()
     start = time.perf_counter()
