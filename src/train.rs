@@ -19,6 +19,7 @@ mod alarm;
 mod config;
 mod folder;
 mod report;
+mod start;
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -27,7 +28,7 @@ use std::time::Instant;
 use serde::{Deserialize, Serialize};
 
 pub use alarm::{Alarm, COLLAPSED_KL};
-pub use config::{Source, TrainConfig};
+pub use config::{OutputBias, Source, TrainConfig};
 pub use folder::RunFolder;
 pub use report::{EpochRecord, EpochTiming, Observer, StepReport, Sums};
 
@@ -95,18 +96,21 @@ impl Trainer {
     pub fn new(config: TrainConfig, data: &Splits, device: Device) -> Result<Trainer> {
         config.validate()?;
         let mut model = Model::initial(Vae::new(config.model.clone())?, config.seed, device)?;
-        model.load(TRAIN, &data.train)?;
+        let train = start::training_images(&config, &data.train)?;
+        model.load(TRAIN, &train)?;
         model.load(TEST, &data.test)?;
         model.load(WATCHED, &first(&data.test, WATCHED_IMAGES))?;
-        let images = data.train.rows;
+        start::write_parameters(&mut model, &config, &train)?;
+        let images = train.rows;
         let graph = |rows: usize| training_graph(&model.vae, &config.objective, TRAIN, rows);
         let batch = config.batch;
         let graphs =
             [(images >= batch).then(|| graph(batch)), (!images.is_multiple_of(batch)).then(|| graph(images % batch))];
         let [full, rest] = graphs.map(|g| g.map(|g| model.bind(&g)).transpose());
         let (full, rest) = (full?, rest?);
-        *model.exec.control_mut() =
-            Control { shuffle: true, lr: config.lr.clone(), warmup: config.warmup, ..Control::new(config.seed) };
+        start::write_moments(&mut model, &config)?;
+        let (shuffle, lr, warmup) = (config.shuffle, config.lr.clone(), config.warmup);
+        *model.exec.control_mut() = Control { shuffle, lr, warmup, ..Control::new(config.seed) };
         Ok(Trainer { config, model, full, rest, images, sums: Sums::default(), running: None, pause_at: None })
     }
 

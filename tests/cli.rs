@@ -127,6 +127,18 @@ fn a_resumed_run_equals_one_that_was_never_interrupted() {
     );
     succeeds(at.path(), "train --resume sgd2 --quiet");
     equal_runs(&at.path().join("sgd"), &at.path().join("sgd2"));
+
+    let published = "--no-shuffle --train-images 250 --output-bias data --beta1 0.99 --eps 5e-6 --second-moment 0.0025";
+    succeeds(at.path(), &format!("train {TINY} {published} --out p1"));
+    succeeds(at.path(), &format!("train {TINY} {published} --out p2 --pause-at 3"));
+    succeeds(at.path(), "train --resume p2 --quiet");
+    equal_runs(&at.path().join("p1"), &at.path().join("p2"));
+    let checkpoint = Checkpoint::load(&at.path().join("p2/checkpoint.safetensors")).unwrap();
+    assert_eq!(checkpoint.progress.updates, 8, "three full batches and a smaller one in each of two epochs");
+    let config = checkpoint.config;
+    assert_eq!((config.shuffle, config.train_images, config.second_moment), (false, Some(250), 0.0025));
+    assert_eq!(config.objective.optimizer, elbo::Optimizer::Adam { beta1: 0.99, beta2: 0.999, eps: 5e-6 });
+    fails(at.path(), "train --resume p2 --beta1 0.9", 2, &["--resume", "--beta1"]);
 }
 
 /// A run that goes on elsewhere is right, but it is another run.
@@ -204,7 +216,7 @@ fn every_likelihood_and_binarisation_trains_and_is_named() {
 fn wrong_arguments_are_named_with_what_would_be_right() {
     let at = folder();
     let train = |more: &str| format!("train --train-size 64 --test-size 10 --epochs 1 --quiet {more}");
-    let wrong: [(&str, i32, &[&str]); 19] = [
+    let wrong: [(&str, i32, &[&str]); 25] = [
         ("--latent 0", 1, &["latent", "found 0"]),
         ("--hidden 10,0", 1, &["hidden width", "found 0"]),
         ("--hidden 10,x", 2, &["--hidden", "x"]),
@@ -219,6 +231,12 @@ fn wrong_arguments_are_named_with_what_would_be_right() {
         ("--lr-schedule linear", 2, &["--lr-schedule", "linear", "cosine"]),
         ("--lr-schedule steps:5=1e-3,2=1e-4", 1, &["lr schedule", "increasing"]),
         ("--optimizer sgd --momentum 1", 1, &["momentum", "found 1"]),
+        ("--beta1 1", 1, &["beta1", "found 1"]),
+        ("--eps 0", 1, &["eps", "found 0"]),
+        ("--second-moment=-1", 1, &["second moment", "found -1"]),
+        ("--train-images 65", 1, &["train images", "found 65", "64"]),
+        ("--train-images 0", 1, &["train images", "found 0"]),
+        ("--likelihood gaussian --output-bias data", 1, &["output bias", "gaussian", "bernoulli"]),
         ("--device cuda:99", 1, &["cuda:99 cannot be used", "--device cpu"]),
         ("--device cuda:x", 1, &["device", "cuda:x", "cuda:N"]),
         ("--device cpu --precision bf16", 1, &["precision", "bf16", "--device"]),

@@ -14,7 +14,7 @@ use crate::error::{Error, Result};
 use crate::isa::Isa;
 use crate::nn::{Activation, Initialisation};
 use crate::optim::{KlWarmup, LrSchedule, Optimizer};
-use crate::train::{Source, TrainConfig};
+use crate::train::{OutputBias, Source, TrainConfig};
 use crate::vae::{
     Binarisation, Bound, BoundKind, Estimator, KlTerm, Likelihood, Objective, Spread, StochasticLayer, VaeConfig,
 };
@@ -150,15 +150,43 @@ pub enum OptimizerName {
     Sgd,
 }
 
+/// Where the bias of the logits starts, by name.
+#[derive(Clone, Copy, ValueEnum)]
+pub enum OutputBiasName {
+    Init,
+    Data,
+}
+
 /// How it is trained.
 #[derive(Args)]
 pub struct Optimise {
     /// Images per update; the last update of an epoch takes what is left
     #[arg(long, value_name = "B", default_value_t = 128)]
     pub batch: usize,
-    /// Update rule: adam with its usual constants (0.9, 0.999, 1e-8), or descent with momentum
+    /// Go through the training images in their own order in every epoch, not in a new random one
+    #[arg(long)]
+    pub no_shuffle: bool,
+    /// Learn from the first N training images only [default: all]
+    #[arg(long, value_name = "N")]
+    pub train_images: Option<usize>,
+    /// Where the bias of the pixels' logits starts: init, or data (the logit of each pixel's mean)
+    #[arg(long, value_name = "NAME", default_value = "init")]
+    pub output_bias: OutputBiasName,
+    /// Update rule: adam, or descent with momentum
     #[arg(long, value_name = "NAME", default_value = "adam")]
     pub optimizer: OptimizerName,
+    /// Decay of adam's first moment, from 0 up to, not including, 1
+    #[arg(long, value_name = "DECAY", default_value_t = 0.9)]
+    pub beta1: f64,
+    /// Decay of adam's second moment, from 0 up to, not including, 1
+    #[arg(long, value_name = "DECAY", default_value_t = 0.999)]
+    pub beta2: f64,
+    /// What adam adds to the root of its second moment
+    #[arg(long, value_name = "EPS", default_value_t = 1e-8)]
+    pub eps: f64,
+    /// What adam's second moment starts at
+    #[arg(long, value_name = "V", default_value_t = 0.0)]
+    pub second_moment: f64,
     /// Momentum of sgd, from 0 up to, not including, 1
     #[arg(long, value_name = "M", default_value_t = 0.9)]
     pub momentum: f64,
@@ -236,6 +264,7 @@ impl Optimise {
         if !(self.kl_warmup >= 0.0 && self.kl_warmup.is_finite()) {
             return Err(Error::argument("kl-warmup", self.kl_warmup, "a number of epochs ≥ 0"));
         }
+        let images = self.train_images.unwrap_or(images);
         let per_epoch = images.div_ceil(self.batch.max(1)) as f64;
         let updates = |epochs: f64| (epochs * per_epoch).round() as u64;
         let lr = self.lr;
@@ -245,7 +274,7 @@ impl Optimise {
             Schedule::Cosine(lr_end) => LrSchedule::Cosine { lr, lr_end: *lr_end, steps: updates(f64::from(epochs)) },
         };
         let optimizer = match self.optimizer {
-            OptimizerName::Adam => Optimizer::adam(),
+            OptimizerName::Adam => Optimizer::Adam { beta1: self.beta1, beta2: self.beta2, eps: self.eps },
             OptimizerName::Sgd => Optimizer::Sgd { momentum: self.momentum },
         };
         let closed = self.bound == BoundKind::Elbo && self.estimator == Estimator::Total && model.upper.is_empty();
@@ -266,6 +295,13 @@ impl Optimise {
             objective: Objective { optimizer, clip: self.clip, bound },
             lr,
             warmup: KlWarmup { beta: self.beta, steps: updates(self.kl_warmup) },
+            shuffle: !self.no_shuffle,
+            train_images: self.train_images,
+            output_bias: match self.output_bias {
+                OutputBiasName::Init => OutputBias::Init,
+                OutputBiasName::Data => OutputBias::Data,
+            },
+            second_moment: self.second_moment,
         };
         config.validate().map(|()| config)
     }
@@ -380,7 +416,7 @@ pub struct Train {
 }
 
 /// The options that a run's checkpoint answers.
-const FIXED_BY_A_RUN: [&str; 29] = [
+const FIXED_BY_A_RUN: [&str; 36] = [
     "data",
     "train_size",
     "test_size",
@@ -401,7 +437,14 @@ const FIXED_BY_A_RUN: [&str; 29] = [
     "estimator",
     "free_bits",
     "batch",
+    "no_shuffle",
+    "train_images",
+    "output_bias",
     "optimizer",
+    "beta1",
+    "beta2",
+    "eps",
+    "second_moment",
     "momentum",
     "lr",
     "lr_schedule",

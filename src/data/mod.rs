@@ -78,6 +78,14 @@ impl Dataset {
         &self.images[row * self.cols..][..self.cols]
     }
 
+    /// The first `count` images, all if there are fewer.
+    pub fn first(&self, count: usize) -> Dataset {
+        let rows = count.min(self.rows);
+        let images = self.images[..rows * self.cols].to_vec();
+        let labels = self.labels.as_ref().map(|labels| labels[..rows].to_vec());
+        Dataset { name: self.name.clone(), images, rows, labels, ..*self }
+    }
+
     /// Mean of all pixels, in [0, 1].
     pub fn mean_pixel(&self) -> f64 {
         self.pixel_sums().iter().sum::<u64>() as f64 / (255.0 * (self.rows * self.cols).max(1) as f64)

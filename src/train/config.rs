@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use crate::data::{self, Splits};
 use crate::error::{Error, Result};
 use crate::optim::{KlWarmup, LrSchedule, Optimizer};
-use crate::vae::{Objective, VaeConfig};
+use crate::vae::{Likelihood, Objective, VaeConfig};
 
 /// Where the images come from.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -63,6 +63,24 @@ impl Source {
     }
 }
 
+/// Where the bias of the decoder's last layer starts.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum OutputBias {
+    /// Where the initialisation puts it.
+    #[default]
+    Init,
+    /// At the logit of each pixel's mean p over the training images, ln(p/(1 − p)) with p kept within [0.001, 0.999]
+    /// (Burda et al. 2015): the model that ignores z then starts at one rate per pixel, not at a fair coin.
+    Data,
+}
+
+impl OutputBias {
+    fn is_default(&self) -> bool {
+        *self == OutputBias::Init
+    }
+}
+
 /// A run: model, data, objective, schedule, seed. Two runs with equal configurations give equal bytes.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -83,6 +101,31 @@ pub struct TrainConfig {
     pub lr: LrSchedule,
     /// β over the updates.
     pub warmup: KlWarmup,
+    /// Whether an epoch goes through the training images in a new random order, or always in their own.
+    #[serde(default = "yes", skip_serializing_if = "is_yes")]
+    pub shuffle: bool,
+    /// Only the first so many training images are learned from; none for all.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub train_images: Option<usize>,
+    /// Where the bias of the pixels' logits starts.
+    #[serde(default, skip_serializing_if = "OutputBias::is_default")]
+    pub output_bias: OutputBias,
+    /// What Adam's second moment starts at, usually 0. With v₀ > 0 the first updates are smaller, as if gradients of the size
+    /// √v₀ had been seen; the bias correction takes no notice.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub second_moment: f64,
+}
+
+fn yes() -> bool {
+    true
+}
+
+fn is_yes(flag: &bool) -> bool {
+    *flag
+}
+
+fn is_zero(value: &f64) -> bool {
+    *value == 0.0
 }
 
 impl TrainConfig {
@@ -97,6 +140,10 @@ impl TrainConfig {
             objective: Objective::elbo(Optimizer::adam(), None),
             lr: LrSchedule::Constant { lr: 1e-3 },
             warmup: KlWarmup { beta: 1.0, steps: 0 },
+            shuffle: true,
+            train_images: None,
+            output_bias: OutputBias::Init,
+            second_moment: 0.0,
         }
     }
 
@@ -116,6 +163,18 @@ impl TrainConfig {
         }
         if !(self.warmup.beta >= 0.0 && self.warmup.beta.is_finite()) {
             return Err(Error::argument("beta", self.warmup.beta, "a number ≥ 0; 1 is the evidence lower bound"));
+        }
+        if self.train_images == Some(0) {
+            return Err(Error::argument("train images", 0, "a number of images ≥ 1"));
+        }
+        if self.output_bias == OutputBias::Data && self.model.likelihood != Likelihood::Bernoulli {
+            let found = format!("data with the likelihood {}", self.model.likelihood);
+            return Err(Error::argument("output bias", found, "init, unless the pixels are bernoulli"));
+        }
+        let adam = matches!(self.objective.optimizer, Optimizer::Adam { .. });
+        if !(self.second_moment >= 0.0 && self.second_moment.is_finite() && (adam || self.second_moment == 0.0)) {
+            let expected = "a number ≥ 0, and 0 without adam, which alone has one";
+            return Err(Error::argument("second moment", self.second_moment, expected));
         }
         let rate = |field: &str, lr: f64| match lr >= 0.0 && lr.is_finite() {
             true => Ok(()),
@@ -155,6 +214,19 @@ mod tests {
         fails(|c| c.lr = LrSchedule::Constant { lr: -1.0 }, "lr");
         fails(|c| c.lr = LrSchedule::Steps { lr: 1.0, at: vec![(5, 0.1), (5, 0.2)] }, "increasing");
         fails(|c| c.model.latent = 0, "latent");
+        fails(|c| c.train_images = Some(0), "train images");
+        fails(|c| c.second_moment = -1.0, "second moment");
+        fails(|c| c.second_moment = f64::NAN, "second moment");
+        let sgd = |c: &mut TrainConfig| {
+            c.objective.optimizer = Optimizer::Sgd { momentum: 0.9 };
+            c.second_moment = 1.0;
+        };
+        fails(sgd, "second moment");
+        let gaussian = |c: &mut TrainConfig| {
+            c.model.likelihood = Likelihood::Gaussian { sigma_floor: 0.1 };
+            c.output_bias = OutputBias::Data;
+        };
+        fails(gaussian, "output bias");
         let empty = Source::Digits { seed: 0, train: 0, test: 1 };
         assert!(empty.load().unwrap_err().to_string().contains("train size"));
     }
@@ -166,5 +238,23 @@ mod tests {
         config.data = Source::Folder { path: "some/where".into() };
         let text = serde_json::to_string_pretty(&config).unwrap();
         assert_eq!(serde_json::from_str::<TrainConfig>(&text).unwrap(), config);
+    }
+    #[test]
+    fn what_is_usual_is_not_written_down_and_what_is_not_survives() {
+        let usual = TrainConfig::new(VaeConfig::new(2));
+        let text = serde_json::to_string(&usual).unwrap();
+        for field in ["shuffle", "train_images", "output_bias", "second_moment"] {
+            assert!(!text.contains(field), "{field} in {text}: older programs could not read this");
+        }
+        assert_eq!(serde_json::from_str::<TrainConfig>(&text).unwrap(), usual);
+        let other = TrainConfig {
+            shuffle: false,
+            train_images: Some(59_600),
+            output_bias: OutputBias::Data,
+            second_moment: 0.0025,
+            ..usual
+        };
+        let text = serde_json::to_string(&other).unwrap();
+        assert_eq!(serde_json::from_str::<TrainConfig>(&text).unwrap(), other);
     }
 }
