@@ -39,9 +39,10 @@ use crate::error::{Error, Result};
 use crate::optim::Control;
 use crate::vae::{Evaluation, Model, Vae, training_graph};
 
-/// The data slots of the two sets.
-const TRAIN: &str = "train";
-const TEST: &str = "test";
+/// The data slot of the training images.
+pub const TRAIN: &str = "train";
+/// The data slot of the test images.
+pub const TEST: &str = "test";
 /// The first test images, in which active units are counted after every epoch.
 const WATCHED: &str = "watched";
 /// Their number: twice what Burda et al. counted in, and less than 1 % of the work of a usual epoch.

@@ -20,7 +20,7 @@ use crate::vae::{
 };
 
 /// Which images.
-#[derive(Args)]
+#[derive(Args, Clone)]
 pub struct Data {
     /// Folder with MNIST's four IDX files, plain or gzip [default: digits drawn by this program]
     #[arg(long, value_name = "FOLDER")]
@@ -400,6 +400,15 @@ pub struct Train {
     pub optimise: Optimise,
     #[command(flatten)]
     pub machine: Machine,
+    /// Take every option that is not given here from a recipe: a name of `elbo recipes`, or a file FILE.toml
+    #[arg(long, value_name = "NAME|FILE")]
+    pub recipe: Option<String>,
+    /// Which of the recipe's protocols to follow, where code and paper differ [default: as the recipe says]
+    #[arg(long, value_name = "NAME", requires = "recipe")]
+    pub protocol: Option<String>,
+    /// The first N stages of the recipe's schedule only [default: all]
+    #[arg(long, value_name = "N", requires = "recipe")]
+    pub stages: Option<usize>,
     /// Run folder to write, new or empty [default: a fresh one under runs/]
     #[arg(long, value_name = "FOLDER")]
     pub out: Option<PathBuf>,
@@ -416,7 +425,7 @@ pub struct Train {
 }
 
 /// The options that a run's checkpoint answers.
-const FIXED_BY_A_RUN: [&str; 36] = [
+const FIXED_BY_A_RUN: [&str; 39] = [
     "data",
     "train_size",
     "test_size",
@@ -452,6 +461,9 @@ const FIXED_BY_A_RUN: [&str; 36] = [
     "beta",
     "kl_warmup",
     "seed",
+    "recipe",
+    "protocol",
+    "stages",
     "out",
 ];
 

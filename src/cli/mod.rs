@@ -11,20 +11,24 @@ mod args;
 mod bench;
 mod bounds;
 mod describe;
-mod export;
 mod estimates;
+mod export;
+mod implied_sigma;
 mod pictures;
 mod progress;
+mod recipe;
+mod reproduce;
 mod richness;
 mod scale;
 mod train;
 mod use_run;
 
+use std::ffi::OsString;
 use std::io::{self, Write};
 use std::path::Path;
 use std::process::ExitCode;
 
-use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
+use clap::{ArgMatches, CommandFactory, FromArgMatches, Parser, Subcommand};
 
 use crate::error::{Error, Result};
 
@@ -60,6 +64,12 @@ enum Command {
     Bounds(args::Bounds),
     /// Print the plan of a training step: kernels, shapes, bytes, FLOPs
     Plan(Box<args::Plan>),
+    /// List the recipes: published experiments and the numbers they reached
+    Recipes,
+    /// Run a published experiment, or take up its run, and set the result beside the published numbers
+    Reproduce(Box<reproduce::Options>),
+    /// Say which sigma and which beta a weighted loss implies, as in "mean MSE + 0.00025 KL"
+    ImpliedSigma(implied_sigma::Options),
     /// Compare CPU and GPU: times, share of the roofline, and the size from which the GPU is faster
     Bench(args::Bench),
     /// Print version, instruction set, threads and device
@@ -70,9 +80,14 @@ enum Command {
 pub fn main() -> ExitCode {
     // `richness` has --latents; the --latent that comes with the other options of a model is never valid there.
     let command = Cli::command().mut_subcommand("richness", |c| c.mut_arg("latent", |latent| latent.hide(true)));
-    let cli = Cli::from_arg_matches(&command.get_matches()).unwrap_or_else(|error| error.exit());
+    let matches = command.get_matches();
+    let cli = Cli::from_arg_matches(&matches).unwrap_or_else(|error| error.exit());
+    let own = matches.subcommand().map_or(&matches, |(_, own)| own);
     let done = match cli.command {
-        Command::Train(args) => train::train(&args),
+        Command::Train(args) => train_with_recipe(*args, own),
+        Command::Recipes => reproduce::list().map(|()| ExitCode::SUCCESS),
+        Command::Reproduce(args) => reproduce::reproduce(&args, own, parse_train),
+        Command::ImpliedSigma(args) => implied_sigma::implied_sigma(&args).map(|()| ExitCode::SUCCESS),
         Command::Sample(args) => use_run::sample(&args).map(|()| ExitCode::SUCCESS),
         Command::Reconstruct(args) => use_run::reconstruct(&args).map(|()| ExitCode::SUCCESS),
         Command::Eval(args) => use_run::eval(&args).map(|()| ExitCode::SUCCESS),
@@ -87,6 +102,23 @@ pub fn main() -> ExitCode {
         eprintln!("elbo: {error}");
         ExitCode::from(1)
     })
+}
+
+fn train_with_recipe(args: args::Train, own: &ArgMatches) -> Result<ExitCode> {
+    match args.recipe {
+        Some(_) => train::train(&recipe::complete(&args, own, parse_train)?),
+        None => train::train(&args),
+    }
+}
+
+/// The options of `elbo train` from arguments that a recipe made.
+fn parse_train(arguments: Vec<OsString>) -> std::result::Result<args::Train, String> {
+    let arguments = std::iter::once(OsString::from("elbo")).chain(arguments);
+    match Cli::try_parse_from(arguments) {
+        Ok(Cli { command: Command::Train(args) }) => Ok(*args),
+        Ok(_) => Err("another command than train".into()),
+        Err(e) => Err(e.to_string().lines().next().unwrap_or_default().trim_start_matches("error: ").to_string()),
+    }
 }
 
 /// Prints a result. A reader that has gone away (`elbo plan | head`) is no error.

@@ -132,9 +132,10 @@ fn change(before: &EpochTiming, device: &str, build: &str) -> Option<String> {
     Some(format!("epoch {} ran {what} {then}, this session runs {what} {now}", before.epoch))
 }
 
-fn announce(trainer: &mut Trainer, data: &Splits, folder: &RunFolder) {
+/// Says on stderr what is trained on what.
+pub(super) fn announce(trainer: &mut Trainer, data: &Splits, folder: &RunFolder) {
     let config = trainer.config().clone();
-    let (train, test) = (data.train.rows, data.test.rows);
+    let (train, test) = (config.train_images.unwrap_or(data.train.rows), data.test.rows);
     eprintln!("{} on {}: {train} training and {test} test images", config.model.describe(), data.train.name);
     let bound = config.objective.bound;
     eprintln!("bound {bound}, batch {}, seed {}, {}", config.batch, config.seed, trainer.model().exec.describe());

@@ -7,7 +7,7 @@ use super::config::{OutputBias, TrainConfig};
 use crate::data::Dataset;
 use crate::device::Moment;
 use crate::error::{Error, Result};
-use crate::vae::Model;
+use crate::vae::{Model, SHARED_SIGMA};
 
 /// Rates are kept this far from 0 and 1, as in the code of Burda et al. 2015: pixels of the border are black in every image.
 const LEAST_RATE: f64 = 0.001;
@@ -39,7 +39,7 @@ pub(super) fn write_parameters(model: &mut Model, config: &TrainConfig, train: &
     if config.model.likelihood.has_shared_sigma() {
         let floor = config.model.likelihood.floor().expect("a Gaussian has a floor");
         let sigma = (train.pixel_variance() / train.cols as f64).sqrt();
-        model.exec.write("decoder.sigma", &[raw_spread(sigma, floor) as f32])?;
+        model.exec.write(SHARED_SIGMA, &[raw_spread(sigma, floor) as f32])?;
     }
     Ok(())
 }

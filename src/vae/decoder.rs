@@ -6,7 +6,7 @@ use crate::graph::{Graph, Var};
 use crate::nn::{Linear, Mlp};
 
 /// The parameter with the spread that all pixels share, for the likelihoods that have one.
-pub(super) const SHARED_SIGMA: &str = "decoder.sigma";
+pub(crate) const SHARED_SIGMA: &str = "decoder.sigma";
 
 /// z `[rows, K]` to the raw parameters of p(x|z), which the [`Likelihood`] reads.
 #[derive(Clone, Debug)]

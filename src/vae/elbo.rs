@@ -92,6 +92,20 @@ pub fn encode_graph(vae: &Vae, data: &str, rows: usize) -> Graph {
     g
 }
 
+/// As [`encode_graph`] for every stochastic layer: q(z_{l+1}|z_l) at one draw of z_l, in the states `mu{l}/{rows}` and
+/// `logvar{l}/{rows}` for l = 1, 2, … from below.
+pub fn encode_layers_graph(vae: &Vae, data: &str, rows: usize) -> Graph {
+    let g = Graph::new();
+    let first = vae.encoder.apply(images(&g, vae, data, rows));
+    let z = vae.draw_from(first, 1).z;
+    let upper = vae.upper.iter().zip(&z).map(|(layer, &z)| layer.posterior.apply(z));
+    for (q, l) in [first].into_iter().chain(upper).zip(1..) {
+        g.store(&format!("mu{l}/{rows}"), q.mu);
+        g.store(&format!("logvar{l}/{rows}"), q.logvar);
+    }
+    g
+}
+
 #[cfg(test)]
 mod tests {
     use super::super::{Binarisation, Likelihood, Objective, VaeConfig, training_graph};

@@ -63,13 +63,18 @@ mod layout;
 mod likelihood;
 mod model;
 mod objective;
+mod weighted;
 
 pub use binarisation::Binarisation;
 pub use bound::{Bound, BoundKind, Estimator, KlTerm};
 pub use config::{Objective, StochasticLayer, VaeConfig};
 pub use decoder::Decoder;
+pub(crate) use decoder::SHARED_SIGMA;
 pub(crate) use elbo::{PRIOR_STREAM, images};
-pub use elbo::{Terms, decode_graph, encode_graph, evaluation_graph, reconstruction_graph, sampling_graph, terms};
+pub use elbo::{
+    Terms, decode_graph, encode_graph, encode_layers_graph, evaluation_graph, reconstruction_graph, sampling_graph,
+    terms,
+};
 pub use gaussian::{Conditional, Gaussian, Spread};
 pub use importance::{Draws, LogWeights};
 pub use kl::kl_to_standard_normal;
@@ -78,6 +83,7 @@ pub use likelihood::{Likelihood, Raw};
 pub(crate) use model::{EVALUATION_BATCH, batches, evaluation_seed};
 pub use model::{Encoded, Evaluation, Model};
 pub use objective::{bound_gradients, training_graph};
+pub use weighted::{Fidelity, Reduction, WeightedLoss};
 
 use crate::error::{Error, Result};
 use crate::graph::{Graph, Var};

@@ -3,7 +3,9 @@
 use std::collections::HashMap;
 
 use super::Vae;
-use super::elbo::{decode_graph, encode_graph, evaluation_graph, reconstruction_graph, sampling_graph, terms};
+use super::elbo::{
+    decode_graph, encode_graph, encode_layers_graph, evaluation_graph, reconstruction_graph, sampling_graph, terms,
+};
 use crate::checkpoint::Checkpoint;
 use crate::data::Dataset;
 use crate::device::{Bound, Device, Exec};
@@ -214,6 +216,35 @@ impl Model {
         }
         *self.exec.control_mut() = kept;
         Ok(encoded)
+    }
+
+    /// q of every stochastic layer, from below, for the first `count` images of a slot: q(z₁|x), and q(z_{l+1}|z_l) at one
+    /// draw of z_l. The active units of Burda et al. 2015 are counted on these means.
+    ///
+    /// # Errors
+    /// [`Error::Argument`] when the slot has fewer images or `count` is 0, [`Error::Slot`] from the executor.
+    pub fn encode_layers(&mut self, slot: &str, count: usize, seed: u64) -> Result<Vec<Encoded>> {
+        let images = self.rows(slot)?;
+        if count == 0 || count > images {
+            return Err(Error::argument("count", count, format!("a number of images from 1 to {images}")));
+        }
+        let latents = self.vae.config.latents();
+        let mut layers: Vec<Encoded> =
+            latents.iter().map(|&latent| Encoded { latent, mu: Vec::new(), logvar: Vec::new() }).collect();
+        let kept = self.start(evaluation_seed(seed));
+        for (rows, times) in batches(count, EVALUATION_BATCH) {
+            let name = format!("encode layers {slot} {rows}");
+            let bound = self.plan(&name, |vae| encode_layers_graph(vae, slot, rows))?;
+            for _ in 0..times {
+                self.exec.run(bound, 1)?;
+                for (layer, l) in layers.iter_mut().zip(1..) {
+                    layer.mu.extend(self.exec.read(&format!("mu{l}/{rows}"))?);
+                    layer.logvar.extend(self.exec.read(&format!("logvar{l}/{rows}"))?);
+                }
+            }
+        }
+        *self.exec.control_mut() = kept;
+        Ok(layers)
     }
 
     /// `count` new images: E[x|z] for z ~ N(0, I), `[count, D]`, a pure function of `seed`; the first images do not
