@@ -10,7 +10,7 @@ use super::{ORDER, PALETTE};
 /// Width and height of a frame, in pixels.
 pub(crate) const FRAME: (f64, f64) = (380.0, 260.0);
 /// Room at the left of a frame for numbers and label, and below it.
-pub(crate) const LEFT: f64 = 76.0;
+pub(crate) const LEFT: f64 = 82.0;
 pub(crate) const BOTTOM: f64 = 52.0;
 /// Height of the panel's title, and of a line of its legend.
 pub(crate) const TITLE: f64 = 24.0;
@@ -118,7 +118,7 @@ impl Panel {
         line(out, (left, top), (left, bottom), &ink);
         line(out, (left, bottom), (right, bottom), &ink);
         text(out, ((left + right) / 2.0, bottom + 40.0), "text-anchor=\"middle\"", self.x.label());
-        svg::text_upwards(out, (left - 58.0, (top + bottom) / 2.0), self.y.label());
+        svg::text_upwards(out, (left - 64.0, (top + bottom) / 2.0), self.y.label());
     }
 
     fn draw_series(&self, out: &mut String, series: &Series, index: usize, (xs, ys): &(Scale, Scale)) {
