@@ -100,12 +100,13 @@ enum Machine {
 }
 
 /// Mean and standard error of every output over `steps` runs with fresh noise; `None` where CUDA is skipped.
-fn estimate(g: &Graph, machine: Machine, steps: usize, seed: u64) -> Option<BTreeMap<String, Vec<(f64, f64)>>> {
+fn estimate(g: &Graph, machine: Machine, steps: usize, seed: u64, beta: f64) -> Option<BTreeMap<String, Vec<(f64, f64)>>> {
     let mut runs: BTreeMap<String, Vec<Vec<f64>>> = BTreeMap::new();
     let mut keep = |name: &str, values: Vec<f64>| runs.entry(name.into()).or_default().push(values);
     if machine == Machine::Interp64 {
         let mut run = Interp::<f64>::new(g);
         run.control.seed = seed;
+        run.control.warmup.beta = beta;
         parameters().iter().for_each(|(name, values)| run.set(name, values).unwrap());
         for _ in 0..steps {
             run.step();
@@ -125,6 +126,7 @@ fn estimate(g: &Graph, machine: Machine, steps: usize, seed: u64) -> Option<BTre
         };
         let plan = exec.bind(&Plan::build(g, Fusion::all()).unwrap()).unwrap();
         exec.control_mut().seed = seed;
+        exec.control_mut().warmup.beta = beta;
         for (name, values) in parameters() {
             let values: Vec<f32> = values.iter().map(|&v| v as f32).collect();
             // A graph whose encoder gradient does not read a parameter has no memory for it.
@@ -154,8 +156,8 @@ fn mean_and_error(values: impl Iterator<Item = f64> + Clone) -> (f64, f64) {
 
 /// The expectations: value and gradients of L_1 in closed form, of L_k by finite differences with common noise, with
 /// their standard errors.
-fn exact(k: usize) -> BTreeMap<String, Vec<(f64, f64)>> {
-    if k == 1 {
+fn exact(k: usize, beta: f64) -> BTreeMap<String, Vec<(f64, f64)>> {
+    if k == 1 && beta == 1.0 {
         let rest: Vec<f64> =
             (0..D).map(|i| X[i] - MEANS[i] - (0..K).map(|j| W[j * D + i] * M[j]).sum::<f64>()).collect();
         let norm = |j: usize| (0..D).map(|i| W[j * D + i].powi(2)).sum::<f64>();
@@ -181,12 +183,12 @@ fn exact(k: usize) -> BTreeMap<String, Vec<(f64, f64)>> {
     for set in 0..sets as u32 {
         let draw = Draw { seed: 99, step: set, stream: 0 };
         let noise: Vec<f64> = (0..(k * K) as u64).map(|i| f64::from(draw.normal(i))).collect();
-        columns[0].push(plain_bound(&start, &noise));
+        columns[0].push(plain_bound(&start, &noise, beta));
         for p in 0..start.len() {
             let at = |h: f64| {
                 let mut moved = start.clone();
                 moved[p] += h;
-                plain_bound(&moved, &noise)
+                plain_bound(&moved, &noise, beta)
             };
             columns[1 + p].push((at(1e-5) - at(-1e-5)) / 2e-5);
         }
@@ -201,8 +203,8 @@ fn ln_variance_by_raw() -> f64 {
     2.0 / sigma / (1.0 + (-raw_sigma(sigma)).exp())
 }
 
-/// log (1/k) Σ p(x, z_i)/q(z_i|x) for z_i = m + √d·ε_i, in plain numbers: [m, ln d, W, μ, r] and ε `[k, K]`.
-fn plain_bound(p: &[f64], noise: &[f64]) -> f64 {
+/// log (1/k) Σ w_i, log w_i = log p(x|z_i) + β (log p(z_i) − log q(z_i|x)), for z_i = m + √d·ε_i, in plain numbers: [m, ln d, W, μ, r] and ε `[k, K]`.
+fn plain_bound(p: &[f64], noise: &[f64], beta: f64) -> f64 {
     let (m, lv, w, mu) = (&p[..K], &p[K..2 * K], &p[2 * K..2 * K + K * D], &p[2 * K + K * D..][..D]);
     let sigma = FLOOR + p[p.len() - 1].exp().ln_1p();
     let ln_normal = |e: f64| -0.5 * e * e - 0.5 * (2.0 * std::f64::consts::PI).ln();
@@ -215,7 +217,7 @@ fn plain_bound(p: &[f64], noise: &[f64]) -> f64 {
                 ln_normal((X[i] - mean) / sigma) - sigma.ln()
             };
             let ratio = |j: usize| ln_normal(z[j]) - (ln_normal(e[j]) - 0.5 * lv[j]);
-            (0..D).map(pixel).sum::<f64>() + (0..K).map(ratio).sum::<f64>()
+            (0..D).map(pixel).sum::<f64>() + beta * (0..K).map(ratio).sum::<f64>()
         })
         .collect();
     let top = logs.iter().copied().fold(f64::MIN, f64::max);
@@ -248,12 +250,12 @@ fn compare(
 /// The suite: the estimate of L_k has the right value, lies below log p(x), and has the right gradients.
 fn suite(g: &Graph, k: usize, machine: Machine) -> Result<(), String> {
     let steps = if machine == Machine::Cuda32 { 12 } else { 40 };
-    let Some(found) = estimate(g, machine, steps, 7) else { return Ok(()) };
+    let Some(found) = estimate(g, machine, steps, 7, 1.0) else { return Ok(()) };
     let (value, error) = found["value"][0];
     if value > LOG_PX + 5.0 * error {
         return Err(format!("the bound {value} lies above log p(x) = {LOG_PX}"));
     }
-    compare(&found, &exact(k), &[], if machine == Machine::Interp64 { 1e-9 } else { 2e-5 })
+    compare(&found, &exact(k, 1.0), &[], if machine == Machine::Interp64 { 1e-9 } else { 2e-5 })
 }
 
 fn bounds() -> Vec<Bound> {
@@ -298,6 +300,19 @@ fn every_estimator_is_right_on_cuda() {
     for bound in bounds() {
         let g = graph(150, engine(bound));
         suite(&g, order(&bound), Machine::Cuda32).unwrap_or_else(|e| panic!("{bound}: {e}"));
+    }
+}
+
+/// A weight β of the KL term is in log w, and so in the score that the estimators treat differently.
+#[test]
+fn the_gradients_of_a_weighted_bound_are_right() {
+    for beta in [0.3, 2.0] {
+        let expected = exact(5, beta);
+        for estimator in [Estimator::Total, Estimator::DoublyReparameterised] {
+            let g = graph(1500, engine(Bound { estimator, ..Bound::iwae(5) }));
+            let found = estimate(&g, Machine::Interp64, 40, 7, beta).unwrap();
+            compare(&found, &expected, &[], 1e-9).unwrap_or_else(|e| panic!("β = {beta}, {estimator}: {e}"));
+        }
     }
 }
 
@@ -357,7 +372,7 @@ fn the_bounds_are_in_order() {
     let mut last: Option<(usize, f64, f64)> = None;
     for k in [1, 2, 5, 20, 100] {
         let g = graph(4000 / k, engine(Bound::iwae(k)));
-        let (value, error) = estimate(&g, Machine::Cpu32, 60, 3).unwrap()["value"][0];
+        let (value, error) = estimate(&g, Machine::Cpu32, 60, 3, 1.0).unwrap()["value"][0];
         if let Some((before, lower, its_error)) = last {
             let apart = 3.0 * (error * error + its_error * its_error).sqrt();
             assert!(value > lower + apart, "L_{before} = {lower}, L_{k} = {value}, which is not above it by {apart}");
@@ -480,10 +495,10 @@ fn variances_of_the_two_kinds_of_gradient_are_those_of_the_book() {
 #[test]
 fn sticking_the_landing_is_biased_for_more_than_one_draw() {
     let stl = Bound { estimator: Estimator::StickingTheLanding, ..Bound::iwae(5) };
-    let found = estimate(&graph(1500, engine(stl)), Machine::Interp64, 40, 7).unwrap();
-    let answer = compare(&found, &exact(5), &["dm", "dlv"], 1e-9);
+    let found = estimate(&graph(1500, engine(stl)), Machine::Interp64, 40, 7, 1.0).unwrap();
+    let answer = compare(&found, &exact(5, 1.0), &["dm", "dlv"], 1e-9);
     assert!(answer.is_err(), "the bias was not seen");
-    compare(&found, &exact(5), &["value", "dW", "dmu", "dr"], 1e-9).unwrap();
+    compare(&found, &exact(5, 1.0), &["value", "dW", "dmu", "dr"], 1e-9).unwrap();
 }
 
 /// The signal-to-noise ratio |mean|/standard deviation of one image's gradient of L_k: for the decoder it grows as √k, for the
@@ -493,7 +508,7 @@ fn signal_to_noise_goes_as_the_root_of_k() {
     let ratio = |estimator: Estimator, k: usize, name: &str| {
         // 50 images per step: the spread over steps is that of one image by √50.
         let g = graph(50, engine(Bound { estimator, ..Bound::iwae(k) }));
-        let found = estimate(&g, Machine::Cpu32, 800, 5).unwrap();
+        let found = estimate(&g, Machine::Cpu32, 800, 5, 1.0).unwrap();
         let (mean, error) = found[name][0];
         mean.abs() / (error * (800f64 * 50.0).sqrt())
     };

@@ -24,7 +24,8 @@
 //! ```
 //!
 //! the [doubly reparameterised](Estimator::DoublyReparameterised) gradient. Near the posterior all w_i are alike, and the
-//! factor is 1/k². The [score function](Estimator::ScoreFunction) goes the other way and uses no derivative through z:
+//! factor is 1/k². With a KL weight β in log w_i = log p(x|z_i) + β (log p(z_i) − log q(z_i|x)) the score carries it, and the
+//! factor is w̃_i (1 − β + β w̃_i): for β = 1 the square, for β = 0, where there is no score, the plain w̃_i. The [score function](Estimator::ScoreFunction) goes the other way and uses no derivative through z:
 //! ∇φ E_q[f] = E_q[f ∇φ log q] with f = log w; f may be replaced by f − b for any b that does not depend on z_i.
 //!
 //! Each estimator is a few lines of graph below: a `stop_gradient` in the right place, or a cotangent scaled on its way.
@@ -149,7 +150,7 @@ fn sampled<'g>(vae: &Vae, bound: &Bound, x: Var<'g>) -> Ascent<'g> {
     match bound.estimator {
         Estimator::Total | Estimator::StickingTheLanding => plain(vae, rec, kl, loss, mean_loss),
         Estimator::DoublyReparameterised => {
-            let encoder = squared_weights(&draws, &held, log_w, mean_loss, &phi);
+            let encoder = doubly_reparameterised(&draws, &held, log_w, mean_loss, &phi);
             Ascent { rec, kl, loss, encoder, decoder: grad(mean_loss, &vae.decoder_params(g)) }
         }
         Estimator::ScoreFunction | Estimator::ScoreFunctionBaseline => {
@@ -161,10 +162,10 @@ fn sampled<'g>(vae: &Vae, bound: &Bound, x: Var<'g>) -> Ascent<'g> {
     }
 }
 
-/// Σ w̃_i² (∂ log w_i/∂z_i)(∂z_i/∂φ): the derivative of the loss in z_i is −w̃_i ∂ log w_i/∂z_i already, so that every
-/// draw's cotangent is multiplied by w̃_i on its way from z_i to φ.
+/// Σ w̃_i (1 − β + β w̃_i)(∂ log w_i/∂z_i)(∂z_i/∂φ): the derivative of the loss in z_i is −w̃_i ∂ log w_i/∂z_i already, so
+/// that every draw's cotangent is multiplied by 1 − β + β w̃_i on its way from z_i to φ.
 #[track_caller]
-fn squared_weights<'g>(
+fn doubly_reparameterised<'g>(
     draws: &Draws<'g>,
     held: &[Var<'g>],
     log_w: Var<'g>,
@@ -173,7 +174,9 @@ fn squared_weights<'g>(
 ) -> Vec<Var<'g>> {
     let normalised = (log_w - log_w.max_keep(&[0])).exp();
     let normalised = normalised / normalised.sum_keep(&[0]); // [k, B]
-    let per_row = normalised.reshape(&[normalised.shape().size(), 1]).stop_gradient();
+    let beta = loss.graph().ctl(Ctl::Beta);
+    let factor = normalised * beta + (1.0 - beta);
+    let per_row = factor.reshape(&[factor.shape().size(), 1]).stop_gradient();
     let cotangents = grad(loss, held);
     let parts = draws.z.iter().zip(cotangents).map(|(&z, dz)| (z * (dz * per_row).stop_gradient()).sum_all());
     let surrogate = parts.reduce(|a, b| a + b).expect("a model has a stochastic layer");
