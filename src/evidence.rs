@@ -36,7 +36,7 @@ pub use harmonic::{harmonic_mean, resample};
 pub use importance::{Importance, Proposal, Sampling, importance, log_weights};
 pub use observed::Observed;
 pub use pairwise::pairwise_log_likelihood;
-pub use quadrature::{Exact, Quadrature, quadrature};
+pub use quadrature::{Exact, Quadrature, check_quadrature, quadrature};
 pub use simulate::{Simulated, simulate};
 
 use serde::Serialize;

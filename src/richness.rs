@@ -154,6 +154,7 @@ impl Richness {
     /// [`Error::Argument`] when an image's code is no finite number, [`Error::Slot`] and
     /// [`Error::Device`] from the executor.
     pub fn of(model: &mut Model, data: &Splits, options: &Options) -> Result<Richness> {
+        one_layer(model.vae.upper.len())?;
         let result = model.evaluate("test", options.seed)?;
         let test = finite(model.encode("test", options.seed)?)?;
         let known = labels(data);
@@ -233,6 +234,21 @@ impl Classes {
 /// −Σ p ln p, in nats.
 fn entropy(shares: &[f64]) -> f64 {
     shares.iter().filter(|&&p| p > 0.0).map(|p| p * (1.0 / p).ln()).sum()
+}
+
+/// What is measured here takes p(z) = N(0, I) for the prior of the layer that is looked at.
+///
+/// # Errors
+/// [`Error::Argument`] for a model with `upper` further stochastic layers, whose lowest one has another prior.
+pub fn one_layer(upper: usize) -> Result<()> {
+    match upper {
+        0 => Ok(()),
+        _ => Err(Error::argument(
+            "stochastic layers",
+            upper + 1,
+            "one, whose prior is N(0, I); `elbo eval` has the active units of all",
+        )),
+    }
 }
 
 /// Fano's lower bound on I(z;y), in nats, from the probability of an error among `classes` classes of entropy H(y); not

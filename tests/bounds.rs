@@ -100,7 +100,13 @@ enum Machine {
 }
 
 /// Mean and standard error of every output over `steps` runs with fresh noise; `None` where CUDA is skipped.
-fn estimate(g: &Graph, machine: Machine, steps: usize, seed: u64, beta: f64) -> Option<BTreeMap<String, Vec<(f64, f64)>>> {
+fn estimate(
+    g: &Graph,
+    machine: Machine,
+    steps: usize,
+    seed: u64,
+    beta: f64,
+) -> Option<BTreeMap<String, Vec<(f64, f64)>>> {
     let mut runs: BTreeMap<String, Vec<Vec<f64>>> = BTreeMap::new();
     let mut keep = |name: &str, values: Vec<f64>| runs.entry(name.into()).or_default().push(values);
     if machine == Machine::Interp64 {

@@ -54,6 +54,50 @@ fn every_kind_of_run_is_resumed_to_the_byte_and_can_be_used() {
     }
 }
 
+/// What takes N(0, I) for the prior of the lowest layer is not said of models where it is another.
+#[test]
+fn several_layers_are_reported_layer_by_layer() {
+    let at = tempfile::tempdir().unwrap();
+    succeeds(at.path(), &format!("{TINY} --upper 8:2:9 --epochs 1 --out deep"));
+    let text = succeeds(at.path(), "eval --run deep --device cpu --estimators iwae --samples 20 --images 10");
+    assert!(
+        text.contains("stochastic layer 1, from below: ") && text.contains("stochastic layer 2, from below: "),
+        "{text}"
+    );
+    assert!(!text.contains("KL, nats"), "{text}");
+    for command in ["richness --run deep --device cpu", "richness --latents 1,2 --upper 8:2:9 --device cpu"] {
+        let out = elbo(at.path(), command);
+        let text = String::from_utf8_lossy(&out.stderr).into_owned();
+        assert!(
+            out.status.code() == Some(1) && text.contains("stochastic layers") && text.contains("found 2"),
+            "{text}"
+        );
+    }
+}
+
+/// Nothing is computed before all of the command is known to make sense.
+#[test]
+fn estimates_are_checked_before_they_are_begun() {
+    let at = tempfile::tempdir().unwrap();
+    succeeds(at.path(), &format!("{TINY} --epochs 1 --out run"));
+    let wrong = [
+        ("--estimators iwae,quadrature", "latent dimensions"),
+        ("--estimators iwae --images 41", "images"),
+        ("--estimators iwae --samples 0", "samples"),
+        ("--estimators iwae --bdmc 0", "bdmc"),
+        ("--json out.json", "json"),
+    ];
+    for (more, field) in wrong {
+        let out = elbo(at.path(), &format!("eval --run run --device cpu {more}"));
+        let (said, text) = (String::from_utf8_lossy(&out.stdout), String::from_utf8_lossy(&out.stderr).into_owned());
+        assert!(out.status.code() == Some(1) && text.contains(field) && said.is_empty(), "{more}: {said}{text}");
+    }
+    let out =
+        Command::new(env!("CARGO_BIN_EXE_elbo")).args(["implied-sigma", "1/(2*0.01) sum MSE + KL"]).output().unwrap();
+    let text = String::from_utf8_lossy(&out.stderr).into_owned();
+    assert!(!out.status.success() && text.contains("brackets"), "a weight in brackets must not be misread: {text}");
+}
+
 #[test]
 fn what_does_not_fit_together_is_refused_with_the_remedy() {
     let at = tempfile::tempdir().unwrap();

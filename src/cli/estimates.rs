@@ -8,10 +8,10 @@ use serde_json::{Value, json};
 use super::args::{self, EstimatorName};
 use crate::error::{Error, Result};
 use crate::evidence::{
-    Estimate, Moments, Observed, Proposal, Quadrature, Sampling, Summary, ais, harmonic_mean, importance, log_weights,
-    quadrature, resample, sandwich, simulate,
+    Estimate, Moments, Observed, Proposal, Quadrature, Sampling, Summary, ais, check_quadrature, harmonic_mean,
+    importance, log_weights, quadrature, resample, sandwich, simulate,
 };
-use crate::vae::{Binarisation, Model};
+use crate::vae::{Binarisation, Model, VaeConfig};
 
 /// Test images of the costly estimators, unless another number is asked for.
 const IMAGES: usize = 100;
@@ -23,6 +23,27 @@ struct Line {
     seconds: f64,
     notes: Vec<String>,
     more: Value,
+}
+
+/// Checks what can be checked before anything is computed.
+///
+/// # Errors
+/// [`Error::Argument`] naming the option, what it holds and what it may hold.
+pub fn check(args: &args::Eval, config: &VaeConfig, there: usize) -> Result<()> {
+    let within = |field: &str, value: Option<usize>, most: usize| match value {
+        Some(n) if !(1..=most).contains(&n) => Err(Error::argument(field, n, format!("a number from 1 to {most}"))),
+        _ => Ok(()),
+    };
+    within("images", args.images, there)?;
+    within("bdmc", args.bdmc, 100_000)?;
+    within("samples", Some(args.samples), usize::MAX)?;
+    if args.estimators.contains(&EstimatorName::Quadrature) {
+        check_quadrature(config)?;
+    }
+    if args.json.is_some() && args.estimators.is_empty() && args.bdmc.is_none() {
+        return Err(Error::argument("json", "no estimates to write", "--estimators or --bdmc"));
+    }
+    Ok(())
 }
 
 /// Prints and writes what was asked for; nothing if that is nothing.
@@ -53,7 +74,6 @@ pub fn estimates(args: &args::Eval, model: &mut Model, there: usize, seed: u64) 
     super::print(&text)?;
     match &args.json {
         None => Ok(()),
-        Some(_) if text.is_empty() => Err(Error::argument("json", "no estimates to write", "--estimators or --bdmc")),
         Some(path) => super::write_json(path, &report),
     }
 }
@@ -116,7 +136,7 @@ fn line(args: &args::Eval, model: &mut Model, name: EstimatorName, observed: &Ob
                 "largest_error": error, "largest_elbo_error": elbo_error, "finest_spacing": finest,
             });
             let all: Vec<Estimate> = found.iter().map(crate::evidence::Exact::estimate).collect();
-            ("quadrature".to_string(), Summary::of(&all))
+            ("quadrature".to_string(), Summary::of_shared(&all))
         }
         EstimatorName::Ais => {
             let settings = args.annealing.settings(seed);
@@ -191,13 +211,18 @@ fn both_sides(args: &args::Eval, model: &mut Model, count: usize, seed: u64) -> 
     let found = sandwich(model, &simulated, &settings)?;
     let mean = |f: &dyn Fn(&crate::evidence::Sandwich) -> f64| found.iter().map(f).sum::<f64>() / found.len() as f64;
     let (low, high) = (mean(&|s| s.forward.value), mean(&|s| s.reverse.value));
+    let mut apart = Moments::default();
+    found.iter().for_each(|s| apart.push(s.reverse.value - s.forward.value));
     let seconds = start.elapsed().as_secs_f64();
+    let crossed = if high < low { "; crossed, which is noise: use more images, chains or temperatures" } else { "" };
     let text = format!(
         "bidirectional Monte Carlo, {count} images drawn by the model, {} chains, {} temperatures, seed {seed}, {seconds:.1} s:\n  \
-         {low:.3} ≤ log p(x) ≤ {high:.3} in expectation, mean over the images: {:.3} nats apart\n",
+         mean over the images, in expectation a lower bound of log p(x) {low:.3} and an upper bound {high:.3}:\n  \
+         {:.3} nats apart, ± {} over images{crossed}\n",
         settings.chains,
         settings.temperatures,
-        high - low
+        high - low,
+        number(apart.standard_error())
     );
     let of = |s: &crate::evidence::Sandwich| json!({ "forward": s.forward, "reverse": s.reverse });
     let images: Vec<Value> = found.iter().map(of).collect();

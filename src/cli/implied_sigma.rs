@@ -178,13 +178,14 @@ fn answer(args: &Options) -> Result<String> {
     line("\nwhat it means".into());
     let variance = match args.variance {
         Some(v) => Some((positive("variance", v)?, "the images".to_string())),
-        None if d == MNIST.0 => Some((MNIST.1, "MNIST".to_string())),
+        // The variance of grey values in [0, 1], in the units that were given.
+        None if d == MNIST.0 => Some((MNIST.1 * range * range, "MNIST".to_string())),
         None => None,
     };
     match variance {
         None => {
             line("  with V the sum over pixels of their variance over your images (--variance V):".into());
-            line(format!("  V < {}: collapse for certain; V/D < {}: blur", short(s2), short(s2)));
+            line(format!("  V < {}: collapse expected; V/D < {}: blur", short(s2), short(s2)));
         }
         Some((v, whose)) => {
             let spread = (v / d as f64).sqrt();
@@ -194,8 +195,9 @@ fn answer(args: &Options) -> Result<String> {
             ));
             line(if s2 > v {
                 format!(
-                    "  sigma² > V: collapse for certain. A direction of the data is worth its KL only if its variance exceeds \
-                         sigma²,\n  and none can exceed the sum of all. Divide the weight of KL by {} to get sigma = √(V/D)",
+                    "  sigma² > V: collapse expected. To a linear decoder a direction of the data is worth its KL only if its variance \
+                         exceeds\n  sigma², and none can exceed the sum of all; for any decoder the collapsed point is a local optimum. \
+                         Divide the\n  weight of KL by {} to get sigma = √(V/D)",
                     short(s2 / (spread * spread))
                 )
             } else if s > spread {

@@ -14,7 +14,7 @@ use super::{args, pictures, use_run, warn_if_debug_build};
 use crate::data::{Splits, file};
 use crate::device::Device;
 use crate::error::{Error, Result};
-use crate::richness::{Options, Richness, answer, plot, table};
+use crate::richness::{Options, Richness, answer, one_layer, plot, table};
 use crate::train::{Outcome, RunFolder, TrainConfig, Trainer};
 use crate::vae::{Model, VaeConfig};
 
@@ -25,6 +25,7 @@ pub fn richness(args: &args::Richness) -> Result<ExitCode> {
             return Err(Error::argument(field, count, format!("a number from 1 to {most}")));
         }
     }
+    one_layer(args.model.upper.len())?;
     let device = args.machine.device()?;
     warn_if_debug_build();
     match &args.run {

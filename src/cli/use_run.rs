@@ -60,13 +60,29 @@ pub fn eval(args: &args::Eval) -> Result<()> {
     let device = args.machine.device()?;
     let checkpoint = open(&args.run)?;
     let data = images(&checkpoint, &args.data)?;
+    estimates::check(args, &checkpoint.config.model, data.test.rows)?;
     let mut model = Model::restore(&checkpoint, device)?;
     model.load("test", &data.test)?;
     let seed = args.seed.unwrap_or(checkpoint.config.seed);
     let result = model.evaluate("test", seed)?;
     let text = scale::summary(&checkpoint.config.model, &data.test, &result);
-    super::print(&format!("{text}{}", dimensions(&model.encode("test", seed)?)))?;
+    let below = match model.vae.upper.is_empty() {
+        true => dimensions(&model.encode("test", seed)?),
+        false => layers(&model.encode_layers("test", data.test.rows, seed)?),
+    };
+    super::print(&format!("{text}{below}"))?;
     estimates::estimates(args, &mut model, data.test.rows, seed)
+}
+
+/// The active units of every stochastic layer. A KL for each dimension has no meaning there: the prior of a lower layer is
+/// p(z_l|z_{l+1}) and not N(0, I).
+fn layers(encoded: &[Encoded]) -> String {
+    let mut text = "active latent dimensions (variance of the mean over images > 0.01)\n".to_string();
+    for (layer, number) in encoded.iter().zip(1..) {
+        let (active, all) = (layer.active_units(), layer.latent);
+        writeln!(text, "  stochastic layer {number}, from below: {active} of {all}").expect("writing to a string");
+    }
+    text
 }
 
 /// KL and spread of each latent dimension, the largest KL first.

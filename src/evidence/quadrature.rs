@@ -28,7 +28,7 @@ use crate::graph::Graph;
 use crate::interp::Interp;
 use crate::nn::Activation;
 use crate::rng::Draw;
-use crate::vae::{Model, Vae};
+use crate::vae::{Model, Vae, VaeConfig};
 
 /// A point this many nats below an image's largest does not count: e⁻⁴⁰ = 4e-18.
 const REACH: f64 = 40.0;
@@ -110,7 +110,8 @@ impl Exact {
         self.error < settings.tolerance && self.elbo_error < settings.tolerance
     }
 
-    /// As an estimate, whose error is that of the rule.
+    /// As an estimate, whose error is that of the rule. Such errors need not average out over images, as those of draws do:
+    /// [`Summary::of_shared`](super::Summary::of_shared) sums them up.
     pub fn estimate(&self) -> Estimate {
         Estimate { value: self.log_p, standard_error: self.error, effective_samples: None, samples: self.points }
     }
@@ -135,18 +136,26 @@ impl Exact {
 /// Draws from the posterior's points.
 const POSTERIOR_STREAM: u32 = 40;
 
+/// Whether the model's latent space is small enough for a grid.
+///
+/// # Errors
+/// [`Error::Argument`] when it has several stochastic layers or more than two latent dimensions.
+pub fn check_quadrature(config: &VaeConfig) -> Result<()> {
+    if config.upper.is_empty() && config.latent <= 2 {
+        return Ok(());
+    }
+    let found = format!("{:?} in {} stochastic layers", config.latents(), config.upper.len() + 1);
+    let expected = "one or two in one layer for quadrature; use ais or iwae instead";
+    Err(Error::argument("latent dimensions", found, expected))
+}
+
 /// log p(x), the posterior and the ELBO's gap of every image.
 ///
 /// # Errors
 /// [`Error::Argument`] when the model has several stochastic layers or more than two latent dimensions; and from the
 /// executor.
 pub fn quadrature(model: &mut Model, observed: &Observed, settings: &Quadrature) -> Result<Vec<Exact>> {
-    let config = &model.vae.config;
-    if !config.upper.is_empty() || config.latent > 2 {
-        let found = format!("{:?} in {} stochastic layers", config.latents(), config.upper.len() + 1);
-        let expected = "one or two in one layer for quadrature; use ais or iwae instead";
-        return Err(Error::argument("latent dimensions", found, expected));
-    }
+    check_quadrature(&model.vae.config)?;
     let parameters = parameters(model)?;
     let mut all = Vec::with_capacity(observed.images());
     for first in (0..observed.images()).step_by(CHUNK) {

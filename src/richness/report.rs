@@ -75,7 +75,7 @@ fn write_classes(f: &mut fmt::Formatter<'_>, c: &Classes, train: usize) -> fmt::
     let (best, error) = (&c.best, 100.0 * c.error);
     writeln!(
         f,
-        "  I(z;y) ≥ {:.3} nats by Fano ({best}, error {error:.1} %); the class itself has {:.3} nats",
+        "  I(μ(x);y) ≥ {:.3} nats by Fano ({best}, error {error:.1} %); the class itself has {:.3} nats",
         c.fano, c.entropy
     )
 }
@@ -133,7 +133,7 @@ fn legend(found: &[Richness], labels: bool) -> String {
     let Some(first) = found.first() else { return String::new() };
     let mut text = "nats per image; accuracies from μ(x) and confident prior draws in percent\n".to_string();
     if let (true, Some(c)) = (labels, &first.classes) {
-        writeln!(text, "Fano: the least that z tells of the class, of H(y) = {:.2}", c.entropy).expect("a string");
+        writeln!(text, "Fano: the least that μ(x) tells of the class, of H(y) = {:.2}", c.entropy).expect("a string");
     } else {
         writeln!(text, "{NO_LABELS}").expect("a string");
     }
@@ -169,7 +169,7 @@ pub fn answer(found: &[Richness]) -> Option<String> {
         let least = if asked.surgery.is_saturated() { "at least " } else { "" };
         parts.push(format!(
             "{verdict} for which digit it is ({} on μ(x) is right for {:.1} % of the test images, at least {:.2} of the {:.2} \
-             nats of the class; z tells {least}{:.2} nats in all)",
+             nats of the class; a draw of z tells {least}{:.2} nats of which image it was)",
             c.best,
             100.0 * (1.0 - c.error),
             c.fano,
@@ -238,7 +238,7 @@ fn nats(plot: Plot, found: &[Richness], line: &Line<'_>) -> Plot {
         .series(line("KL(q(z|x)‖p)", &|r| Some((r.surgery.kl, 0.0))))
         .series(line("I_q(x;z)", &|r| of(r.surgery.information)))
         .series(line("KL(q(z)‖p)", &|r| of(r.surgery.marginal_kl)))
-        .series(line("of the class, at least (Fano)", &|r| Some((r.classes.as_ref()?.fano, 0.0))).dashed());
+        .series(line("μ(x) of the class, at least (Fano)", &|r| Some((r.classes.as_ref()?.fano, 0.0))).dashed());
     if let Some(c) = found.iter().find_map(|r| r.classes.as_ref()) {
         plot = plot.reference(c.entropy, format!("{:.2}: the class itself", c.entropy));
     }
@@ -305,7 +305,7 @@ mod tests {
         {
             assert!(text.contains(part), "{text}\nlacks {part}");
         }
-        assert!(text.contains("I(z;y) ≥ 1.363 nats") && !text.contains("saturated"), "{text}");
+        assert!(text.contains("I(μ(x);y) ≥ 1.363 nats") && !text.contains("saturated"), "{text}");
         // The dimension with the larger KL comes first.
         assert!(text.find("          2      1.0000") < text.find("          1      0.0000"), "{text}");
         let text = example(20, 105.0, None).to_string();
@@ -336,7 +336,7 @@ mod tests {
         let words = [
             "2 dimensions is rich enough for the most part for which digit",
             "80.0 %",
-            "1.36 of the 2.30 nats of the class; z tells 6.00",
+            "1.36 of the 2.30 nats of the class; a draw of z tells 6.00",
         ];
         says(&rows(0.8, 105.5), &words);
         says(&rows(0.8, 105.5), &["not rich enough for how", "35.50 nats above the 105.50 of K = 20"]);

@@ -10,7 +10,8 @@ use super::{EpochRecord, TrainConfig};
 pub const COLLAPSED_KL: f64 = 0.1;
 /// How near to the line of a model without z a bound counts as being there, as a part of the line.
 const NEAR: f64 = 0.01;
-/// Updates that the line is not compared before: a healthy model of the usual size passes it within a hundred or two.
+/// Updates before which nothing is said: a healthy model of the usual size begins to use z, and passes the line, within a
+/// hundred or two.
 const EARLY: u32 = 200;
 
 /// Watches the records of a run, and says once for each condition what is wrong with them.
@@ -40,10 +41,12 @@ impl Alarm {
         let EpochRecord { epoch, test_neg_elbo, test_rec, test_kl, .. } = *record;
         let latent = self.latent;
         let no_units = record.active_units == Some(0);
-        if !self.dead_said && (no_units || test_kl < COLLAPSED_KL) {
+        if !self.dead_said && record.updates >= EARLY && (no_units || test_kl < COLLAPSED_KL) {
             self.dead_said = true;
             let found = match no_units {
-                true => format!("0 of {latent} latent units have a mean that varies over the images (variance > 0.01)"),
+                true => format!(
+                    "0 of {latent} latent units (of the lowest layer) have a mean that varies over the images (variance > 0.01)"
+                ),
                 false => format!("the KL term is {test_kl:.3} nats, below {COLLAPSED_KL}"),
             };
             warnings.push(format!(
@@ -101,11 +104,11 @@ mod tests {
     #[test]
     fn dead_units_are_said_once() {
         let mut alarm = alarm(1.0);
-        assert!(alarm.check(&record(1, 150.0, 9.0, 8, 1.0)).is_empty());
+        assert!(alarm.check(&record(1, 150.0, 0.0, 0, 1.0)).is_empty(), "150 updates are too early to tell");
         let said = alarm.check(&record(2, 150.0, 0.5, 0, 1.0));
         assert!(said.len() == 1 && said[0].contains("0 of 20") && said[0].contains("--kl-warmup"), "{said:?}");
         assert!(alarm.check(&record(3, 150.0, 0.01, 0, 1.0)).is_empty());
-        let said = self::alarm(1.0).check(&record(1, 150.0, 0.05, 1, 1.0));
+        let said = self::alarm(1.0).check(&record(2, 150.0, 0.05, 1, 1.0));
         assert!(said.len() == 1 && said[0].contains("0.050 nats, below 0.1"), "{said:?}");
     }
 

@@ -206,8 +206,17 @@ impl Term {
             Some(before) if before != to => Err(format!("both a sum and a mean in \"{}\"", words.join(" "))),
             _ => Ok(()),
         };
+        let mut open = false;
         for word in words {
+            if open && (matches!(word.as_str(), "*" | "·" | "×" | "/") || word.parse::<f64>().is_ok()) {
+                return Err(
+                    "numbers in brackets are not understood; write the weight as one number, as in \"50 sum MSE\""
+                        .into(),
+                );
+            }
             match word.as_str() {
+                "(" => open = true,
+                ")" => open = false,
                 "kl" | "kld" | "dkl" => kinds.push(None),
                 "mse" | "l2" => kinds.push(Some(Fidelity::SquaredError)),
                 "sse" => {
@@ -220,7 +229,7 @@ impl Term {
                 "sum" | "summed" | "total" => reduce(Reduction::Sum)?,
                 "dimension" | "dimensions" | "dims" | "dim" | "latent" | "latents" => dimensions = true,
                 "/" => divide = true,
-                "*" | "·" | "×" | "=" | ":" | "(" | ")" => {}
+                "*" | "·" | "×" | "=" | ":" => {}
                 other => match other.parse::<f64>() {
                     Ok(n) if other.starts_with(|c: char| c.is_ascii_digit() || c == '.') => {
                         number = if std::mem::take(&mut divide) { number / n } else { number * n };
