@@ -263,8 +263,8 @@ stage_sanitizer() {
     for tool in memcheck racecheck initcheck synccheck; do
         [[ $sanitizer ]] || { unavailable $tool "no compute-sanitizer, or no GPU"; continue; }
         for test in "$bin"/tests/*; do
-            # These two run for many steps, and use no shared memory that others do not.
-            case $test in */noise_hash|*/random_graphs) continue ;; esac
+            # These run for many steps, and use no shared memory that others do not.
+            case $test in */noise_hash|*/random_graphs|*/bounds|*/evidence) continue ;; esac
             # That the driver has no such kernel in this module is a question that the program asks, not an error.
             step "$tool $(basename "$test")" 150 "${testing[@]}" "$sanitizer" --tool $tool --error-exitcode 9 \
                 --report-api-errors no "$test" --test-threads=1 --skip two_hundred_steps
