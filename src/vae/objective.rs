@@ -25,7 +25,9 @@
 //!
 //! the [doubly reparameterised](Estimator::DoublyReparameterised) gradient. Near the posterior all w_i are alike, and the
 //! factor is 1/k². With a KL weight β in log w_i = log p(x|z_i) + β (log p(z_i) − log q(z_i|x)) the score carries it, and the
-//! factor is w̃_i (1 − β + β w̃_i): for β = 1 the square, for β = 0, where there is no score, the plain w̃_i. The [score function](Estimator::ScoreFunction) goes the other way and uses no derivative through z:
+//! factor is w̃_i (1 − β + β w̃_i): for β = 1 the square, for β = 0, where there is no score, the plain w̃_i.
+//!
+//! The [score function](Estimator::ScoreFunction) goes the other way and uses no derivative through z:
 //! ∇φ E_q[f] = E_q[f ∇φ log q] with f = log w; f may be replaced by f − b for any b that does not depend on z_i.
 //!
 //! Each estimator is a few lines of graph below: a `stop_gradient` in the right place, or a cotangent scaled on its way.
