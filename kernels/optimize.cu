@@ -4,6 +4,8 @@
 //   adam: m ← β₁ m + (1 − β₁) g,  v ← β₂ v + (1 − β₂) g²,  p ← p − rate · m / (√v · root_scale + ε)
 //   sgd:  m ← μ m + g,  p ← p − rate · m
 //
+// A moment next to zero is zero, as on the CPU, where it would become a denormal that slows every later update.
+//
 // Launch of adam and sgd:
 //   threads = 256, shared = 0, grid = ⌈(len / 4 + 2) / 256⌉
 // Launch of tick:
@@ -14,6 +16,12 @@
 #include "params.cuh"
 #include "math.cuh"
 #include "quad.cuh"
+
+// LEAST_FIRST_MOMENT and LEAST_SECOND_MOMENT of src/optim.rs.
+constexpr float LEAST_FIRST_MOMENT = 1e-30f;
+constexpr float LEAST_SECOND_MOMENT = 1e-36f;
+
+__device__ __forceinline__ f32 or_zero(f32 x, float least) { return math::select(math::abs(x) < least, 0.0f, x); }
 
 // A thread's part of the run: elements first … first + n − 1; n ≤ 0 where there is none.
 struct Part {
@@ -48,8 +56,8 @@ struct Update {
 
     __device__ __forceinline__ void moments(float gradient, float& m, float& v) const {
         const f32 g = f32(gradient) * scale;
-        m = (beta1 * m + one_minus_beta1 * g).v;
-        v = (beta2 * v + one_minus_beta2 * g * g).v;
+        m = or_zero(beta1 * m + one_minus_beta1 * g, LEAST_FIRST_MOMENT).v;
+        v = or_zero(beta2 * v + one_minus_beta2 * g * g, LEAST_SECOND_MOMENT).v;
     }
 
     __device__ __forceinline__ void adam(float& p, float m, float v) const {
@@ -57,7 +65,7 @@ struct Update {
     }
 
     __device__ __forceinline__ void sgd(float& p, float gradient, float& m) const {
-        m = (momentum * m + f32(gradient) * scale).v;
+        m = or_zero(momentum * m + f32(gradient) * scale, LEAST_FIRST_MOMENT).v;
         p = (f32(p) - rate * m).v;
     }
 };

@@ -9,7 +9,26 @@ use serde::{Deserialize, Serialize};
 use crate::graph::Var;
 use crate::math::Real;
 
-/// An update rule. The gradient g is of the loss that is minimised; lr comes from [`LrSchedule`].
+/// A first moment (Adam's m, SGD's momentum) nearer to zero than this is zero.
+///
+/// Where a gradient has become exactly zero (a unit that is dead, a pixel that is always black), m shrinks by β₁ in each
+/// update until it is denormal, below 1.2e-38, and stays there: 0.9·x rounds back to x at the end. A processor that
+/// computes with denormals by microcode takes some hundred cycles for each of them, in every later update. 1e-30 is
+/// far enough above that `rate · m` is a normal number too, and far enough below anything that matters: with Adam's usual
+/// ε = 1e-8 such a moment moves a parameter by less than lr · 1e-22.
+pub const LEAST_FIRST_MOMENT: f64 = 1e-30;
+/// A second moment (Adam's v) below this is zero, for the reason of [`LEAST_FIRST_MOMENT`]. √v < 1e-18 then, which beside
+/// ε is nothing as long as ε ≥ 1e-9.
+pub const LEAST_SECOND_MOMENT: f64 = 1e-36;
+
+/// x, or 0 where |x| < `least`; NaN stays.
+#[inline(always)]
+fn or_zero<F: Real>(x: F, least: F) -> F {
+    F::select(x.abs() < least, F::from_f64(0.0), x)
+}
+
+/// An update rule. The gradient g is of the loss that is minimised; lr comes from [`LrSchedule`]. Moments next to zero are
+/// zero: [`LEAST_FIRST_MOMENT`], [`LEAST_SECOND_MOMENT`].
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "snake_case")]
 pub enum Optimizer {
@@ -68,22 +87,24 @@ impl Optimizer {
         let n = p.len();
         let (g, m, v) = (&g[..n], &mut m[..n], &mut v[..n]);
         let rate = F::from_f64(s.rate);
+        let least = F::from_f64(LEAST_FIRST_MOMENT);
         match *self {
             Optimizer::Adam { beta1, beta2, eps } => {
                 let (b1, b2, eps) = (F::from_f64(beta1), F::from_f64(beta2), F::from_f64(eps));
                 let (a1, a2) = (F::from_f64(1.0 - beta1), F::from_f64(1.0 - beta2));
                 let root = F::from_f64(s.root_scale);
+                let least_v = F::from_f64(LEAST_SECOND_MOMENT);
                 for i in 0..n {
                     let gi = g[i] * scale;
-                    m[i] = b1 * m[i] + a1 * gi;
-                    v[i] = b2 * v[i] + a2 * gi * gi;
+                    m[i] = or_zero(b1 * m[i] + a1 * gi, least);
+                    v[i] = or_zero(b2 * v[i] + a2 * gi * gi, least_v);
                     p[i] = p[i] - rate * m[i] / (v[i].sqrt() * root + eps);
                 }
             }
             Optimizer::Sgd { momentum } => {
                 let mu = F::from_f64(momentum);
                 for i in 0..n {
-                    m[i] = mu * m[i] + g[i] * scale;
+                    m[i] = or_zero(mu * m[i] + g[i] * scale, least);
                     p[i] = p[i] - rate * m[i];
                 }
             }

@@ -1,0 +1,153 @@
+//! Numbers that shrink for ever must end at zero, not among the denormals, where a processor may take some hundred cycles
+//! for each of them in every later update.
+
+mod common;
+
+use elbo::device::{Bound, Moment};
+use elbo::optim::{LEAST_FIRST_MOMENT, LEAST_SECOND_MOMENT};
+use elbo::rng::Draw;
+use elbo::vae::{Objective, Vae, VaeConfig, bound_gradients, training_graph};
+use elbo::{Cpu, Exec, Fusion, Graph, Interp, Optimizer, Plan};
+
+/// Both decays short enough for a test: with the usual β₂ = 0.999, v needs some 70 000 updates.
+const FAST: Optimizer = Optimizer::Adam { beta1: 0.9, beta2: 0.95, eps: 1e-8 };
+const RULES: [(&str, Optimizer); 3] = [
+    ("adam", Optimizer::Adam { beta1: 0.9, beta2: 0.999, eps: 1e-8 }),
+    ("adam with a short memory", FAST),
+    ("sgd", Optimizer::Sgd { momentum: 0.9 }),
+];
+const ROWS: usize = 64;
+const BATCH: usize = 16;
+
+/// Images with a frame that is always black.
+fn images(vae: &Vae) -> Vec<u8> {
+    let [height, width] = vae.config.image;
+    let draw = Draw { seed: 3, step: 0, stream: 0 };
+    let pixel = |i: usize| {
+        let (y, x) = (i / width % height, i % width);
+        let inside = (1..height - 1).contains(&y) && (1..width - 1).contains(&x);
+        if inside { (draw.uniform(i as u64) * 255.0) as u8 } else { 0 }
+    };
+    (0..ROWS * height * width).map(pixel).collect()
+}
+
+/// Adds so much to the biases of every other unit of the first layers on either side of z that no input wakes them.
+fn kill(cpu: &mut Cpu, vae: &Vae) {
+    for layer in ["encoder.0.bias", "decoder.0.bias"] {
+        let mut bias = cpu.read(layer).unwrap_or_else(|e| panic!("{e}; parameters: {:?}", vae.parameters()));
+        bias.iter_mut().step_by(2).for_each(|b| *b = -1e3);
+        cpu.write(layer, &bias).unwrap();
+    }
+}
+
+/// Makes `updates` updates, epoch after epoch.
+fn train(cpu: &mut Cpu, step: Bound, updates: usize) {
+    for _ in 0..updates / (ROWS / BATCH) {
+        cpu.run(step, ROWS / BATCH).unwrap();
+        cpu.control_mut().cursor = 0;
+        cpu.control_mut().epoch += 1;
+    }
+}
+
+fn denormals(values: &[f32]) -> usize {
+    values.iter().filter(|v| v.is_subnormal()).count()
+}
+
+/// A model half of whose units die after a hundred updates, five thousand updates long.
+#[test]
+fn moments_and_gradients_of_dead_units_end_at_zero() {
+    let vae = Vae::new(VaeConfig { image: [6, 7], ..VaeConfig::new(2).hidden(&[24]) }).unwrap();
+    for (name, rule) in RULES {
+        let objective = Objective::elbo(rule, None);
+        let mut cpu = Cpu::new(1);
+        cpu.set_data("train", &images(&vae), vae.config.pixels()).unwrap();
+        let graph = training_graph(&vae, &objective, "train", BATCH);
+        let step = cpu.bind(&Plan::build(&graph, Fusion::all()).unwrap()).unwrap();
+
+        // The gradients by themselves, to be looked at.
+        let g = Graph::new();
+        let found = bound_gradients(&vae, &objective.bound, g.batch("train", BATCH, vae.config.pixels()));
+        let gradients: Vec<_> = found.encoder.iter().chain(&found.decoder).copied().collect();
+        gradients.iter().enumerate().for_each(|(i, &gradient)| g.store(&format!("gradient {i}"), gradient));
+        let look = cpu.bind(&Plan::build(&g, Fusion::all()).unwrap()).unwrap();
+
+        vae.init(1).iter().for_each(|i| cpu.write(&i.name, &i.values).unwrap());
+        *cpu.control_mut() = elbo::Control { shuffle: true, ..elbo::Control::new(5) };
+        train(&mut cpu, step, 100);
+        kill(&mut cpu, &vae);
+        train(&mut cpu, step, 4900);
+
+        let mut zeros = 0;
+        for (slot, _) in cpu.params() {
+            for (moment, least) in [(Moment::First, LEAST_FIRST_MOMENT), (Moment::Second, LEAST_SECOND_MOMENT)] {
+                let values = cpu.read_moment(&slot, moment).unwrap();
+                assert_eq!(denormals(&values), 0, "{name}: {moment:?} of {slot}");
+                let between = values.iter().filter(|v| **v != 0.0 && v.abs() < least as f32).count();
+                assert_eq!(between, 0, "{name}: {moment:?} of {slot} between 0 and the bound");
+                zeros += values.iter().filter(|v| **v == 0.0).count();
+            }
+        }
+        // Half of the rows and columns of the four large matrices.
+        assert!(zeros > 2 * 24 * 42 / 2, "{name}: {zeros} moments are zero: nothing died");
+
+        cpu.run(look, 1).unwrap();
+        for i in 0..gradients.len() {
+            let values = cpu.read(&format!("gradient {i}")).unwrap();
+            assert_eq!(denormals(&values), 0, "{name}: gradient {i}");
+        }
+    }
+}
+
+/// A gradient that is switched off, on every executor: the same bits, and zeros at the end.
+#[test]
+fn a_gradient_that_stops_leaves_the_same_zeros_on_every_executor() {
+    const LEN: usize = 37;
+    const ON: usize = 20;
+    const OFF: usize = 1400;
+    let slope: Vec<f64> = (0..LEN).map(|i| f64::from(i as f32 - 18.0) * 0.25).collect();
+    for (name, rule) in RULES {
+        let g = Graph::new();
+        let (p, on) = (g.param("p", &[LEN]), g.state("on", &[LEN]));
+        g.optimize(rule, &[(p, on * g.tensor(&[LEN], &slope))]);
+        let plan = Plan::build(&g, Fusion::all()).unwrap();
+
+        let run = |exec: &mut dyn Exec| {
+            let step = exec.bind(&plan).unwrap();
+            exec.write("on", &[1.0; LEN]).unwrap();
+            exec.run(step, ON).unwrap();
+            exec.write("on", &[0.0; LEN]).unwrap();
+            exec.run(step, OFF).unwrap();
+            [Moment::Value, Moment::First, Moment::Second].map(|m| exec.read_moment("p", m).unwrap())
+        };
+        let cpu = run(&mut Cpu::new(1));
+        assert!(cpu[0].iter().all(|v| v.is_normal() || *v == 0.0), "{name}: {:?}", cpu[0]);
+        assert!(cpu[1].iter().all(|&v| v == 0.0), "{name}: {:?}", cpu[1]);
+        assert_eq!(denormals(&cpu[2]), 0, "{name}: {:?}", cpu[2]);
+
+        let mut interp = Interp::<f32>::new(&g);
+        for i in 0..ON + OFF {
+            interp.set("on", &[if i < ON { 1.0 } else { 0.0 }; LEN]).unwrap();
+            interp.step();
+        }
+        let bits = |values: &[f32]| values.iter().map(|v| v.to_bits()).collect::<Vec<_>>();
+        assert_eq!(bits(interp.get("p").unwrap()), bits(&cpu[0]), "{name}: the interpreter");
+
+        #[cfg(feature = "cuda")]
+        if let Some(mut gpu) = common::cuda(elbo::device::Precision::F32) {
+            let gpu = run(&mut gpu);
+            for (which, (found, expected)) in ["p", "m", "v"].iter().zip(gpu.iter().zip(&cpu)) {
+                assert_eq!(bits(found), bits(expected), "{name}: {which} on CUDA");
+            }
+        }
+    }
+}
+
+/// What is not next to zero is untouched, and what is not a number stays so.
+#[test]
+fn only_what_is_next_to_zero_is_cut() {
+    let sgd = Optimizer::Sgd { momentum: 1.0 };
+    let (mut p, mut m, mut v) = ([0.0_f32; 4], [1.01e-30_f32, -0.99e-30, f32::NAN, -f32::INFINITY], [0.0_f32; 4]);
+    sgd.update(sgd.scalars(1.0, 1), 1.0, &mut p, &[0.0; 4], &mut m, &mut v);
+    assert_eq!((m[0], m[1]), (1.01e-30, 0.0));
+    assert!(m[2].is_nan() && m[3] == f32::NEG_INFINITY && p[2].is_nan());
+}
