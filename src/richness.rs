@@ -1,24 +1,26 @@
 //! Is z rich? What the latent space of a trained model holds of an image: which digit it is, and how it is written.
 //!
-//! Five questions, each with a number and its error ([`Richness`]):
+//! Six questions, each with a number and its error ([`Richness`]):
 //!
 //! * Which dimensions are used? KL(q(z_k|x) ‖ p(z_k)) of each, and the *active units*, those with
 //!   Var_x(E_q[z_k|x]) > 0.01 (Burda et al. 2015, arXiv 1509.00519).
 //! * Can the class be read from μ(x)? By its nearest neighbours among the training images' μ ([`Neighbours`]), and by
-//!   a linear map ([`Probe`]).
-//! * How many nats is that? By Fano's inequality, whoever errs with probability P among C classes has
+//!   a linear map ([`Probe`]). By Fano's inequality, whoever errs with probability P among C classes has
 //!
 //!   ```text
-//!   I(z;y) ≥ H(y) − h(P) − P ln(C − 1),     h(P) = −P ln P − (1 − P) ln(1 − P)
+//!   I(μ(x);y) ≥ H(y) − h(P) − P ln(C − 1),     h(P) = −P ln P − (1 − P) ln(1 − P)
 //!   ```
 //!
 //!   and knowing the digit completely takes H(y) = ln 10 = 2.303 nats.
+//! * Can it be read from z? That is another question: z is a noisy copy of μ(x), and its noise, σ(x), may tell of the
+//!   class too. By Bayes' rule on a draw of z, and I_q(z;y) between two bounds ([`Bayes`]).
 //! * What does z tell about x in all, and how far is the aggregate of the posteriors from the prior ([`Surgery`])?
 //! * Does the prior decode to digits ([`Prior`]): how many of its draws are plainly one digit, and are all digits among
 //!   them?
 //!
 //! `docs/richness.md` has the definitions with a table and a picture for MNIST.
 
+mod bayes;
 mod neighbours;
 mod prior;
 mod probe;
@@ -27,6 +29,7 @@ mod surgery;
 
 use serde::{Deserialize, Serialize};
 
+pub use bayes::Bayes;
 pub use neighbours::Neighbours;
 pub use prior::{AGREE, NEIGHBOURS, Prior};
 pub use probe::Probe;
@@ -84,7 +87,7 @@ pub struct Voters {
     pub accuracy: Estimate,
 }
 
-/// What z holds of the class.
+/// What μ(x), and a draw of z, hold of the class.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Classes {
     /// C.
@@ -99,8 +102,10 @@ pub struct Classes {
     pub error: f64,
     /// Which of them has it.
     pub best: String,
-    /// Fano's bound on I(z;y) with this error, in nats; 0 where the formula is below.
+    /// Fano's bound on I(μ(x);y) with this error, in nats; 0 where the formula is below.
     pub fano: f64,
+    /// Bayes' rule on a draw of z, and I_q(z;y).
+    pub draw: Bayes,
 }
 
 /// The whole answer for one model. Likelihoods and information are in nats per image.
@@ -139,7 +144,8 @@ pub struct Richness {
 pub struct Options {
     /// Of all draws: equal seeds give equal numbers.
     pub seed: u64,
-    /// Most test images in the [`Surgery`], whose cost is their square.
+    /// Most test images in the [`Surgery`], whose cost is their square, and in [`Bayes`], where it is their number times
+    /// that of the training images.
     pub images: usize,
     /// Draws from the prior.
     pub draws: usize,
@@ -163,7 +169,13 @@ impl Richness {
         if let Some([train_labels, test_labels]) = known {
             let count = train_labels.iter().chain(test_labels).max().map_or(1, |&most| usize::from(most) + 1);
             let train = finite(model.encode("train", options.seed)?)?;
-            classes = Some(Classes::of([&train, &test], [train_labels, test_labels], count, options.device)?);
+            classes = Some(Classes::of(
+                [&train, &test],
+                [train_labels, test_labels],
+                count,
+                (options.seed, options.images),
+                options.device,
+            )?);
             let decoded = model.sample(options.draws, options.seed)?;
             prior = Some(Prior::of(&decoded, [&data.train, &data.test], train_labels, count, options.device)?);
         }
@@ -206,7 +218,14 @@ fn first(encoded: &Encoded, images: usize) -> Encoded {
 }
 
 impl Classes {
-    fn of([train, test]: [&Encoded; 2], labels: [&[u8]; 2], classes: usize, device: Device) -> Result<Classes> {
+    /// Draws of z are those of the first `images` test images, a pure function of `seed`.
+    fn of(
+        [train, test]: [&Encoded; 2],
+        labels: [&[u8]; 2],
+        classes: usize,
+        (seed, images): (u64, usize),
+        device: Device,
+    ) -> Result<Classes> {
         let [known, truth] = labels;
         let right = |found: &mut dyn Iterator<Item = u8>| {
             Estimate::part(found.zip(truth).filter(|(a, b)| a == *b).count(), truth.len())
@@ -224,11 +243,18 @@ impl Classes {
             .chain([("linear probe".to_string(), probe.value)])
             .reduce(|a, b| if b.1 > a.1 { b } else { a })
             .expect("four classifiers");
-        let count = |class: usize| truth.iter().filter(|&&y| usize::from(y) == class).count();
-        let shares: Vec<f64> = (0..classes).map(|c| count(c) as f64 / truth.len() as f64).collect();
-        let (entropy, error) = (entropy(&shares), 1.0 - accuracy);
-        Ok(Classes { classes, entropy, neighbours, probe, error, best, fano: fano(entropy, error, classes) })
+        let (entropy, error) = (entropy(&shares(truth, classes)), 1.0 - accuracy);
+        let fano = fano(entropy, error, classes);
+        let judged = [known, &truth[..truth.len().min(images)]];
+        let draw = Bayes::of([train, &first(test, images)], judged, classes, seed);
+        Ok(Classes { classes, entropy, neighbours, probe, error, best, fano, draw })
     }
+}
+
+/// The part of each class among the labels.
+fn shares(labels: &[u8], classes: usize) -> Vec<f64> {
+    let count = |class: usize| labels.iter().filter(|&&y| usize::from(y) == class).count();
+    (0..classes).map(|c| count(c) as f64 / labels.len() as f64).collect()
 }
 
 /// −Σ p ln p, in nats.
@@ -251,8 +277,8 @@ pub fn one_layer(upper: usize) -> Result<()> {
     }
 }
 
-/// Fano's lower bound on I(z;y), in nats, from the probability of an error among `classes` classes of entropy H(y); not
-/// below 0, which bounds every information.
+/// Fano's lower bound on the information that some s holds of y, I(s;y), in nats, where a classifier on s errs with
+/// probability `error` among `classes` classes of entropy H(y); not below 0, which bounds every information.
 pub fn fano(entropy: f64, error: f64, classes: usize) -> f64 {
     let among_others = ((classes as f64 - 1.0).max(1.0)).ln();
     (entropy - self::entropy(&[error, 1.0 - error]) - error * among_others).max(0.0)

@@ -37,7 +37,14 @@ fn a_list_of_k_is_trained_compared_and_not_trained_again() {
     let at = folder.path();
     let command = format!("richness {TINY} --latents 3,1 --epochs 2 --draws 40 --out list");
     let (text, _) = succeeds(at, &command);
-    for part in ["−ELBO", "15-NN", "confident", "A z of 1 dimension is", "list/richness.json and list/richness.svg"] {
+    for part in [
+        "−ELBO",
+        "15-NN",
+        "confident",
+        "This z of 1 dimension is",
+        "I_q(z;y)",
+        "list/richness.json and list/richness.svg",
+    ] {
         assert!(text.contains(part), "{text}\nlacks {part}");
     }
     let found = json(&at.join("list/richness.json"));
@@ -91,7 +98,15 @@ fn one_run_is_looked_into_with_and_without_labels() {
     succeeds(at, &format!("train {TINY} --latent 2 --epochs 1 --out run"));
     let command = "richness --run run --device cpu --draws 30 --json numbers.json";
     let (text, _) = succeeds(at, command);
-    for part in ["of 2 are active", "linear probe", "by Fano", "I_q(x;z)", "ln 90 = 4.50", "plainly one class"] {
+    for part in [
+        "of 2 are active",
+        "linear probe",
+        "by Fano",
+        "I_q(z;y), at least",
+        "I_q(x;z)",
+        "ln 90 = 4.50",
+        "plainly one class",
+    ] {
         assert!(text.contains(part), "{text}\nlacks {part}");
     }
     let found = json(&at.join("numbers.json"));

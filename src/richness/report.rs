@@ -2,12 +2,12 @@
 
 use std::fmt::{self, Write};
 
-use super::{AGREE, Classes};
+use super::{AGREE, Bayes, Classes};
 use super::{Estimate, NEIGHBOURS, Prior, Richness, VOTERS};
 use crate::plot::{Axis, Plot, Series};
 
 /// Why a text or a table has no accuracies.
-const NO_LABELS: &str = "no accuracies, no Fano bound, no classes of prior draws: the images have no labels";
+const NO_LABELS: &str = "no accuracies, nothing on I(z;y), no classes of prior draws: the images have no labels";
 
 impl Estimate {
     fn percent(&self) -> String {
@@ -65,6 +65,11 @@ fn padded(e: &Estimate) -> String {
     format!("{:>7.2} ± {:.2} nats", e.value, e.standard_error)
 }
 
+/// `1.043 ± 0.006 nats`.
+fn exact(e: &Estimate) -> String {
+    format!("{:.3} ± {:.3} nats", e.value, e.standard_error)
+}
+
 fn write_classes(f: &mut fmt::Formatter<'_>, c: &Classes, train: usize) -> fmt::Result {
     writeln!(f, "\nthe class from μ(x): part of the test images called right, {train} training images known")?;
     for voters in &c.neighbours {
@@ -77,7 +82,16 @@ fn write_classes(f: &mut fmt::Formatter<'_>, c: &Classes, train: usize) -> fmt::
         f,
         "  I(μ(x);y) ≥ {:.3} nats by Fano ({best}, error {error:.1} %); the class itself has {:.3} nats",
         c.fano, c.entropy
-    )
+    )?;
+    write_draw(f, &c.draw, train)
+}
+
+fn write_draw(f: &mut fmt::Formatter<'_>, d: &Bayes, train: usize) -> fmt::Result {
+    writeln!(f, "\nthe class from a draw of z for each of {} test images, by Bayes' rule:", d.images)?;
+    writeln!(f, "  p(y|z) ∝ Σ q(z|x) over the images of class y, {train} training images known")?;
+    writeln!(f, "  called right             {}", d.accuracy.percent())?;
+    writeln!(f, "  I_q(z;y), at least       {}", exact(&d.at_least))?;
+    writeln!(f, "  I_q(z;y), at most        {}", exact(&d.at_most))
 }
 
 fn write_prior(f: &mut fmt::Formatter<'_>, p: &Prior) -> fmt::Result {
@@ -91,49 +105,53 @@ fn write_prior(f: &mut fmt::Formatter<'_>, p: &Prior) -> fmt::Result {
     writeln!(f, "  entropy of the classes                {:.3} nats of at most {most:.3}", entropy)
 }
 
-/// One line per model, in the order given; gains are of −ELBO against the line above.
+/// One line per model, in the order given, on the bound, and one on the class; gains are of −ELBO against the line above.
 pub fn table(found: &[Richness]) -> String {
     let labels = found.iter().all(|r| r.classes.is_some());
-    let mut text = String::from("    K    −ELBO     rec     KL  active");
-    if labels {
-        text += "    1-NN   5-NN  15-NN  probe  Fano";
-    }
-    text += "     I_q  KL(q(z)‖p)";
-    if labels {
-        text += "  confident  entropy";
-    }
-    text += "    gain\n";
+    let mut text = String::from("    K    −ELBO     rec     KL  active     I_q  KL(q(z)‖p)    gain\n");
     for (i, r) in found.iter().enumerate() {
-        write!(text, "{:>5}{:>9.2}{:>8.2}{:>7.2}{:>8}", r.latent, r.neg_elbo, r.rec, r.kl, r.active_units)
-            .expect("a string");
-        if let Some(c) = r.classes.as_ref().filter(|_| labels) {
-            let accuracies = c.neighbours.iter().map(|v| v.accuracy).chain([c.probe]);
-            let accuracies: String = accuracies.map(|a| format!("{:>7.1}", 100.0 * a.value)).collect();
-            write!(text, " {accuracies}{:>6.2}", c.fano).expect("a string");
-        }
         let (least, most) = if r.surgery.is_saturated() { ("≥", "≤") } else { ("", "") };
         let information = format!("{least}{:.2}", r.surgery.information.value);
         let marginal_kl = format!("{most}{:.2}", r.surgery.marginal_kl.value);
+        write!(text, "{:>5}{:>9.2}{:>8.2}{:>7.2}{:>8}", r.latent, r.neg_elbo, r.rec, r.kl, r.active_units)
+            .expect("a string");
         write!(text, "{information:>8}{marginal_kl:>12}").expect("a string");
-        if let Some(p) = r.prior.as_ref().filter(|_| labels) {
-            let entropy = p.entropy.map_or("–".into(), |e| format!("{e:.2}"));
-            write!(text, "{:>11.1}{:>9}", 100.0 * p.confident.value, entropy).expect("a string");
-        }
         match i.checked_sub(1) {
             Some(before) => writeln!(text, "{:>8.2}", found[before].neg_elbo - r.neg_elbo),
             None => writeln!(text, "       –"),
         }
         .expect("a string");
     }
+    if labels && !found.is_empty() {
+        text += "\n    K   1-NN   5-NN  15-NN  probe  Fano   draw     I_q(z;y)  confident  entropy\n";
+        found.iter().for_each(|r| text += &class_line(r));
+    }
     text + &legend(found, labels)
+}
+
+/// The line of one model on the class.
+fn class_line(r: &Richness) -> String {
+    let (Some(c), Some(p)) = (&r.classes, &r.prior) else { return String::new() };
+    let accuracies = c.neighbours.iter().map(|v| v.accuracy).chain([c.probe]);
+    let accuracies: String = accuracies.map(|a| format!("{:>7.1}", 100.0 * a.value)).collect();
+    let information = format!("{:.2} – {:.2}", c.draw.at_least.value, c.draw.at_most.value);
+    let entropy = p.entropy.map_or("–".into(), |e| format!("{e:.2}"));
+    let (fano, draw, confident) = (c.fano, 100.0 * c.draw.accuracy.value, 100.0 * p.confident.value);
+    format!("{:>5}{accuracies}{fano:>6.2}{draw:>7.1}{information:>13}{confident:>11.1}{entropy:>9}\n", r.latent)
 }
 
 /// What the columns mean.
 fn legend(found: &[Richness], labels: bool) -> String {
     let Some(first) = found.first() else { return String::new() };
-    let mut text = "nats per image; accuracies from μ(x) and confident prior draws in percent\n".to_string();
+    let mut text = "nats per image; accuracies and confident prior draws in percent\n".to_string();
     if let (true, Some(c)) = (labels, &first.classes) {
-        writeln!(text, "Fano: the least that μ(x) tells of the class, of H(y) = {:.2}", c.entropy).expect("a string");
+        writeln!(
+            text,
+            "1-NN … probe: the class from μ(x); Fano: the least that μ(x) tells of it, of H(y) = {:.2}\n\
+             draw: the class from a draw of z by Bayes' rule; I_q(z;y): what the draw tells of it, at least – at most",
+            c.entropy
+        )
+        .expect("a string");
     } else {
         writeln!(text, "{NO_LABELS}").expect("a string");
     }
@@ -148,32 +166,34 @@ fn legend(found: &[Richness], labels: bool) -> String {
     text
 }
 
-/// The part of H(y) that Fano's bound must reach for z to be rich enough for the class, and for most of it.
+/// The part of H(y) that I_q(z;y) must reach for z to be rich enough for the class, and for most of it.
 const WHOLLY: f64 = 0.9;
 const MOSTLY: f64 = 0.5;
 /// How many nats of −ELBO above the best K are no loss.
 const NO_LOSS: f64 = 1.0;
 
-/// One sentence on the model with K = 2, or the smallest K if there is none: is it rich enough for which digit it is (by
-/// Fano's bound, as a part of H(y)), and for how it is written (by −ELBO against the best K)?
+/// One sentence on the model with K = 2, or the smallest K if there is none: is its z rich enough for which digit it is
+/// (by I_q(z;y), as a part of H(y)), and for how it is written (by −ELBO against the best K)?
 pub fn answer(found: &[Richness]) -> Option<String> {
     let asked = found.iter().find(|r| r.latent == 2).or_else(|| found.iter().min_by_key(|r| r.latent))?;
     let best = found.iter().min_by(|a, b| a.neg_elbo.total_cmp(&b.neg_elbo))?;
     let mut parts = Vec::new();
     if let Some(c) = &asked.classes {
-        let verdict = match c.fano / c.entropy {
-            part if part >= WHOLLY => "rich enough",
-            part if part >= MOSTLY => "rich enough for the most part",
-            _ => "not rich enough",
+        let [least, most] = [c.draw.at_least, c.draw.at_most].map(|e| e.value / c.entropy);
+        let verdict = match () {
+            () if least >= WHOLLY => "rich enough",
+            () if least >= MOSTLY => "rich enough for the most part",
+            () if most < MOSTLY => "not rich enough",
+            () => "not known to be rich enough",
         };
-        let least = if asked.surgery.is_saturated() { "at least " } else { "" };
+        let saturated = if asked.surgery.is_saturated() { "at least " } else { "" };
         parts.push(format!(
-            "{verdict} for which digit it is ({} on μ(x) is right for {:.1} % of the test images, at least {:.2} of the {:.2} \
-             nats of the class; a draw of z tells {least}{:.2} nats of which image it was)",
-            c.best,
-            100.0 * (1.0 - c.error),
-            c.fano,
+            "{verdict} for which digit it is (a draw of z tells {:.2} to {:.2} of the {:.2} nats of the class, and Bayes' rule \
+             calls {:.1} % of the test images right by it; it tells {saturated}{:.2} nats of which image it was)",
+            c.draw.at_least.value,
+            c.draw.at_most.value,
             c.entropy,
+            100.0 * c.draw.accuracy.value,
             asked.surgery.information.value
         ));
     }
@@ -191,7 +211,7 @@ pub fn answer(found: &[Richness]) -> Option<String> {
         ),
     });
     let dimensions = if asked.latent == 1 { "dimension" } else { "dimensions" };
-    Some(format!("A z of {} {dimensions} is {}.", asked.latent, parts.join(", and ")))
+    Some(format!("This z of {} {dimensions} is {}.", asked.latent, parts.join(", and ")))
 }
 
 /// −ELBO, accuracies, nats and prior draws against K, a panel each.
@@ -211,7 +231,7 @@ pub fn plot(found: &[Richness], subtitle: &str) -> Plot {
     let percent = |e: Estimate| Some((100.0 * e.value, 100.0 * e.standard_error));
     if found.iter().any(|r| r.classes.is_some()) {
         plot = plot
-            .panel("Which digit: accuracy from μ(x)")
+            .panel("Which digit: accuracy from μ(x) and from a draw of z")
             .x(x())
             .y(Axis::linear("percent of the test images").to(100.0));
         for (i, k) in VOTERS.into_iter().enumerate() {
@@ -219,6 +239,7 @@ pub fn plot(found: &[Richness], subtitle: &str) -> Plot {
             plot = plot.series(line(&format!("{k}-NN"), &accuracy));
         }
         plot = plot.series(line("linear probe", &|r| percent(r.classes.as_ref()?.probe)));
+        plot = plot.series(line("Bayes' rule on a draw", &|r| percent(r.classes.as_ref()?.draw.accuracy)).dashed());
     }
     plot = nats(plot.panel("What z tells, in nats").x(x()).y(Axis::linear("nats per image").from(0.0)), found, &line);
     if let Some(prior) = found.iter().find_map(|r| r.prior.as_ref()) {
@@ -238,7 +259,8 @@ fn nats(plot: Plot, found: &[Richness], line: &Line<'_>) -> Plot {
         .series(line("KL(q(z|x)‖p)", &|r| Some((r.surgery.kl, 0.0))))
         .series(line("I_q(x;z)", &|r| of(r.surgery.information)))
         .series(line("KL(q(z)‖p)", &|r| of(r.surgery.marginal_kl)))
-        .series(line("μ(x) of the class, at least (Fano)", &|r| Some((r.classes.as_ref()?.fano, 0.0))).dashed());
+        .series(line("I_q(z;y), at least", &|r| of(r.classes.as_ref()?.draw.at_least)).dashed())
+        .series(line("I_q(z;y), at most", &|r| of(r.classes.as_ref()?.draw.at_most)).dashed());
     if let Some(c) = found.iter().find_map(|r| r.classes.as_ref()) {
         plot = plot.reference(c.entropy, format!("{:.2}: the class itself", c.entropy));
     }
@@ -270,6 +292,12 @@ mod tests {
             error: 1.0 - a,
             best: "1-NN".into(),
             fano: super::super::fano(entropy, 1.0 - a, 10),
+            draw: Bayes {
+                images: 10_000,
+                accuracy: e(a - 0.05),
+                at_least: e(super::super::fano(entropy, 1.0 - a, 10)),
+                at_most: e(super::super::fano(entropy, 1.0 - a, 10) + 0.1),
+            },
         });
         let prior = accuracy.map(|_| Prior {
             draws: 100,
@@ -306,6 +334,11 @@ mod tests {
             assert!(text.contains(part), "{text}\nlacks {part}");
         }
         assert!(text.contains("I(μ(x);y) ≥ 1.363 nats") && !text.contains("saturated"), "{text}");
+        for part in
+            ["called right             75.0 ± 1.0 %", "at least       1.363 ± 0.010", "at most        1.463 ± 0.010"]
+        {
+            assert!(text.contains(part), "{text}\nlacks {part}");
+        }
         // The dimension with the larger KL comes first.
         assert!(text.find("          2      1.0000") < text.find("          1      0.0000"), "{text}");
         let text = example(20, 105.0, None).to_string();
@@ -321,6 +354,9 @@ mod tests {
         assert!(lines[3].contains("≥8.90") && !lines[1].contains('≥'), "{text}");
         let width = |line: &str| line.chars().count();
         assert!(lines[1..4].iter().all(|line| width(line) == width(lines[0])), "{text}");
+        assert_eq!(lines[4], "");
+        assert!(lines[7].contains("  75.0  1.36 – 1.46  "), "{text}");
+        assert!(lines[6..9].iter().all(|line| width(line) == width(lines[5])), "{text}");
         let text = table(&[example(2, 141.0, None)]);
         assert!(!text.contains("probe") && text.contains("have no labels"), "{text}");
         assert_eq!(text.lines().next().map(width), text.lines().nth(1).map(width));
@@ -335,13 +371,16 @@ mod tests {
         };
         let words = [
             "2 dimensions is rich enough for the most part for which digit",
-            "80.0 %",
-            "1.36 of the 2.30 nats of the class; a draw of z tells 6.00",
+            "tells 1.36 to 1.46 of the 2.30 nats of the class",
+            "75.0 %",
+            "it tells 6.00 nats of which image",
         ];
         says(&rows(0.8, 105.5), &words);
         says(&rows(0.8, 105.5), &["not rich enough for how", "35.50 nats above the 105.50 of K = 20"]);
         says(&rows(0.99, 140.5), &["is rich enough for which", "rich enough for how"]);
         says(&rows(0.4, 105.5), &["is not rich enough for which"]);
+        // Below the half by one bound, and above it by the other.
+        says(&rows(0.72, 105.5), &["is not known to be rich enough for which"]);
         says(&[example(2, 141.0, None), example(3, 150.0, None)], &["is as rich as any K tried for how"]);
         says(&[example(3, 141.0, None)], &["z of 3 dimensions"]);
         assert_eq!(answer(&[]), None);

@@ -45,14 +45,12 @@ const NEAR: f64 = 0.5;
 impl Surgery {
     /// Of the images encoded in `encoded`, the draws a pure function of `seed`.
     pub fn of(encoded: &Encoded, seed: u64) -> Surgery {
-        let (k, isa) = (encoded.latent, Isa::detect());
+        let k = encoded.latent;
         let images = encoded.mu.len() / k;
         let mixture = Mixture::new(encoded);
         let terms = |n: usize| {
-            let mut noise = vec![0.0f32; k];
-            Draw { seed, step: n as u32, stream: SURGERY_STREAM }.fill_normal(isa, 0, &mut noise);
-            let (mu, lv) = (&encoded.mu[n * k..][..k], &encoded.logvar[n * k..][..k]);
-            let z: Vec<f64> = (0..k).map(|d| at(mu[d]) + (0.5 * at(lv[d])).exp() * at(noise[d])).collect();
+            let (z, noise) = draw(encoded, n, seed);
+            let lv = &encoded.logvar[n * k..][..k];
             let own: f64 = (0..k).map(|d| at(noise[d]).powi(2) + at(lv[d]) + (2.0 * PI).ln()).sum::<f64>() * -0.5;
             let prior: f64 = z.iter().map(|v| v * v + (2.0 * PI).ln()).sum::<f64>() * -0.5;
             let whole = mixture.log_density(&z);
@@ -74,6 +72,16 @@ impl Surgery {
     }
 }
 
+/// z ~ q(z|x_n), `[K]`, and the standard normal noise that it is made of.
+pub(super) fn draw(encoded: &Encoded, n: usize, seed: u64) -> (Vec<f64>, Vec<f32>) {
+    let k = encoded.latent;
+    let mut noise = vec![0.0f32; k];
+    Draw { seed, step: n as u32, stream: SURGERY_STREAM }.fill_normal(Isa::detect(), 0, &mut noise);
+    let (mu, lv) = (&encoded.mu[n * k..][..k], &encoded.logvar[n * k..][..k]);
+    let z = (0..k).map(|d| at(mu[d]) + (0.5 * at(lv[d])).exp() * at(noise[d])).collect();
+    (z, noise)
+}
+
 fn at(v: f32) -> f64 {
     f64::from(v)
 }
@@ -82,7 +90,7 @@ fn at(v: f32) -> f64 {
 const LANES: usize = 32;
 
 /// An equal mixture of Gaussians with diagonal covariance.
-struct Mixture {
+pub(super) struct Mixture {
     dimensions: usize,
     components: usize,
     /// Mean and 1/σ² of each dimension, `[block, dimension, 2, lane]`.
@@ -92,7 +100,7 @@ struct Mixture {
 }
 
 impl Mixture {
-    fn new(encoded: &Encoded) -> Mixture {
+    pub(super) fn new(encoded: &Encoded) -> Mixture {
         let dimensions = encoded.latent;
         let components = encoded.mu.len() / dimensions;
         let mut blocks = vec![[[0.0; LANES]; 2]; components.div_ceil(LANES) * dimensions];
@@ -106,8 +114,11 @@ impl Mixture {
         Mixture { dimensions, components, blocks, normaliser }
     }
 
-    /// ln q(z) = ln Σ_n q(z|x_n) − ln N.
-    fn log_density(&self, z: &[f64]) -> f64 {
+    /// ln q(z) = ln Σ_n q(z|x_n) − ln N; −∞ without components.
+    pub(super) fn log_density(&self, z: &[f64]) -> f64 {
+        if self.components == 0 {
+            return f64::NEG_INFINITY;
+        }
         let mut terms = Vec::with_capacity(self.components);
         for (block, normaliser) in self.blocks.chunks_exact(self.dimensions).zip(self.normaliser.chunks(LANES)) {
             let mut squares = [0.0; LANES];
