@@ -9,6 +9,7 @@ use std::str::FromStr;
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
+use crate::grad::grad;
 use crate::graph::{Graph, Var};
 use crate::isa::Isa;
 use crate::rng::Draw;
@@ -247,6 +248,20 @@ impl Mlp {
     pub fn apply<'g>(&self, x: Var<'g>) -> Var<'g> {
         self.layers.iter().fold(x, |x, layer| self.activation.apply(layer.apply(x)))
     }
+
+    /// f′ at x·W + b of every layer, `[B, width]` each: the factor of all gradients that go through a unit. Where it is 0,
+    /// a row of x moves neither the weights into the unit nor anything before it.
+    #[track_caller]
+    pub fn slopes<'g>(&self, x: Var<'g>) -> Vec<Var<'g>> {
+        let mut slopes = Vec::new();
+        self.layers.iter().fold(x, |x, layer| {
+            let before = layer.apply(x);
+            let after = self.activation.apply(before);
+            slopes.push(grad(after.sum_all(), &[before])[0]);
+            after
+        });
+        slopes
+    }
 }
 
 #[cfg(test)]
@@ -304,6 +319,8 @@ mod tests {
         run.set("net.1.bias", &[-1.0]).unwrap();
         // hidden = relu(1 + 1 + ¼, −3) = (2¼, 0)
         assert_eq!(run.eval(y), [3.5]);
+        let slopes = mlp.slopes(g.tensor(&[1, 2], &[1.0, 2.0]));
+        assert_eq!((run.eval(slopes[0]), run.eval(slopes[1])), (vec![1.0, 0.0], vec![1.0]));
         assert_eq!(Mlp::new("none", 3, &[], Activation::Tanh).layers.len(), 0);
     }
 }

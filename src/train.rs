@@ -37,16 +37,16 @@ use crate::data::{Dataset, Splits};
 use crate::device::{Bound, Device, Moment, Snapshot};
 use crate::error::{Error, Result};
 use crate::optim::Control;
-use crate::vae::{Evaluation, Model, Vae, training_graph};
+use crate::vae::{Evaluation, HiddenUnits, Model, Vae, training_graph};
 
 /// The data slot of the training images.
 pub const TRAIN: &str = "train";
 /// The data slot of the test images.
 pub const TEST: &str = "test";
-/// The first test images, in which active units are counted after every epoch.
+/// The first test images, in which active and dead units are counted after every epoch.
 const WATCHED: &str = "watched";
 /// Their number: twice what Burda et al. counted in, and less than 1 % of the work of a usual epoch.
-const WATCHED_IMAGES: usize = 1000;
+pub(crate) const WATCHED_IMAGES: usize = 1000;
 
 /// How far a run got: the counters, and the sums of the epoch that is running.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -245,7 +245,7 @@ impl Trainer {
     fn close_epoch(&mut self) -> Result<EpochRecord> {
         let test = self.evaluate()?;
         must_be_finite(|| format!("test loss of epoch {}", self.control().epoch + 1), test.neg_elbo())?;
-        let active_units = Some(self.active_units()?);
+        let (active_units, dead_units) = (Some(self.active_units()?), Some(self.dead_units()?));
         let train = self.sums.per_image(self.images);
         let control = self.model.exec.control_mut();
         let last = control.updates.saturating_sub(1);
@@ -263,6 +263,7 @@ impl Trainer {
             test_rec: test.rec,
             test_kl: test.kl,
             active_units,
+            dead_units,
         };
         self.sums = Sums::default();
         Ok(record)
@@ -282,6 +283,14 @@ impl Trainer {
     /// From the executor.
     pub fn active_units(&mut self) -> Result<usize> {
         Ok(self.model.encode(WATCHED, self.config.seed)?.active_units())
+    }
+
+    /// The dead units of every hidden layer ([`HiddenUnits::dead`]) over the first 1000 test images.
+    ///
+    /// # Errors
+    /// From the executor.
+    pub fn dead_units(&mut self) -> Result<Vec<HiddenUnits>> {
+        self.model.dead_units(WATCHED, self.config.seed)
     }
 
     /// (prefix in a checkpoint, kind, parameter) of every array that the run keeps.

@@ -4,6 +4,7 @@ use std::fs;
 use std::path::Path;
 use std::process::{Command, Output};
 
+use elbo::checkpoint::Checkpoint;
 use serde_json::Value;
 
 const TINY: &str = "--train-size 400 --test-size 90 --hidden 24 --batch 64 --quiet --device cpu";
@@ -145,9 +146,45 @@ fn collapse_is_said_while_it_happens_and_health_is_not() {
 }
 
 #[test]
+fn dead_units_are_reported_and_stay_as_they_were() {
+    let folder = tempfile::tempdir().unwrap();
+    let at = folder.path();
+    succeeds(at, &format!("train {TINY} --latent 2 --epochs 1 --out run"));
+    let path = at.join("run/checkpoint.safetensors");
+    let mut checkpoint = Checkpoint::load(&path).unwrap();
+    let mut killed = |layer: &str, count: usize| {
+        let bias = checkpoint.slots.get_mut(&format!("{layer}.bias")).unwrap();
+        bias.fill(2.0);
+        bias[..count].fill(-1e3);
+        // Without its moments, because Adam goes on for a while where a gradient has been.
+        for (name, values) in &mut checkpoint.slots {
+            if name.ends_with(&format!("{layer}.weight")) && *name != format!("{layer}.weight") {
+                values.fill(0.0);
+            }
+        }
+    };
+    killed("encoder.0", 5);
+    killed("decoder.0", 3);
+    checkpoint.save(&path).unwrap();
+    let before = checkpoint.slots["encoder.0.weight"].clone();
+    let (summary, _) = succeeds(at, "train --resume run --epochs 2 --quiet --device cpu");
+    let line = "units over 90 test images: encoder.0 5 of 24 dead, decoder.0 3 of 24 dead, z ";
+    assert!(summary.contains(line) && summary.contains(" of 2 inactive\n"), "{summary}");
+    let journal = fs::read_to_string(at.join("run/metrics.jsonl")).unwrap();
+    let of = |line: &str| serde_json::from_str::<Value>(line).unwrap()["dead_units"].to_string();
+    let hidden = r#"[{"dead":5,"layer":"encoder.0","units":24},{"dead":3,"layer":"decoder.0","units":24}]"#;
+    let lines: Vec<String> = journal.lines().map(of).collect();
+    assert!(lines.len() == 2 && lines[0] != hidden && lines[1] == hidden, "{lines:?}");
+    // No gradient: the weights into a dead unit have not moved, the others have. `[in, out]`
+    let after = Checkpoint::load(&path).unwrap().slots["encoder.0.weight"].clone();
+    let moved = |unit: usize| (0..784).any(|pixel| before[pixel * 24 + unit] != after[pixel * 24 + unit]);
+    assert!((0..5).all(|unit| !moved(unit)) && moved(5), "units 0 to 4 are dead");
+}
+
+#[test]
 fn journals_of_older_versions_are_read() {
     let line = "{\"epoch\":1,\"updates\":5,\"lr\":0.001,\"beta\":1.0,\"train_neg_elbo\":3.0,\"train_rec\":2.0,\"train_kl\":1.0,\
                 \"train_loss\":3.0,\"test_neg_elbo\":3.0,\"test_rec\":2.0,\"test_kl\":1.0}";
     let record: elbo::train::EpochRecord = serde_json::from_str(line).unwrap();
-    assert_eq!((record.epoch, record.active_units), (1, None));
+    assert_eq!((record.epoch, record.active_units, record.dead_units), (1, None, None));
 }

@@ -11,7 +11,8 @@ use super::{args, pictures, scale, warn_if_debug_build};
 use crate::data::Splits;
 use crate::device::Device;
 use crate::error::{Error, Result};
-use crate::train::{Alarm, EpochTiming, Outcome, RunFolder, TrainConfig, Trainer};
+use crate::train::{Alarm, EpochTiming, Outcome, RunFolder, TrainConfig, Trainer, WATCHED_IMAGES};
+use crate::vae::{HiddenUnits, VaeConfig};
 
 /// Trains, or continues to train; writes the run folder; prints the result on its scale.
 pub fn train(args: &args::Train) -> Result<ExitCode> {
@@ -142,8 +143,17 @@ pub(super) fn announce(trainer: &mut Trainer, data: &Splits, folder: &RunFolder)
     eprintln!("run folder: {}", folder.path().display());
 }
 
+/// `units over 1000 test images: encoder.0 12 of 400 dead, decoder.0 0 of 400 dead, z 3 of 20 inactive`.
+fn units(hidden: &[HiddenUnits], active: usize, config: &VaeConfig, images: usize) -> String {
+    let hidden = hidden.iter().map(|h| format!("{} {} of {} dead", h.layer, h.dead, h.units));
+    let z = if config.upper.is_empty() { "z" } else { "z₁" };
+    let latent = format!("{z} {} of {} inactive", config.latent - active, config.latent);
+    let all: Vec<String> = hidden.chain([latent]).collect();
+    format!("units over {images} test images: {}\n", all.join(", "))
+}
+
 /// A line for a model of which more than half is unused.
-fn dead_units(active: usize, latent: usize) -> String {
+fn unused_latents(active: usize, latent: usize) -> String {
     let remedy = if active == 0 { "" } else { "; fewer --latent would do" };
     match 2 * active < latent {
         true => format!("{active} of {latent} latent units are active (variance of the mean > 0.01){remedy}\n"),
@@ -157,8 +167,10 @@ fn conclude(trainer: &mut Trainer, data: &Splits, folder: &RunFolder, seconds: f
     let result = trainer.evaluate()?;
     let config = trainer.config().clone();
     let names = pictures::write_all(trainer.model(), &data.test, config.seed, folder)?;
-    let text =
-        scale::summary(&config.model, &data.test, &result) + &dead_units(trainer.active_units()?, config.model.latent);
+    let (active, hidden) = (trainer.active_units()?, trainer.dead_units()?);
+    let text = scale::summary(&config.model, &data.test, &result)
+        + &units(&hidden, active, &config.model, data.test.rows.min(WATCHED_IMAGES))
+        + &unused_latents(active, config.model.latent);
     let path = folder.path().display();
     super::print(&format!(
         "{text}{} epochs, {seconds:.1} s in this session; in {path}: checkpoint.safetensors, config.json, metrics.jsonl, \

@@ -92,6 +92,7 @@ mod tests {
             test_rec: rec,
             test_kl: kl,
             active_units: Some(active),
+            dead_units: None,
         }
     }
 

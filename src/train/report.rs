@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::Trainer;
 use crate::error::Result;
+use crate::vae::HiddenUnits;
 
 /// The two terms of −ELBO and their weighted sum; sums over images while an epoch runs, means when it is reported.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -66,6 +67,9 @@ pub struct EpochRecord {
     /// The number of dimensions of z in use ([`Trainer::active_units`]); none in files of older versions.
     #[serde(default)]
     pub active_units: Option<usize>,
+    /// The dead units of every hidden layer ([`Trainer::dead_units`]); none in files of older versions.
+    #[serde(default)]
+    pub dead_units: Option<Vec<HiddenUnits>>,
 }
 
 /// One line of `timing.jsonl`: what differs between two runs with the same numbers.

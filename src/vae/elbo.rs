@@ -106,6 +106,20 @@ pub fn encode_layers_graph(vae: &Vae, data: &str, rows: usize) -> Graph {
     g
 }
 
+/// For every unit of every hidden layer the largest |f′| of its activation over `rows` images of the data slot `data`, one
+/// draw of z each, in the states `slope {layer}/{rows}`, `[width]`: 0 for a unit that no gradient went through.
+pub fn slopes_graph(vae: &Vae, data: &str, rows: usize) -> Graph {
+    let g = Graph::new();
+    let x = images(&g, vae, data, rows);
+    let inputs: Vec<Var> = [x].into_iter().chain(vae.draw(x, 1).z).collect();
+    for (mlp, input) in vae.hidden() {
+        for (layer, slope) in mlp.layers.iter().zip(mlp.slopes(inputs[input])) {
+            g.store(&format!("slope {}/{rows}", layer.name), slope.abs().max(&[0]));
+        }
+    }
+    g
+}
+
 #[cfg(test)]
 mod tests {
     use super::super::{Binarisation, Likelihood, Objective, VaeConfig, training_graph};

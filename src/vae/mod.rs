@@ -73,7 +73,7 @@ pub(crate) use decoder::SHARED_SIGMA;
 pub(crate) use elbo::{PRIOR_STREAM, images};
 pub use elbo::{
     Terms, decode_graph, encode_graph, encode_layers_graph, evaluation_graph, reconstruction_graph, sampling_graph,
-    terms,
+    slopes_graph, terms,
 };
 pub use gaussian::{Conditional, Gaussian, Spread};
 pub use importance::{Draws, LogWeights};
@@ -81,13 +81,13 @@ pub use kl::kl_to_standard_normal;
 pub use layout::Piece;
 pub use likelihood::{Likelihood, Raw};
 pub(crate) use model::{EVALUATION_BATCH, batches, evaluation_seed};
-pub use model::{Encoded, Evaluation, Model};
+pub use model::{Encoded, Evaluation, HiddenUnits, Model};
 pub use objective::{bound_gradients, training_graph};
 pub use weighted::{Fidelity, Reduction, WeightedLoss};
 
 use crate::error::{Error, Result};
 use crate::graph::{Graph, Var};
-use crate::nn::{Init, Linear};
+use crate::nn::{Init, Linear, Mlp};
 
 /// An encoder and a decoder that fit together.
 #[derive(Clone, Debug)]
@@ -142,6 +142,13 @@ impl Vae {
         let up = self.encoder.layers().chain(self.upper.iter().flat_map(|u| u.posterior.layers()));
         let down = self.upper.iter().rev().flat_map(|u| u.prior.layers()).chain(self.decoder.layers());
         up.chain(down).collect()
+    }
+
+    /// The hidden layers of every network, in the order of [`Vae::layers`], and what the network reads: 0 for x, l for z_l.
+    pub fn hidden(&self) -> Vec<(&Mlp, usize)> {
+        let up = self.upper.iter().enumerate().map(|(i, u)| (&u.posterior.hidden, i + 1));
+        let down = self.upper.iter().enumerate().rev().map(|(i, u)| (&u.prior.hidden, i + 2));
+        [(&self.encoder.hidden, 0)].into_iter().chain(up).chain(down).chain([(&self.decoder.hidden, 1)]).collect()
     }
 
     /// The encoder's parameters φ in the graph `g`: those of all q.

@@ -2,9 +2,12 @@
 
 use std::collections::HashMap;
 
+use serde::{Deserialize, Serialize};
+
 use super::Vae;
 use super::elbo::{
-    decode_graph, encode_graph, encode_layers_graph, evaluation_graph, reconstruction_graph, sampling_graph, terms,
+    decode_graph, encode_graph, encode_layers_graph, evaluation_graph, reconstruction_graph, sampling_graph,
+    slopes_graph, terms,
 };
 use crate::checkpoint::Checkpoint;
 use crate::data::Dataset;
@@ -85,6 +88,20 @@ impl Encoded {
     pub fn active_units(&self) -> usize {
         self.variance_of_means().into_iter().filter(|&v| v > 0.01).count()
     }
+}
+
+/// A hidden layer, and how many of its units are dead.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct HiddenUnits {
+    /// The layer's name, as of its parameters.
+    pub layer: String,
+    /// Its width.
+    pub units: usize,
+    /// Units through which no gradient goes: the derivative of the activation is exactly 0, in f32, at every image that was
+    /// looked at. A ReLU is dead when it is 0 for all of them; a tanh or a sigmoid when it is so far out that its derivative
+    /// rounds to 0; linear and leaky units never are.
+    pub dead: usize,
 }
 
 /// Evaluations draw their noise under another key than the training, so that no image is judged by the very noise it
@@ -247,6 +264,32 @@ impl Model {
         Ok(layers)
     }
 
+    /// The dead units of every hidden layer over all images of a slot, one draw of z each, in the order of [`Vae::layers`].
+    ///
+    /// # Errors
+    /// As [`Model::evaluate`].
+    pub fn dead_units(&mut self, slot: &str, seed: u64) -> Result<Vec<HiddenUnits>> {
+        let images = self.rows(slot)?;
+        let layers = self.vae.hidden().into_iter().flat_map(|(mlp, _)| &mlp.layers);
+        let mut slopes: Vec<_> = layers.map(|layer| (layer.name.clone(), vec![0.0f32; layer.fan_out])).collect();
+        let kept = self.start(evaluation_seed(seed));
+        for (rows, times) in batches(images, EVALUATION_BATCH) {
+            let bound = self.plan(&format!("slopes {slot} {rows}"), |vae| slopes_graph(vae, slot, rows))?;
+            for _ in 0..times {
+                self.exec.run(bound, 1)?;
+                for (layer, largest) in &mut slopes {
+                    let found = self.exec.read(&format!("slope {layer}/{rows}"))?;
+                    largest.iter_mut().zip(found).for_each(|(most, slope)| *most = most.max(slope));
+                }
+            }
+        }
+        *self.exec.control_mut() = kept;
+        let count = |slopes: &[f32]| slopes.iter().filter(|&&slope| slope == 0.0).count();
+        let units =
+            |(layer, slopes): (String, Vec<f32>)| HiddenUnits { layer, units: slopes.len(), dead: count(&slopes) };
+        Ok(slopes.into_iter().map(units).collect())
+    }
+
     /// `count` new images: E[x|z] for z ~ N(0, I), `[count, D]`, a pure function of `seed`; the first images do not
     /// depend on `count`.
     ///
@@ -322,4 +365,86 @@ fn parameter_graph(vae: &Vae) -> Graph {
 /// `images` in batches of `size`: (rows, how many), with a smaller last batch if need be.
 pub(crate) fn batches(images: usize, size: usize) -> impl Iterator<Item = (usize, usize)> {
     [(size, images / size), (images % size, 1)].into_iter().filter(|&(rows, times)| rows > 0 && times > 0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::{StochasticLayer, VaeConfig};
+    use super::*;
+    use crate::data::Splits;
+    use crate::nn::Activation;
+
+    /// 784-9-7-2-7-9-784 at its initial values, with 60 images in the slot `some`.
+    fn model(config: VaeConfig) -> Model {
+        let vae = Vae::new(VaeConfig { encoder: vec![9, 7], decoder: vec![7, 9], ..config }).unwrap();
+        let mut model = Model::initial(vae, 1, Device::Cpu { threads: 1 }).unwrap();
+        model.load("some", &Splits::digits(1, 2, 60).test).unwrap();
+        model
+    }
+
+    fn dead(model: &mut Model) -> Vec<(String, usize, usize)> {
+        model.dead_units("some", 1).unwrap().into_iter().map(|h| (h.layer, h.dead, h.units)).collect()
+    }
+
+    /// Sets the first `count` biases of a layer.
+    fn push(model: &mut Model, layer: &str, count: usize, value: f32) {
+        let name = format!("{layer}.bias");
+        let mut bias = model.exec.read(&name).unwrap();
+        bias[..count].fill(value);
+        model.exec.write(&name, &bias).unwrap();
+    }
+
+    #[test]
+    fn units_that_were_killed_are_counted_layer_by_layer() {
+        let mut model = model(VaeConfig::new(2));
+        // Wide open, so that no unit of the small layers is dead by chance.
+        let names = ["encoder.0", "encoder.1", "decoder.0", "decoder.1"];
+        names.iter().for_each(|layer| push(&mut model, layer, 7, 5.0));
+        let before = dead(&mut model);
+        assert_eq!(
+            before.iter().map(|f| (f.0.as_str(), f.2)).collect::<Vec<_>>(),
+            names.into_iter().zip([9, 7, 7, 9]).collect::<Vec<_>>()
+        );
+        for (layer, count) in [("encoder.0", 4), ("encoder.1", 1), ("decoder.0", 7)] {
+            push(&mut model, layer, count, -1e3);
+        }
+        let now: Vec<usize> = dead(&mut model).iter().map(|f| f.1).collect();
+        assert_eq!([before[1].1, before[2].1], [0, 0]);
+        assert_eq!(now[..3], [before[0].1 + 4, 1, 7]);
+        assert_eq!(now, dead(&mut model).iter().map(|f| f.1).collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn a_unit_is_dead_where_its_derivative_is_zero_and_not_where_it_is_small() {
+        for (activation, value, expected) in [
+            (Activation::LeakyRelu, -1e3, 0),
+            (Activation::Identity, -1e3, 0),
+            (Activation::Tanh, 3.0, 0),
+            (Activation::Tanh, 1e3, 3),
+            (Activation::Sigmoid, -1e3, 3),
+            (Activation::Relu, 1e3, 0),
+        ] {
+            let mut model = model(VaeConfig { activation, ..VaeConfig::new(2) });
+            push(&mut model, "decoder.0", 7, 0.5);
+            push(&mut model, "decoder.0", 3, value);
+            assert_eq!(dead(&mut model)[2], ("decoder.0".into(), expected, 7), "{activation} at {value}");
+        }
+    }
+
+    #[test]
+    fn the_layers_of_a_deeper_model_are_counted_where_they_are() {
+        let upper = vec![StochasticLayer { encoder: vec![6], latent: 2, decoder: vec![5] }];
+        let mut model = model(VaeConfig { upper, activation: Activation::Softplus, ..VaeConfig::new(3) });
+        push(&mut model, "encoder2.0", 2, -1e3);
+        push(&mut model, "decoder2.0", 4, -1e3);
+        let expected = [
+            ("encoder.0", 0, 9),
+            ("encoder.1", 0, 7),
+            ("encoder2.0", 2, 6),
+            ("decoder2.0", 4, 5),
+            ("decoder.0", 0, 7),
+            ("decoder.1", 0, 9),
+        ];
+        assert_eq!(dead(&mut model), expected.map(|(layer, dead, units)| (layer.to_string(), dead, units)));
+    }
 }
