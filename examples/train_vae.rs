@@ -1,6 +1,6 @@
 //! A variational autoencoder through the library, without the command line: `cargo run --release --example train_vae`.
 //!
-//! Draws 10 000 digits, trains 784-200-2-200-784 for three epochs, and shows what the two latent numbers hold.
+//! Draws 10 000 digits, trains 784-200-2-200-784 for three epochs, and shows what the two latent numbers cost.
 
 use std::sync::atomic::AtomicBool;
 
@@ -31,7 +31,8 @@ fn main() -> elbo::Result<()> {
     let collapse = images.test.scale().pixel_rates;
     println!("a model that ignores z would end at {collapse:.1}");
     let kl = trainer.model().encode("test", 1)?.kl_per_dimension();
-    println!("z₁ tells {:.2} nats of an image, z₂ {:.2}; which digit it is takes ln 10 = 2.30", kl[0], kl[1]);
+    // KL = I(x;z_k) + KL(q(z_k) ‖ p(z_k)): what a number tells of an image is at most what it costs.
+    println!("z₁ costs {:.2} nats per image, z₂ {:.2}, and none tells more; a digit is ln 10 = 2.30", kl[0], kl[1]);
 
     // A new image: z drawn from N(0, I) and decoded.
     let image = trainer.model().sample(1, 7)?;

@@ -144,8 +144,8 @@ pub struct Richness {
 pub struct Options {
     /// Of all draws: equal seeds give equal numbers.
     pub seed: u64,
-    /// Most test images in the [`Surgery`], whose cost is their square, and in [`Bayes`], where it is their number times
-    /// that of the training images.
+    /// Most test images in the [`Surgery`], whose cost is their square, and in [`Bayes`], where it is their number
+    /// times that of the training images.
     pub images: usize,
     /// Draws from the prior.
     pub draws: usize,

@@ -7,8 +7,8 @@ use super::surgery::{Mixture, draw};
 use super::{Estimate, entropy, shares};
 use crate::vae::Encoded;
 
-/// What one draw z ~ q(z|x) tells of the class y of x. With q(z|y) the mean of q(z|x) over the images of class y, and the
-/// classes as frequent as among the images judged,
+/// What one draw z ~ q(z|x) tells of the class y of x. With q(z|y) the mean of q(z|x) over the images of class y, and
+/// the classes as frequent as among the images judged,
 ///
 /// ```text
 /// p(y|z)    = p(y) q(z|y) / q(z)  ∝  Σ_{x of class y} q(z|x)           Bayes' rule
@@ -17,14 +17,14 @@ use crate::vae::Encoded;
 ///
 /// q(z|y) is known from finitely many images only, and I_q lies between two estimates, in expectation over the images:
 ///
-/// * above: the mean of ln q(z_n|y_n) − ln q(z_n) with the mixtures of the very images that are judged. Each mixture holds
-///   the term of the image that z_n was drawn from, which can only help it: Σ_y p(y) KL(q(z|y) ‖ q(z)) is convex in the
-///   q(z|y), so that by Jensen's inequality their averages over some images give no less than those over all. Where z
-///   tells which of the images it was, this is H(y), whatever the labels.
-/// * below: H(y) + the mean of ln r(y_n|z_n) for a rule r that has seen neither image nor draw (Barber & Agakov 2003). It
-///   is Bayes' rule with the M training images known, and r(y|z) ∝ p(y) q(z|y)^t, because far from all known images the
-///   rule itself is sure of the nearest one's class. Half of the judged images choose t for the other half. And r gives
-///   no class less than 1/(M C), since M images cannot exclude one more surely than that.
+/// * above: the mean of ln q(z_n|y_n) − ln q(z_n) with the mixtures of the very images that are judged. Each mixture
+///   holds the term of the image that z_n was drawn from, which can only help it: Σ_y p(y) KL(q(z|y) ‖ q(z)) is convex
+///   in the q(z|y), so that by Jensen's inequality their averages over some images give no less than those over all.
+///   Where z tells which of the images it was, this is H(y), whatever the labels.
+/// * below: H(y) + the mean of ln r(y_n|z_n) for a rule r that has seen neither image nor draw (Barber & Agakov 2003).
+///   It is Bayes' rule with the M training images known, and r(y|z) ∝ p(y) q(z|y)^t, because far from all known images
+///   the rule itself is sure of the nearest one's class. Half of the judged images choose t for the other half. And r
+///   gives no class less than 1/(M C), since M images cannot exclude one more surely than that.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Bayes {
     /// Images that are judged, a draw of z each.
@@ -38,8 +38,8 @@ pub struct Bayes {
 }
 
 impl Bayes {
-    /// Of the images encoded in `judged`, with those in `known`; labels in the same order, below `classes`. The draws are a
-    /// pure function of `seed`.
+    /// Of the images encoded in `judged`, with those in `known`; labels in the same order, below `classes`. The draws
+    /// are a pure function of `seed`.
     pub(super) fn of([known, judged]: [&Encoded; 2], labels: [&[u8]; 2], classes: usize, seed: u64) -> Bayes {
         let truth = labels[1];
         let [rule, own] = [(known, labels[0]), (judged, truth)].map(|(e, labels)| ByClass::new(e, labels, classes));
@@ -155,7 +155,8 @@ mod tests {
         Bayes::of([&known, &judged], [&names, &truth], 2, 3)
     }
 
-    /// I(z;y) of two equally frequent Gaussians N(m, s²), and the part that Bayes' rule calls right, by the trapezoidal rule.
+    /// I(z;y) of two equally frequent Gaussians N(m, s²), and the part that Bayes' rule calls right, by the
+    /// trapezoidal rule.
     fn exact(parts: [(f64, f64); 2]) -> (f64, f64) {
         let density = |z: f64, (m, s): (f64, f64)| (-0.5 * ((z - m) / s).powi(2)).exp() / s * 0.398_942_280_401_432_7;
         let (mut information, mut right) = (0.0, 0.0);

@@ -105,7 +105,8 @@ fn write_prior(f: &mut fmt::Formatter<'_>, p: &Prior) -> fmt::Result {
     writeln!(f, "  entropy of the classes                {:.3} nats of at most {most:.3}", entropy)
 }
 
-/// One line per model, in the order given, on the bound, and one on the class; gains are of −ELBO against the line above.
+/// One line per model, in the order given, on the bound, and one on the class; gains are of −ELBO against the line
+/// above.
 pub fn table(found: &[Richness]) -> String {
     let labels = found.iter().all(|r| r.classes.is_some());
     let mut text = String::from("    K    −ELBO     rec     KL  active     I_q  KL(q(z)‖p)    gain\n");

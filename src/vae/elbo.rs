@@ -106,8 +106,8 @@ pub fn encode_layers_graph(vae: &Vae, data: &str, rows: usize) -> Graph {
     g
 }
 
-/// For every unit of every hidden layer the largest |f′| of its activation over `rows` images of the data slot `data`, one
-/// draw of z each, in the states `slope {layer}/{rows}`, `[width]`: 0 for a unit that no gradient went through.
+/// For every unit of every hidden layer the largest |f′| of its activation over `rows` images of the data slot `data`,
+/// one draw of z each, in the states `slope {layer}/{rows}`, `[width]`: 0 for a unit that no gradient went through.
 pub fn slopes_graph(vae: &Vae, data: &str, rows: usize) -> Graph {
     let g = Graph::new();
     let x = images(&g, vae, data, rows);
@@ -228,5 +228,18 @@ mod tests {
         let mut run = fill(&vae, &g);
         run.step();
         assert_eq!(run.get("samples").unwrap().len(), 63);
+    }
+
+    #[test]
+    fn a_step_of_the_decoder_may_raise_the_elbo_and_lower_log_p() {
+        // p(x|z) = N(wz, 1), x = 2, q = N(0, 1): E_q[log p(x|z)] = −½((x − wm)² + w²s²) − ½ ln 2π, p(x) = N(0, 1 + w²).
+        let g = Graph::new();
+        let (w, x, m, s) = (g.tensor(&[], &[1.0]), 2.0, 0.0, 1.0);
+        let elbo = ((x - w * m).square() + w.square() * (s * s)) * -0.5;
+        let variance = w.square() + 1.0;
+        let log_p = (x * x / variance + variance.log()) * -0.5;
+        let slopes = [elbo, log_p].map(|f| grad(f, &[w])[0]);
+        let mut run = Interp::<f64>::new(&g);
+        assert_eq!(slopes.map(|d| run.eval(d)[0]), [-1.0, 0.5]);
     }
 }

@@ -18,8 +18,10 @@ pub enum Likelihood {
     /// −log p(x|l) = softplus(l) − x·l          d/dl = sigmoid(l) − x
     /// ```
     ///
-    /// On the logit, never on its sigmoid: log(sigmoid(l)) is log 0 for l < −104 in f32, and its derivative 0/0. For a
-    /// grey x in (0, 1) this is a cross-entropy rather than a likelihood; its minimum is the entropy of x, not 0.
+    /// On the logit, never on its sigmoid: in f32 sigmoid(l) rounds to 1 from l ≈ 17 on, where a sure pixel usually
+    /// is, and log(1 − sigmoid(l)) is log 0; log(sigmoid(l)) is log 0 only for l < −104. The derivatives are 0/0
+    /// there. For a grey x in (0, 1) this is a cross-entropy rather than a likelihood; its minimum is the entropy of
+    /// x, not 0.
     Bernoulli,
     /// x ~ N(m, s²) with m = f_μ(z) and s = floor + softplus(r) for the raw output r = f_σ(z):
     ///
@@ -64,8 +66,9 @@ pub enum Likelihood {
     /// C is the paper's 2·atanh(1 − 2λ)/(1 − 2λ) with λ = sigmoid(l). Near l = 0 it is 0/0; there the series of its
     /// logarithm stands in.
     ContinuousBernoulli,
-    /// The probability that a logistic distribution around m with scale s gives to the cell of the byte 255·x, which is
-    /// 1/255 wide; the outermost cells are open (Kingma et al. 2016, arXiv 1606.04934; Salimans et al. 2017):
+    /// The probability that a logistic distribution around the location m with scale s gives to the cell of the byte
+    /// 255·x, which is 1/255 wide; the outermost cells are open (Kingma et al. 2016, arXiv 1606.04934; Salimans et al.
+    /// 2017):
     ///
     /// ```text
     /// p(x|m, s) = σ(a) − σ(b),     a = (x − m + 1/510)/s,  b = (x − m − 1/510)/s
@@ -93,7 +96,7 @@ pub struct Raw<'g> {
 const HALF_CELL: f64 = 1.0 / 510.0;
 
 impl Likelihood {
-    /// The floor of s unless another is asked for: with it a pixel earns at most ln(0.1) + ½ ln 2π = −1.38 nats.
+    /// The floor of s unless another is asked for: with it log p of a pixel is at most −ln 0.1 − ½ ln 2π = +1.38 nats.
     pub const SIGMA_FLOOR: f64 = 0.1;
 
     /// How many numbers of the decoder describe a pixel.
@@ -184,6 +187,16 @@ impl Likelihood {
     }
 
     /// E[x|z], `[rows, D]`.
+    ///
+    /// For the discretised logistic it is that of the logistic distribution with all that lies beyond black and white
+    /// moved onto them, which differs from the mean over the bytes by no more than half a cell:
+    ///
+    /// ```text
+    /// ∫₀¹ σ((m − t)/s) dt = s (softplus(m/s) − softplus((m − 1)/s))
+    /// ```
+    ///
+    /// Its location m is that far from black and white only: at m = 0 half of the logistic lies below 0, and E[x|z] ≈
+    /// s ln 2.
     #[track_caller]
     pub fn mean<'g>(&self, raw: Raw<'g>) -> Var<'g> {
         let values = raw.values;
@@ -191,12 +204,16 @@ impl Likelihood {
             Likelihood::Bernoulli => values.sigmoid(),
             Likelihood::ContinuousBernoulli => continuous_bernoulli_mean(values),
             Likelihood::GaussianShared { .. } | Likelihood::GaussianOptimal { .. } => values,
-            _ => values.slice_cols(0, values.shape()[1] / 2),
+            Likelihood::Gaussian { .. } => values.slice_cols(0, values.shape()[1] / 2),
+            Likelihood::DiscretisedLogistic { scale_floor } => {
+                let (location, scale) = halves(values, *scale_floor);
+                scale * ((location / scale).softplus() - ((location - 1.0) / scale).softplus())
+            }
         }
     }
 }
 
-/// Mean and spread = floor + softplus(r), from the two halves of the columns.
+/// Location and spread = floor + softplus(r), from the two halves of the columns.
 #[track_caller]
 fn halves<'g>(values: Var<'g>, floor: f64) -> (Var<'g>, Var<'g>) {
     let pixels = values.shape()[1] / 2;

@@ -33,8 +33,11 @@
 //! log p(x) − ELBO(x) = E_q[ log q(z|x) − log p(z|x) ] = KL(q(z|x) ‖ p(z|x)) ≥ 0
 //! ```
 //!
-//! So raising the ELBO does two things at once, and cannot tell which: it makes x more probable, and it pulls q
-//! towards the true posterior. The gap is zero exactly when q is the posterior.
+//! The gap is zero exactly when q is the posterior. What is raised is the sum log p(x) + (−gap), not each of its
+//! terms. log p(x) does not depend on the encoder, and a step there does nothing but close the gap. A step of the
+//! decoder moves both, and may lower log p(x) where that makes its posterior easier to meet: with p(x|z) = N(wz, 1), w
+//! = 1, x = 2 and q = N(0, 1) the ELBO has the slope −1 in w, and log p(x) the slope +½. What holds is log p(x) ≥
+//! ELBO(x), before and after.
 //!
 //! # The gradient
 //!
@@ -144,7 +147,8 @@ impl Vae {
         up.chain(down).collect()
     }
 
-    /// The hidden layers of every network, in the order of [`Vae::layers`], and what the network reads: 0 for x, l for z_l.
+    /// The hidden layers of every network, in the order of [`Vae::layers`], and what the network reads: 0 for x, l for
+    /// z_l.
     pub fn hidden(&self) -> Vec<(&Mlp, usize)> {
         let up = self.upper.iter().enumerate().map(|(i, u)| (&u.posterior.hidden, i + 1));
         let down = self.upper.iter().enumerate().rev().map(|(i, u)| (&u.prior.hidden, i + 2));

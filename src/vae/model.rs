@@ -98,9 +98,9 @@ pub struct HiddenUnits {
     pub layer: String,
     /// Its width.
     pub units: usize,
-    /// Units through which no gradient goes: the derivative of the activation is exactly 0, in f32, at every image that was
-    /// looked at. A ReLU is dead when it is 0 for all of them; a tanh or a sigmoid when it is so far out that its derivative
-    /// rounds to 0; linear and leaky units never are.
+    /// Units through which no gradient goes: the derivative of the activation is exactly 0, in f32, at every image
+    /// that was looked at. A ReLU is dead when it is 0 for all of them; a tanh or a sigmoid when it is so far out that
+    /// its derivative rounds to 0; linear and leaky units never are.
     pub dead: usize,
 }
 
@@ -264,7 +264,8 @@ impl Model {
         Ok(layers)
     }
 
-    /// The dead units of every hidden layer over all images of a slot, one draw of z each, in the order of [`Vae::layers`].
+    /// The dead units of every hidden layer over all images of a slot, one draw of z each, in the order of
+    /// [`Vae::layers`].
     ///
     /// # Errors
     /// As [`Model::evaluate`].

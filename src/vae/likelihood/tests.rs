@@ -28,6 +28,29 @@ fn bernoulli_is_finite_with_the_right_gradient_at_any_logit() {
 }
 
 #[test]
+fn the_sigmoid_is_one_long_before_it_is_zero() {
+    let sigmoid = |l: f32| 1.0 / (1.0 + (-l).exp());
+    // The formulas that are not used here, at the logit of a pixel that is wrongly thought white, and black.
+    assert!((1.0 - sigmoid(16.0)).ln().is_finite() && (1.0 - sigmoid(17.0)).ln() == f32::NEG_INFINITY);
+    assert!(sigmoid(-80.0).ln().is_finite() && sigmoid(-104.0).ln() == f32::NEG_INFINITY);
+    let g = Graph::new();
+    let l = g.tensor(&[1, 2], &[17.0, -104.0]);
+    let nll = Likelihood::Bernoulli.nll(plain(l), g.tensor(&[1, 2], &[0.0, 1.0]));
+    assert_eq!(Interp::<f32>::new(&g).eval(nll), [17.0, 104.0]);
+}
+
+#[test]
+fn a_pixel_at_the_floor_earns_its_nats() {
+    let floor = Likelihood::SIGMA_FLOOR;
+    let g = Graph::new();
+    // Exact means; raw sigmas from far below the floor up.
+    let raw = plain(g.tensor(&[1, 8], &[0.5, 0.5, 0.5, 0.5, -200.0, -5.0, 0.0, 3.0]));
+    let nll = Likelihood::Gaussian { sigma_floor: floor }.nll(raw, g.full(&[1, 4], 0.5));
+    let earned: Vec<f64> = Interp::<f64>::new(&g).eval(nll).iter().map(|n| -n).collect();
+    assert!((earned[0] - 1.383_646_559_789_373).abs() < 1e-12 && earned.is_sorted_by(|a, b| a > b), "{earned:?}");
+}
+
+#[test]
 fn gaussian_is_its_density_above_the_floor() {
     let g = Graph::new();
     let raw = plain(g.tensor(&[1, 4], &[0.2, 0.9, -50.0, 0.0])); // means 0.2, 0.9; raw sigmas −50, 0
@@ -152,6 +175,30 @@ fn the_discretised_logistic_sums_to_one_over_the_bytes() {
         let mut single = Interp::<f32>::new(&g);
         assert!(single.eval(nll).iter().all(|n| n.is_finite() && *n > -1e-6), "a probability is at most 1");
         assert!(single.eval(slope).iter().all(|d| d.is_finite()));
+    }
+}
+
+#[test]
+fn the_mean_of_the_discretised_logistic_is_that_of_its_bytes() {
+    let p = Likelihood::DiscretisedLogistic { scale_floor: 0.002 };
+    let softplus_inverse = |s: f64| (s - 0.002).exp_m1().ln();
+    for scale in [0.0021, 0.01, 0.1, 1.0] {
+        for location in [-0.5, -0.01, 0.0, 0.02, 0.3, 0.5, 0.97, 1.0, 1.2] {
+            let g = Graph::new();
+            let bytes: Vec<f64> = (0..256).map(|i| f64::from(i) / 255.0).collect();
+            let one = g.tensor(&[1, 2], &[location, softplus_inverse(scale)]);
+            let nll = p.nll(plain(one.broadcast_to(&[256, 2])), g.tensor(&[256, 1], &bytes));
+            let mean = p.mean(plain(one));
+            let mut run = Interp::<f64>::new(&g);
+            let exact: f64 = run.eval(nll).iter().zip(&bytes).map(|(n, x)| x * (-n).exp()).sum();
+            let found = run.eval(mean)[0];
+            assert!((found - exact).abs() <= HALF_CELL, "m = {location}, s = {scale}: {found} against {exact}");
+            let single = f64::from(Interp::<f32>::new(&g).eval(mean)[0]);
+            assert!((single - found).abs() < 2e-6, "m = {location}, s = {scale}: {single} against {found}");
+            if location == 0.0 && scale == 0.1 {
+                assert!((exact - 0.1 * LN_2).abs() < 1e-4, "not the location: {exact}");
+            }
+        }
     }
 }
 
