@@ -117,10 +117,10 @@ fn build_kernels(out: &Path) -> Result<Built, String> {
 const HOW_TO_GET: &str =
     "Get nvcc 12.3 or newer from your system's packages (nvidia-cuda-toolkit, cuda-nvcc, cuda) or NVIDIA's
 installer, or as Python wheels:
-  python3 -m venv cuda && . cuda/bin/activate
-  pip install nvidia-cuda-nvcc==13.0.* nvidia-nvvm==13.0.* nvidia-cuda-crt==13.0.* \\
+  python3 -m venv target/nvcc
+  target/nvcc/bin/pip install nvidia-cuda-nvcc==13.0.* nvidia-nvvm==13.0.* nvidia-cuda-crt==13.0.* \\
       nvidia-cuda-runtime==13.0.* nvidia-cuda-cccl==13.0.*
-An nvcc in another place is named by ELBO_NVCC.";
+in the project's folder, where the next build finds them. An nvcc in another place is named by ELBO_NVCC.";
 
 /// The first nvcc that is new enough and can compile three words.
 fn find_compiler(out: &Path) -> Result<Compiler, NotFound> {
@@ -128,7 +128,9 @@ fn find_compiler(out: &Path) -> Result<Compiler, NotFound> {
         let entries = fs::read_dir(folder).into_iter().flatten().flatten();
         entries.filter_map(|entry| entry.file_name().into_string().ok()).collect()
     };
-    let machine = Machine { variable: &variable, is_file: &Path::is_file, names: &names, windows: cfg!(windows) };
+    let project = PathBuf::from(set_by_cargo("CARGO_MANIFEST_DIR"));
+    let is_file = &Path::is_file;
+    let machine = Machine { variable: &variable, is_file, names: &names, windows: cfg!(windows), project: &project };
     machine.find(&|program| try_compiler(program, out))
 }
 
@@ -172,6 +174,7 @@ fn try_compiler(program: &Path, out: &Path) -> Result<Compiler, Refusal> {
         return Err(Refusal::Unfit(format!("version {} cannot compile an empty kernel: {error}", version.full)));
     }
     println!("cargo::rerun-if-changed={}", program.display());
+    println!("kernels are compiled by nvcc {}: {}", version.full, program.display());
     Ok(Compiler { program: program.into(), version, host_flags, architectures, inherited })
 }
 
@@ -203,8 +206,9 @@ fn list_images(compiler: &Compiler, compiled: &[Compiled]) -> String {
     format!(
         "#[repr(C, align(16))]\n#[allow(dead_code)]\nstruct Aligned<T>(T);\n\
          const TOOLKIT: Result<Toolkit, &str> = Ok(Toolkit {{ release: ({major}, {minor}), version: {full:?}, \
-         architectures: &{archs:?}, ptx: &{ptx:?} }});\n\
+         program: {:?}, architectures: &{archs:?}, ptx: &{ptx:?} }});\n\
          static IMAGES: &[Image] = &[\n{}];\nstatic KERNELS: &[KernelUse] = &[\n{}];\n",
+        compiler.program.display().to_string(),
         compiled.iter().map(image).collect::<String>(),
         compiled.iter().map(uses).collect::<String>(),
     )

@@ -15,6 +15,8 @@ pub struct Machine<'a> {
     pub names: &'a dyn Fn(&Path) -> Vec<String>,
     /// Whether programs are called `.exe` and `PATH` is separated by semicolons.
     pub windows: bool,
+    /// The folder of this project, for the Python environment that the README makes in it.
+    pub project: &'a Path,
 }
 
 /// One place of the search: where it comes from, and the files that nvcc would be there.
@@ -31,7 +33,7 @@ pub struct Place {
 /// A place is looked up when the search comes to it, so that no variable is read in vain.
 type Look = fn(&Machine<'_>) -> Place;
 
-const ANYWHERE: [Look; 9] = [
+const ANYWHERE: [Look; 10] = [
     |machine| machine.program("ELBO_NVCC"),
     |machine| machine.program("NVCC"),
     |machine| machine.toolkit("CUDA_HOME"),
@@ -39,9 +41,13 @@ const ANYWHERE: [Look; 9] = [
     |machine| machine.toolkit("CUDA_ROOT"),
     |machine| machine.toolkit("CUDA_TOOLKIT_ROOT_DIR"),
     |machine| Place::new("PATH", machine.on_path("nvcc")),
+    // Before VIRTUAL_ENV, so that a build that found it does not depend on that variable any more.
+    |machine| Place::new(OWN, machine.wheels(&machine.project.join(OWN))),
     |machine| machine.conda(),
     |machine| machine.python(),
 ];
+/// The Python environment with nvcc that the README makes, below the project's folder.
+const OWN: &str = "target/nvcc";
 const ON_UNIX: [Look; 3] = [
     |machine| machine.folder("/usr/local/cuda/bin"),
     |machine| machine.versions("/usr/local", "cuda-"),
@@ -267,7 +273,8 @@ mod tests {
                 let below = self.1.iter().filter_map(|file| Path::new(file).strip_prefix(folder).ok());
                 below.filter_map(|rest| Some(rest.iter().next()?.to_str()?.to_string())).collect()
             };
-            let machine = Machine { variable: &variable, is_file: &is_file, names: &names, windows };
+            let project = Path::new("/project");
+            let machine = Machine { variable: &variable, is_file: &is_file, names: &names, windows, project };
             machine.find(&|path| accept(path).map(|()| path.display().to_string()))
         }
     }
@@ -297,6 +304,7 @@ mod tests {
             "/4/bin/nvcc",
             "/5/bin/nvcc",
             "/6/nvcc",
+            "/project/target/nvcc/lib/python3.12/site-packages/nvidia/cu13/bin/nvcc",
             "/7/bin/nvcc",
             "/8/lib/python3.11/site-packages/nvidia/cu13/bin/nvcc",
             "/usr/local/cuda/bin/nvcc",
@@ -306,7 +314,8 @@ mod tests {
             "/opt/cuda/bin/nvcc",
         ];
         for first in 0..files.len() {
-            let from = first.min(variables.len());
+            // One of the places is known without a variable.
+            let from = (if first > 7 { first - 1 } else { first }).min(variables.len());
             let found = Described(&variables[from..], &files[first..]).find(&all);
             assert_eq!(found.as_deref(), Ok(files[first]), "without the first {first}");
         }
@@ -377,8 +386,35 @@ mod tests {
             read.borrow_mut().push(name.to_string());
             (name == "CUDA_HOME").then(|| "/c".to_string())
         };
-        let machine = Machine { variable: &variable, is_file: &|_| true, names: &|_| Vec::new(), windows: false };
+        let project = Path::new("/project");
+        let names = |_: &Path| Vec::new();
+        let machine = Machine { variable: &variable, is_file: &|_| true, names: &names, windows: false, project };
         assert!(machine.find(&|_| Ok(())).is_ok());
         assert_eq!(*read.borrow(), ["ELBO_NVCC", "NVCC", "CUDA_HOME"]);
+    }
+
+    /// The build of the README's lines stays what it is when the variable of those lines is gone.
+    #[test]
+    fn the_environment_of_the_readme_is_found_without_its_variable() {
+        let own = "/project/target/nvcc/lib/python3.11/site-packages/nvidia/cu13/bin/nvcc";
+        assert_eq!(Described(&[], &[own]).find(&all).as_deref(), Ok(own));
+        let windows = "/project/target/nvcc/Lib/site-packages/nvidia/cu13/bin/nvcc.exe";
+        assert_eq!(Described(&[], &[windows]).find_on(true, &all).as_deref(), Ok(windows));
+        let read = std::cell::RefCell::new(Vec::new());
+        let variable = |name: &str| {
+            read.borrow_mut().push(name.to_string());
+            (name == "VIRTUAL_ENV").then(|| "/project/target/nvcc".to_string())
+        };
+        let is_file = |path: &Path| path == Path::new(own);
+        let names = |folder: &Path| match folder.ends_with("lib") {
+            true => vec!["python3.11".to_string()],
+            false => Vec::new(),
+        };
+        let project = Path::new("/project");
+        let machine = Machine { variable: &variable, is_file: &is_file, names: &names, windows: false, project };
+        assert!(machine.find(&|_| Ok(())).is_ok());
+        assert!(!read.borrow().iter().any(|name| name == "VIRTUAL_ENV"), "cargo would build anew without it");
+        let Err(NotFound::Nowhere(searched)) = Described(&[], &[]).find(&all) else { panic!() };
+        assert!(searched.to_string().contains("target/nvcc"), "{searched}");
     }
 }

@@ -112,6 +112,8 @@ fn gpus_are_listed_with_what_stands_in_their_way() {
     match images::toolkit() {
         Err(reason) => says(GOOD, &["auto is cpu: this program has no CUDA kernels", reason, "ELBO_REQUIRE_NVCC=1"]),
         Ok(toolkit) => {
+            assert!(toolkit.program.contains("nvcc"), "{}", toolkit.program);
+            says(GOOD, &[toolkit.version, toolkit.program]);
             let version = (toolkit.release.0 * 1000 + toolkit.release.1 * 10) as i32;
             says(Driver { major: 7, version, ..GOOD }, &["compute capability 7.0, and the kernels need 7.5", "Turing"]);
             says(Driver { major: 99, version, ..GOOD }, &["auto is cuda:0"]);

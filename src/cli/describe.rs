@@ -87,7 +87,7 @@ fn cuda() -> Vec<(String, String)> {
             let bytes: usize = images::images().iter().map(|image| image.bytes.len()).sum();
             let (code, ptx) = (list("sm_", toolkit.architectures), list("compute_", toolkit.ptx));
             let (files, mib) = (images::images().len(), bytes as f64 / MIB);
-            row("nvcc", format!("{} when this program was built", toolkit.version));
+            row("nvcc", format!("{} ({}) when this program was built", toolkit.version, toolkit.program));
             row("CUDA kernels", format!("{files} files, {mib:.1} MiB; machine code for {code}; PTX for {ptx}"));
         }
     }

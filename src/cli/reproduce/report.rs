@@ -204,7 +204,8 @@ mod tests {
             before.contains("105.75  this program before: mean of seeds 1, 2 and 3") && before.contains("AMD EPYC")
         );
         // What is expected is somebody else's number, with its source.
-        let peer = "105.57  the example rerun in PyTorch 2.11 by benches/peers/example_torch.py, mean of seeds 1, 2 and 3";
+        let peer =
+            "105.57  the example rerun in PyTorch 2.11 by benches/peers/example_torch.py, mean of seeds 1, 2 and 3";
         assert!(before.contains(peer) && before.contains("within the band 105.57 ± 0.50 (PyTorch's example rerun"));
         assert!(report("kingma-welling", 99.0, None).to_string().contains("no number was published"));
     }

@@ -20,6 +20,8 @@ pub struct Toolkit {
     pub release: (u32, u32),
     /// The full version.
     pub version: &'static str,
+    /// Where it was on the machine that this program was built on.
+    pub program: &'static str,
     /// Machine code: compute capabilities times ten, ascending.
     pub architectures: &'static [u32],
     /// PTX: likewise.

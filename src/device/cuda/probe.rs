@@ -430,8 +430,13 @@ mod tests {
         Gpu { ordinal: 0, name: "a GPU".into(), compute_capability, memory: 1 << 30, multiprocessors: 1, driver }
     }
 
-    const TOOLKIT: Toolkit =
-        Toolkit { release: (13, 1), version: "13.1.0", architectures: &[75, 80, 86, 90], ptx: &[80, 90] };
+    const TOOLKIT: Toolkit = Toolkit {
+        release: (13, 1),
+        version: "13.1.0",
+        program: "nvcc",
+        architectures: &[75, 80, 86, 90],
+        ptx: &[80, 90],
+    };
 
     #[test]
     fn machine_code_fits_later_minor_versions_and_ptx_everything_later() {
