@@ -69,6 +69,7 @@ pub mod shape;
 pub mod steps;
 pub mod train;
 pub mod vae;
+pub mod watch;
 
 pub use device::cpu::Cpu;
 pub use device::{Device, Exec};

@@ -40,6 +40,7 @@ use crate::data::{Dataset, Splits};
 use crate::device::Device;
 use crate::error::{Error, Result};
 use crate::vae::{Encoded, Model};
+use crate::watch::Watch;
 
 /// The numbers of neighbours that vote.
 pub const VOTERS: [usize; 3] = [1, 5, 15];
@@ -175,6 +176,7 @@ impl Richness {
                 count,
                 (options.seed, options.images),
                 options.device,
+                &model.watch,
             )?);
             let decoded = model.sample(options.draws, options.seed)?;
             prior = Some(Prior::of(&decoded, [&data.train, &data.test], train_labels, count, options.device)?);
@@ -192,7 +194,7 @@ impl Richness {
             dimensions: dimensions.map(|(kl, variance)| Dimension { kl, variance }).collect(),
             active_units: test.active_units(),
             classes,
-            surgery: Surgery::of(&first(&test, options.images), options.seed),
+            surgery: Surgery::of(&first(&test, options.images), options.seed, &model.watch),
             prior,
         })
     }
@@ -225,12 +227,13 @@ impl Classes {
         classes: usize,
         (seed, images): (u64, usize),
         device: Device,
+        watch: &Watch,
     ) -> Result<Classes> {
         let [known, truth] = labels;
         let right = |found: &mut dyn Iterator<Item = u8>| {
             Estimate::part(found.zip(truth).filter(|(a, b)| a == *b).count(), truth.len())
         };
-        let nearest = Neighbours::of_points(&train.mu, &test.mu, test.latent, VOTERS[VOTERS.len() - 1]);
+        let nearest = Neighbours::of_points(&train.mu, &test.mu, test.latent, VOTERS[VOTERS.len() - 1], watch);
         let voters = |k: usize| {
             let accuracy = right(&mut nearest.votes(known, k).into_iter().map(|vote| vote.0));
             Voters { k, accuracy }
@@ -246,7 +249,7 @@ impl Classes {
         let (entropy, error) = (entropy(&shares(truth, classes)), 1.0 - accuracy);
         let fano = fano(entropy, error, classes);
         let judged = [known, &truth[..truth.len().min(images)]];
-        let draw = Bayes::of([train, &first(test, images)], judged, classes, seed);
+        let draw = Bayes::of([train, &first(test, images)], judged, classes, seed, watch);
         Ok(Classes { classes, entropy, neighbours, probe, error, best, fano, draw })
     }
 }

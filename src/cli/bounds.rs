@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use super::estimates::{describe, posterior_likelihoods};
-use super::{args, use_run};
+use super::{args, phase, use_run};
 use crate::error::{Error, Result};
 use crate::evidence::{
     Estimate, Exact, LogMeanExp, Observed, Proposal, Quadrature, Sampling, ais, group_bounds, log_weights, quadrature,
@@ -40,6 +40,7 @@ pub fn bounds(args: &args::Bounds) -> Result<()> {
         return Err(Error::argument("image", args.image, format!("a number from 0 to {}", test.rows - 1)));
     }
     let mut model = Model::restore(&checkpoint, device)?;
+    model.watch = phase::watch(false);
     model.load("test", &test)?;
     let seed = args.seed.unwrap_or(checkpoint.config.seed);
     let image = Observed::read(&mut model, "test", args.image + 1, seed)?.part(args.image..args.image + 1);

@@ -14,6 +14,8 @@ mod describe;
 mod estimates;
 mod export;
 mod implied_sigma;
+mod interrupt;
+mod phase;
 mod pictures;
 mod progress;
 mod recipe;

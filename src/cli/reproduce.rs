@@ -7,14 +7,14 @@ use std::fmt::Write as _;
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
-use std::sync::atomic::Ordering;
 use std::time::Instant;
 
 use clap::{ArgMatches, Args};
 
+use super::interrupt::{INTERRUPTED, Interrupt};
 use super::progress::Progress;
 use super::recipe::{Metric, Parse, Recipe, names};
-use super::{args, train};
+use super::{args, phase, train};
 use crate::checkpoint::Checkpoint;
 use crate::data::Splits;
 use crate::data::file::replace;
@@ -90,22 +90,27 @@ pub fn reproduce(args: &Options, matches: &ArgMatches, parse: Parse) -> Result<E
         );
     }
     let config = configuration(args, &recipe, &images, matches, parse)?;
-    let stop = train::stop_on_interrupt()?;
+    let interrupt = Interrupt::install()?;
     let path = args.out.clone().unwrap_or_else(|| default_folder(&recipe, args));
-    let (folder, mut trainer) = take_up(&path, config, &images, device)?;
+    let (folder, mut trainer) = take_up(&path, config, &images, device, &interrupt)?;
     trainer.pause_at = args.pause_at;
     if !args.quiet {
         train::announce(&mut trainer, &images, &folder);
     }
     let mut progress = Progress::new(folder.clone(), train::alarm(trainer.config(), &images), args.quiet);
-    let outcome = trainer.run(&mut progress, &stop);
+    let outcome = trainer.run(&mut progress, interrupt.save());
     progress.finish();
     if outcome? == Outcome::Stopped {
         folder.write_checkpoint(&trainer)?;
         super::print(&format!("stopped; the same command continues the run in {}\n", folder.path().display()))?;
-        return Ok(ExitCode::from(if stop.load(Ordering::Relaxed) { 130 } else { 0 }));
+        return Ok(ExitCode::from(if interrupt.raised() { INTERRUPTED } else { 0 }));
     }
     folder.write_checkpoint(&trainer)?;
+    interrupt.end_at_once(&format!(
+        "stopped during the evaluation; the training in {} is finished and saved, and the same command evaluates it",
+        folder.path().display()
+    ));
+    trainer.model().watch = phase::watch(args.quiet);
     let report = evaluate(args, recipe, own_images, &mut trainer, &folder)?;
     let text = serde_json::to_string_pretty(&report).expect("a report is plain data");
     let file = folder.file("reproduction.json");
@@ -143,9 +148,17 @@ fn configuration(
 }
 
 /// The run in the folder, if it is one of this configuration, or a new one.
-fn take_up(path: &Path, config: TrainConfig, images: &Splits, device: Device) -> Result<(RunFolder, Trainer)> {
+fn take_up(
+    path: &Path,
+    config: TrainConfig,
+    images: &Splits,
+    device: Device,
+    interrupt: &Interrupt,
+) -> Result<(RunFolder, Trainer)> {
     if !path.join("checkpoint.safetensors").exists() {
         let trainer = Trainer::new(config, images, device)?;
+        // The folder must be left so that it can be taken up.
+        interrupt.save();
         let folder = RunFolder::create(path)?;
         folder.write_config(trainer.config())?;
         // From here on the folder can be taken up, whatever happens.

@@ -3,14 +3,14 @@
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
-use std::sync::atomic::AtomicBool;
 
 use serde::Serialize;
 use serde_json::Value;
 
+use super::interrupt::{INTERRUPTED, Interrupt};
 use super::progress::Progress;
-use super::train::{alarm, stop_on_interrupt};
-use super::{args, pictures, use_run, warn_if_debug_build};
+use super::train::alarm;
+use super::{args, phase, pictures, use_run, warn_if_debug_build};
 use crate::data::{Splits, file};
 use crate::device::Device;
 use crate::error::{Error, Result};
@@ -42,6 +42,7 @@ fn one(args: &args::Richness, run: &Path, device: Device) -> Result<()> {
     let checkpoint = use_run::open(run)?;
     let data = use_run::images(&checkpoint, &args.data.data)?;
     let mut model = Model::restore(&checkpoint, device)?;
+    model.watch = phase::watch(args.quiet);
     model.load("train", &data.train)?;
     model.load("test", &data.test)?;
     let seed = args.seed.unwrap_or(checkpoint.config.seed);
@@ -68,17 +69,19 @@ fn several(args: &args::Richness, device: Device) -> Result<ExitCode> {
     let data = args.data.source().load()?;
     let out = args.out.clone().unwrap_or_else(|| "runs/richness".into());
     let runs = runs(args, &data, &out)?;
-    let stop = stop_on_interrupt()?;
+    let interrupt = Interrupt::install()?;
     let mut found = Vec::new();
     for (config, path) in &runs {
         let k = config.model.latent;
-        let Some(mut trainer) = trained(config, path, &data, device, args.quiet, &stop)? else {
+        let Some(mut trainer) = trained(config, path, &data, device, args.quiet, &interrupt)? else {
             super::print(&format!("stopped at K = {k}; the same command continues from here\n"))?;
-            return Ok(ExitCode::from(130));
+            return Ok(ExitCode::from(INTERRUPTED));
         };
         if !args.quiet {
             eprintln!("K = {k}: looking into z");
         }
+        interrupt.end_at_once(&format!("stopped at K = {k}, which is trained; the same command continues from here"));
+        trainer.model().watch = phase::watch(args.quiet);
         found.push(Richness::of(trainer.model(), &data, &options(args, config.seed, device))?);
     }
     let (json, svg) = (out.join("richness.json"), out.join("richness.svg"));
@@ -150,13 +153,15 @@ fn trained(
     data: &Splits,
     device: Device,
     quiet: bool,
-    stop: &AtomicBool,
+    interrupt: &Interrupt,
 ) -> Result<Option<Trainer>> {
     let say = |what: &str| {
         if !quiet {
             eprintln!("K = {}: {what} {}", config.model.latent, path.display());
         }
     };
+    // From here on there is a folder that must be left so that it can be taken up.
+    let stop = interrupt.save();
     let (folder, mut trainer) = if is_there(path) {
         let (folder, checkpoint) = RunFolder::open(path)?;
         let trainer = Trainer::resume(&checkpoint, data, device)?;

@@ -2,10 +2,9 @@
 
 use std::path::Path;
 use std::process::ExitCode;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
+use super::interrupt::{INTERRUPTED, Interrupt};
 use super::progress::Progress;
 use super::{args, pictures, scale, warn_if_debug_build};
 use crate::data::Splits;
@@ -18,10 +17,10 @@ use crate::vae::{HiddenUnits, VaeConfig};
 pub fn train(args: &args::Train) -> Result<ExitCode> {
     let device = args.machine.device()?;
     warn_if_debug_build();
-    let stop = stop_on_interrupt()?;
+    let interrupt = Interrupt::install()?;
     let (folder, data, mut trainer) = match &args.resume {
         Some(path) => resume(path, args.epochs, device)?,
-        None => begin(args, device)?,
+        None => begin(args, device, &interrupt)?,
     };
     trainer.pause_at = args.pause_at;
     if !args.quiet {
@@ -29,15 +28,20 @@ pub fn train(args: &args::Train) -> Result<ExitCode> {
     }
     let started = Instant::now();
     let mut progress = Progress::new(folder.clone(), alarm(trainer.config(), &data), args.quiet);
-    let outcome = trainer.run(&mut progress, &stop);
+    let outcome = trainer.run(&mut progress, interrupt.save());
     progress.finish();
     if outcome? == Outcome::Stopped {
         folder.write_checkpoint(&trainer)?;
         let path = folder.path().display();
         super::print(&format!("stopped; continue with: elbo train --resume {path}\n"))?;
-        return Ok(ExitCode::from(if stop.load(Ordering::Relaxed) { 130 } else { 0 }));
+        return Ok(ExitCode::from(if interrupt.raised() { INTERRUPTED } else { 0 }));
     }
     let seconds = started.elapsed().as_secs_f64();
+    folder.write_checkpoint(&trainer)?;
+    let path = folder.path().display();
+    interrupt.end_at_once(&format!(
+        "stopped before the pictures; the run in {path} is finished and saved: elbo eval --run {path}"
+    ));
     conclude(&mut trainer, &data, &folder, seconds)?;
     Ok(ExitCode::SUCCESS)
 }
@@ -47,26 +51,12 @@ pub(super) fn alarm(config: &TrainConfig, data: &Splits) -> Alarm {
     Alarm::new(config, scale::collapse_line(&config.model, &data.test))
 }
 
-/// A flag that Ctrl-C and a request to terminate raise. The second one ends the program at once.
-pub(super) fn stop_on_interrupt() -> Result<Arc<AtomicBool>> {
-    let stop = Arc::new(AtomicBool::new(false));
-    let raised = stop.clone();
-    let handler = move || {
-        if raised.swap(true, Ordering::Relaxed) {
-            std::process::exit(130);
-        }
-        eprintln!("\nstopping after this step; once more to stop at once, without saving");
-    };
-    let failed =
-        |e: ctrlc::Error| Error::io("set the handler of Ctrl-C of", "this process".as_ref())(std::io::Error::other(e));
-    ctrlc::set_handler(handler).map_err(failed)?;
-    Ok(stop)
-}
-
-fn begin(args: &args::Train, device: Device) -> Result<(RunFolder, Splits, Trainer)> {
+fn begin(args: &args::Train, device: Device, interrupt: &Interrupt) -> Result<(RunFolder, Splits, Trainer)> {
     let data = args.data.source().load()?;
     let config = args.config(&data)?;
     let trainer = Trainer::new(config, &data, device)?;
+    // From here on there is a folder that must be left so that it can be resumed.
+    interrupt.save();
     let folder = match &args.out {
         Some(path) => RunFolder::create(path)?,
         None => RunFolder::fresh(Path::new("runs"), &label(trainer.config()))?,
@@ -163,7 +153,6 @@ fn unused_latents(active: usize, latent: usize) -> String {
 
 /// The pictures, and the summary on stdout.
 fn conclude(trainer: &mut Trainer, data: &Splits, folder: &RunFolder, seconds: f64) -> Result<()> {
-    folder.write_checkpoint(trainer)?;
     let result = trainer.evaluate()?;
     let config = trainer.config().clone();
     let names = pictures::write_all(trainer.model(), &data.test, config.seed, folder)?;

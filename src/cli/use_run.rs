@@ -3,7 +3,7 @@
 use std::fmt::Write;
 use std::path::{Path, PathBuf};
 
-use super::{args, estimates, pictures, scale};
+use super::{args, estimates, phase, pictures, scale};
 use crate::checkpoint::Checkpoint;
 use crate::data::Splits;
 use crate::error::{Error, Result};
@@ -62,6 +62,7 @@ pub fn eval(args: &args::Eval) -> Result<()> {
     let data = images(&checkpoint, &args.data)?;
     estimates::check(args, &checkpoint.config.model, data.test.rows)?;
     let mut model = Model::restore(&checkpoint, device)?;
+    model.watch = phase::watch(false);
     model.load("test", &data.test)?;
     let seed = args.seed.unwrap_or(checkpoint.config.seed);
     let result = model.evaluate("test", seed)?;

@@ -97,8 +97,10 @@ enum Start<'a> {
 pub fn ais(model: &mut Model, observed: &Observed, settings: &Annealing) -> Result<Vec<Estimate>> {
     settings.validate()?;
     let mut estimates = Vec::new();
-    for (number, part) in blocks(model, observed, settings).into_iter().enumerate() {
-        let mut run = Run::new(model, &part, settings, number)?;
+    let blocks = blocks(model, observed, settings);
+    let passes = Passes { each: 2, blocks: blocks.len() };
+    for (number, part) in blocks.into_iter().enumerate() {
+        let mut run = Run::new(model, &part, settings, number, passes)?;
         let steps = run.tune()?;
         estimates.extend(run.anneal(&Start::Prior, &steps)?.into_iter().map(|sums| sums.estimate()));
     }
@@ -114,12 +116,14 @@ pub fn sandwich(model: &mut Model, simulated: &Simulated, settings: &Annealing) 
     let observed = Observed::encode(model, simulated.x.clone())?;
     let mut all = Vec::new();
     let mut first = 0;
-    for (number, part) in blocks(model, &observed, settings).into_iter().enumerate() {
+    let blocks = blocks(model, &observed, settings);
+    let passes = Passes { each: 3, blocks: blocks.len() };
+    for (number, part) in blocks.into_iter().enumerate() {
         let widths = model.vae.config.latents();
         let here = simulated.z.iter().zip(widths).map(|(z, k)| z[first * k..][..part.images() * k].to_vec());
         let z: Vec<Vec<f32>> = here.collect();
         first += part.images();
-        let mut run = Run::new(model, &part, settings, number)?;
+        let mut run = Run::new(model, &part, settings, number, passes)?;
         let steps = run.tune()?;
         let forward = run.anneal(&Start::Prior, &steps)?;
         let reverse = run.anneal(&Start::Exact(&z), &steps)?;
@@ -148,10 +152,25 @@ struct Run<'m> {
     given: Bound,
     transition: Bound,
     number: usize,
+    passes: Passes,
+}
+
+/// Passes through the temperatures: one that tunes, and one or two that anneal.
+#[derive(Clone, Copy)]
+struct Passes {
+    /// Of a block.
+    each: usize,
+    blocks: usize,
 }
 
 impl<'m> Run<'m> {
-    fn new(model: &'m mut Model, part: &Observed, settings: &Annealing, number: usize) -> Result<Run<'m>> {
+    fn new(
+        model: &'m mut Model,
+        part: &Observed,
+        settings: &Annealing,
+        number: usize,
+        passes: Passes,
+    ) -> Result<Run<'m>> {
         let block = Block { images: part.images(), chains: settings.chains };
         let of = format!("{} × {}", block.images, block.chains);
         let start = model.plan(&format!("ais start {of}"), |vae| start_graph(vae, block))?;
@@ -160,13 +179,19 @@ impl<'m> Run<'m> {
         let transition =
             model.plan(&format!("hmc {of} × {leapfrog}"), |vae| transition_graph(vae, block, leapfrog))?;
         model.exec.write(&name("x", block.images), &part.x)?;
-        Ok(Run { model, settings: *settings, block, start, given, transition, number })
+        Ok(Run { model, settings: *settings, block, start, given, transition, number, passes })
     }
 
     /// Fresh counters for one of the runs of a block: tuning, forward, reverse.
     fn begin(&mut self, which: u64) -> crate::optim::Control {
         let seed = evaluation_seed(self.settings.seed).wrapping_add(100 + 3 * self.number as u64 + which);
         self.model.start(seed)
+    }
+
+    /// Tells that in this block's pass `pass` (0 tunes, 1 and 2 anneal) so many temperatures are done.
+    fn report(&self, pass: usize, temperatures: usize) {
+        let (all, Passes { each, blocks }) = (self.settings.temperatures, self.passes);
+        self.model.watch.at("annealing", (each * self.number + pass) * all + temperatures, each * blocks * all);
     }
 
     fn state(&self, what: &str) -> Result<Vec<f64>> {
@@ -203,6 +228,7 @@ impl<'m> Run<'m> {
                 }
             }
             table.push(current.clone());
+            self.report(0, t + 1);
         }
         *self.model.exec.control_mut() = kept;
         Ok(table)
@@ -232,6 +258,7 @@ impl<'m> Run<'m> {
             if (1..t_max).contains(&between) {
                 self.transition(self.settings.beta(between), &steps[between])?;
             }
+            self.report(1 + usize::from(reverse), i);
         }
         *self.model.exec.control_mut() = kept;
         let mut sums = vec![LogMeanExp::default(); images];

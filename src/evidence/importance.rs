@@ -30,6 +30,16 @@ pub enum Proposal {
     Prior,
 }
 
+impl Proposal {
+    /// Its draws, in words.
+    fn draws(self) -> &'static str {
+        match self {
+            Proposal::Posterior => "importance samples",
+            Proposal::Prior => "samples from the prior",
+        }
+    }
+}
+
 /// How many draws, and what is made of them.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Sampling {
@@ -147,6 +157,7 @@ pub fn log_weights(
                 Proposal::Posterior => model.exec.read(&pair("log p", b, draws))?,
                 Proposal::Prior => weights.clone(),
             };
+            model.watch.at(proposal.draws(), first / block * steps + step + 1, images.div_ceil(block) * steps);
             let wanted = draws.min(samples - step * draws);
             for image in 0..b {
                 for s in 0..wanted {

@@ -15,6 +15,8 @@
 //! From the same sums come the exact posterior's mean and covariance, and E_q log p(x|z), hence the exact ELBO and its gap
 //! KL(q ‖ p(z|x)).
 
+use std::sync::atomic::{AtomicUsize, Ordering};
+
 use rayon::prelude::*;
 
 use super::Estimate;
@@ -190,7 +192,7 @@ fn chunk(
             candidates = vec![true; grid.tiles()];
             scan = Scan::run(model, &images, &grid, &candidates)?;
         }
-        let results = integrate(&model.vae, parameters, &images, &grid, &scan, settings.keep_posterior);
+        let results = integrate(model, parameters, &images, &grid, &scan, settings.keep_posterior);
         let finer = Grid { spacing: grid.spacing / 2.0, half: grid.half * 2, ..grid };
         let mut open = Vec::new();
         for (i, exact) in results.into_iter().enumerate() {
@@ -319,7 +321,7 @@ fn gaussian_kl((m, lv): (f64, f64)) -> f64 {
 
 /// The second pass: sums in f64, tile by tile in parallel, added in the order of the tiles.
 fn integrate(
-    vae: &Vae,
+    model: &Model,
     parameters: &[(String, Vec<f64>)],
     observed: &Observed,
     grid: &Grid,
@@ -327,12 +329,15 @@ fn integrate(
     keep: bool,
 ) -> Vec<Exact> {
     let (b, k) = (observed.images(), observed.latent);
+    let (vae, watch) = (&model.vae, model.watch.clone());
     let reference: Vec<f64> = scan.max.iter().map(|&m| f64::from(m)).collect();
     let work: Vec<(usize, Vec<usize>)> = (0..grid.tiles())
         .map(|t| (t, (0..b).filter(|&i| scan.within(t, i, REACH)).collect::<Vec<_>>()))
         .filter(|(_, images)| !images.is_empty())
         .collect();
+    let done = AtomicUsize::new(0);
     let of_tile = |(tile, images): &(usize, Vec<usize>)| {
+        watch.at("quadrature, sums", done.fetch_add(1, Ordering::Relaxed) + 1, work.len());
         let points = grid.points(*tile);
         let log_p = exact_log_likelihoods(vae, parameters, &points, &select(observed, images));
         let sums = images.iter().enumerate().map(|(column, &i)| {

@@ -43,7 +43,8 @@ impl Scan {
         let points: Vec<(usize, GridPoint)> =
             tiles.flat_map(|t| grid.points(t).into_iter().map(move |p| (t, p))).collect();
         let kept = model.start(0);
-        for block in points.chunks(size) {
+        for (number, block) in points.chunks(size).enumerate() {
+            model.watch.at("quadrature, where the mass is", number + 1, points.len().div_ceil(size));
             let mut z: Vec<f32> = block.iter().flat_map(|(_, p)| p.z.iter().map(|&z| z as f32)).collect();
             z.resize(size * grid.dimensions, 0.0);
             model.exec.write(&name("grid z", size), &z)?;

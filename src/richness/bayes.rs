@@ -1,11 +1,14 @@
 //! The class from a draw of z: Bayes' rule, and how many nats of the class z holds.
 
+use std::sync::atomic::{AtomicUsize, Ordering};
+
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
 use super::surgery::{Mixture, draw};
 use super::{Estimate, entropy, shares};
 use crate::vae::Encoded;
+use crate::watch::Watch;
 
 /// What one draw z ~ q(z|x) tells of the class y of x. With q(z|y) the mean of q(z|x) over the images of class y, and
 /// the classes as frequent as among the images judged,
@@ -40,10 +43,18 @@ pub struct Bayes {
 impl Bayes {
     /// Of the images encoded in `judged`, with those in `known`; labels in the same order, below `classes`. The draws
     /// are a pure function of `seed`.
-    pub(super) fn of([known, judged]: [&Encoded; 2], labels: [&[u8]; 2], classes: usize, seed: u64) -> Bayes {
+    pub(super) fn of(
+        [known, judged]: [&Encoded; 2],
+        labels: [&[u8]; 2],
+        classes: usize,
+        seed: u64,
+        watch: &Watch,
+    ) -> Bayes {
         let truth = labels[1];
         let [rule, own] = [(known, labels[0]), (judged, truth)].map(|(e, labels)| ByClass::new(e, labels, classes));
+        let done = AtomicUsize::new(0);
         let look = |n: usize| {
+            watch.at("Bayes' rule", done.fetch_add(1, Ordering::Relaxed) + 1, truth.len());
             let (z, _) = draw(judged, n, seed);
             let (inside, y) = (own.log_joint(&z, 1.0), usize::from(truth[n]));
             (rule.log_densities(&z), inside[y] - own.shares[y].ln() - log_sum_exp(&inside))
@@ -152,7 +163,7 @@ mod tests {
 
     fn looked_at(count: usize, a: f32, s: f32, sigma: [f32; 2]) -> Bayes {
         let ((known, names), (judged, truth)) = (images(4 * count, a, s, sigma, 1), images(count, a, s, sigma, 2));
-        Bayes::of([&known, &judged], [&names, &truth], 2, 3)
+        Bayes::of([&known, &judged], [&names, &truth], 2, 3, &Watch::default())
     }
 
     /// I(z;y) of two equally frequent Gaussians N(m, s²), and the part that Bayes' rule calls right, by the
@@ -210,7 +221,7 @@ mod tests {
             (Encoded { latent: 1, mu, logvar: vec![-12.0; 2000] }, labels)
         };
         let ((known, names), (judged, truth)) = (encoded(0), encoded(20_000));
-        let found = Bayes::of([&known, &judged], [&names, &truth], 2, 1);
+        let found = Bayes::of([&known, &judged], [&names, &truth], 2, 1, &Watch::default());
         let chance = (found.accuracy.value - 0.5).abs() / found.accuracy.standard_error;
         assert!(found.at_most.value > 0.67 && chance < 3.5, "{found:?}");
         assert!(found.at_least.value.abs() < 0.005, "{found:?}");
@@ -220,11 +231,11 @@ mod tests {
     fn a_class_that_was_never_seen_costs_no_more_than_the_doubt() {
         let (known, _) = images(50, 1.0, 0.0, [1.0, 1.0], 1);
         let (judged, truth) = images(10, 1.0, 0.0, [1.0, 1.0], 2);
-        let found = Bayes::of([&known, &judged], [&[0; 50], &truth], 2, 1);
+        let found = Bayes::of([&known, &judged], [&[0; 50], &truth], 2, 1, &Watch::default());
         // Half of the images get the 1/(M C) of a class without images.
         let expected = 2f64.ln() + 0.5 * ((1.0 - 0.5 / 50.0f64).ln() + (0.5 / 50.0f64).ln());
         assert!((found.at_least.value - expected).abs() < 1e-12, "{found:?} of {expected}");
         assert_eq!(found.accuracy.value, 0.5);
-        assert_eq!(found, Bayes::of([&known, &judged], [&[0; 50], &truth], 2, 1));
+        assert_eq!(found, Bayes::of([&known, &judged], [&[0; 50], &truth], 2, 1, &Watch::default()));
     }
 }

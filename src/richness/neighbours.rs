@@ -1,5 +1,7 @@
 //! Nearest neighbours by looking at all of them, and what they vote for.
 
+use std::sync::atomic::{AtomicUsize, Ordering};
+
 use rayon::prelude::*;
 
 use crate::data::Dataset;
@@ -7,6 +9,7 @@ use crate::device::Device;
 use crate::error::Result;
 use crate::graph::Graph;
 use crate::plan::{Fusion, Plan};
+use crate::watch::Watch;
 
 /// The nearest known points of some queries.
 #[derive(Clone, Debug, PartialEq)]
@@ -51,7 +54,7 @@ const LANES: usize = 64;
 impl Neighbours {
     /// Among `points`, `[n, dimensions]`, of each of `queries`, `[m, dimensions]`. Distances are sums of squared
     /// differences: in few dimensions |a|² − 2ab + |b|² would lose the small ones that matter.
-    pub fn of_points(points: &[f32], queries: &[f32], dimensions: usize, k: usize) -> Neighbours {
+    pub fn of_points(points: &[f32], queries: &[f32], dimensions: usize, k: usize, watch: &Watch) -> Neighbours {
         let count = points.len() / dimensions;
         let k = k.min(count);
         // [block, dimension, lane]; the last block is filled up with points that are infinitely far away.
@@ -61,7 +64,9 @@ impl Neighbours {
                 blocks[(i / LANES * dimensions + d) * LANES + i % LANES] = value;
             }
         }
+        let done = AtomicUsize::new(0);
         let find = |query: &[f32]| {
+            watch.at("nearest neighbours", done.fetch_add(1, Ordering::Relaxed) + 1, queries.len() / dimensions);
             let mut best = Best::new(k);
             for (b, block) in blocks.chunks_exact(LANES * dimensions).enumerate() {
                 let mut sums = [0.0f32; LANES];
@@ -177,13 +182,13 @@ mod tests {
         for (count, dimensions, k) in [(300, 1, 15), (64, 2, 5), (131, 7, 1), (3, 2, 15)] {
             let values = |from: u64, n: usize| (0..n as u64).map(|i| draw.normal(from + i)).collect::<Vec<f32>>();
             let (points, queries) = (values(0, count * dimensions), values(5000, 20 * dimensions));
-            let found = Neighbours::of_points(&points, &queries, dimensions, k);
+            let found = Neighbours::of_points(&points, &queries, dimensions, k, &Watch::default());
             assert_eq!(found.k, k.min(count));
             let numbers: Vec<u32> = found.nearest.iter().map(|n| n.1).collect();
             assert_eq!(numbers, plainly(&points, &queries, dimensions, found.k));
         }
         // Equal points: the first ones.
-        let same = Neighbours::of_points(&[1.0; 100], &[1.0], 1, 3);
+        let same = Neighbours::of_points(&[1.0; 100], &[1.0], 1, 3, &Watch::default());
         assert_eq!(same.nearest, [(0.0, 0), (0.0, 1), (0.0, 2)]);
     }
 

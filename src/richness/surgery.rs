@@ -1,6 +1,7 @@
 //! The KL term of the bound taken apart (Hoffman & Johnson 2016, "ELBO surgery").
 
 use std::f64::consts::PI;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
@@ -9,6 +10,7 @@ use super::Estimate;
 use crate::isa::Isa;
 use crate::rng::Draw;
 use crate::vae::Encoded;
+use crate::watch::Watch;
 
 /// The stream of the draws of z, apart from those of training and evaluation.
 const SURGERY_STREAM: u32 = 0x51C4_0001;
@@ -44,11 +46,13 @@ const NEAR: f64 = 0.5;
 
 impl Surgery {
     /// Of the images encoded in `encoded`, the draws a pure function of `seed`.
-    pub fn of(encoded: &Encoded, seed: u64) -> Surgery {
+    pub fn of(encoded: &Encoded, seed: u64, watch: &Watch) -> Surgery {
         let k = encoded.latent;
         let images = encoded.mu.len() / k;
         let mixture = Mixture::new(encoded);
+        let done = AtomicUsize::new(0);
         let terms = |n: usize| {
+            watch.at("KL term taken apart", done.fetch_add(1, Ordering::Relaxed) + 1, images);
             let (z, noise) = draw(encoded, n, seed);
             let lv = &encoded.logvar[n * k..][..k];
             let own: f64 = (0..k).map(|d| at(noise[d]).powi(2) + at(lv[d]) + (2.0 * PI).ln()).sum::<f64>() * -0.5;
@@ -141,7 +145,7 @@ mod tests {
     #[test]
     fn a_posterior_that_is_the_prior_tells_nothing() {
         let encoded = Encoded { latent: 3, mu: vec![0.0; 300], logvar: vec![0.0; 300] };
-        let s = Surgery::of(&encoded, 1);
+        let s = Surgery::of(&encoded, 1, &Watch::default());
         assert!(s.information.value.abs() < 1e-12 && s.marginal_kl.value.abs() < 1e-12 && s.kl == 0.0, "{s:?}");
         assert!(!s.is_saturated());
     }
@@ -149,7 +153,7 @@ mod tests {
     #[test]
     fn posteriors_that_never_overlap_tell_which_image_it_was() {
         let mu = (0..100).map(|i| i as f32).collect();
-        let s = Surgery::of(&Encoded { latent: 1, mu, logvar: vec![-10.0; 100] }, 1);
+        let s = Surgery::of(&Encoded { latent: 1, mu, logvar: vec![-10.0; 100] }, 1, &Watch::default());
         assert!((s.information.value - 100f64.ln()).abs() < 1e-9 && s.is_saturated(), "{s:?}");
     }
 
@@ -158,13 +162,14 @@ mod tests {
         // Two clusters at ±2 with σ = ½ in the first of two dimensions.
         let mu = (0..2000).flat_map(|n| [if n % 2 == 0 { 2.0 } else { -2.0 }, 0.1]).collect();
         let encoded = Encoded { latent: 2, mu, logvar: vec![0.25f32.ln(); 4000] };
-        let s = Surgery::of(&encoded, 7);
+        let of = |seed: u64| Surgery::of(&encoded, seed, &Watch::default());
+        let s = of(7);
         let error = s.information.standard_error + s.marginal_kl.standard_error;
         let sum = s.information.value + s.marginal_kl.value;
         assert!((sum - s.kl).abs() < 3.0 * error && error < 0.2, "{sum} ± {error}, {}", s.kl);
         // ln 2, less the little overlap at 4 standard deviations from the middle.
         assert!((s.information.value - 2f64.ln()).abs() < 0.01, "{s:?}");
-        assert_eq!(s, Surgery::of(&encoded, 7));
-        assert_ne!(s, Surgery::of(&encoded, 8));
+        assert_eq!(s, of(7));
+        assert_ne!(s, of(8));
     }
 }

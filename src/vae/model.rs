@@ -16,6 +16,7 @@ use crate::error::{Error, Result};
 use crate::graph::Graph;
 use crate::optim::Control;
 use crate::plan::{Fusion, Plan};
+use crate::watch::Watch;
 
 /// Images per step of evaluation and encoding. A constant, because the noise of image i depends on its place in the
 /// batch: the numbers of an evaluation must not depend on the batch size of the training.
@@ -29,6 +30,8 @@ pub struct Model {
     pub vae: Vae,
     /// The executor, with the parameters in slots named as in [`Vae::init`].
     pub exec: Box<dyn Exec>,
+    /// Who is told how far long computations with it are.
+    pub watch: Watch,
     rows: HashMap<String, usize>,
     plans: HashMap<String, Bound>,
 }
@@ -124,7 +127,7 @@ impl Model {
     /// # Errors
     /// [`Error::Slot`] from the executor.
     pub fn initial_on(vae: Vae, seed: u64, exec: Box<dyn Exec>) -> Result<Model> {
-        let mut model = Model { exec, rows: HashMap::new(), plans: HashMap::new(), vae };
+        let mut model = Model { exec, watch: Watch::default(), rows: HashMap::new(), plans: HashMap::new(), vae };
         // A graph that mentions all parameters in their order, so that they lie in it.
         model.bind(&parameter_graph(&model.vae))?;
         for init in model.vae.init(seed) {

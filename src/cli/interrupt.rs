@@ -1,0 +1,85 @@
+//! What Ctrl-C and a request to terminate (SIGINT, SIGTERM, SIGHUP) do at every moment of a command that saves its work.
+//!
+//! Commands that have nothing to save take no part in this: the signal ends them at once, as it does any program.
+
+use std::io::Write;
+use std::process::exit;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use crate::error::{Error, Result};
+
+/// The exit code of an interrupted command, whichever signal it was: 128 + SIGINT.
+pub const INTERRUPTED: u8 = 130;
+
+/// What a request to stop does now.
+enum Now {
+    /// Ends the program, with these words.
+    End(String),
+    /// Raises the flag, so that the step that runs is finished and the state is saved; a second one ends the program.
+    Save,
+}
+
+/// The handler of requests to stop. There is one in a process.
+pub struct Interrupt {
+    raised: Arc<AtomicBool>,
+    now: Arc<Mutex<Now>>,
+}
+
+impl Interrupt {
+    /// Installs the handler. There is nothing to save yet: a request ends the program.
+    ///
+    /// # Errors
+    /// [`Error::Io`] when the operating system refuses.
+    pub fn install() -> Result<Interrupt> {
+        let (raised, now) = (Arc::new(AtomicBool::new(false)), Arc::new(Mutex::new(Now::End("stopped".into()))));
+        let (flag, what) = (raised.clone(), now.clone());
+        let handler = move || {
+            let again = flag.swap(true, Ordering::Relaxed);
+            match &*locked(&what) {
+                Now::End(words) => end(words),
+                Now::Save if again => end("stopped without saving"),
+                Now::Save => say("stopping after this step; once more to stop at once, without saving"),
+            }
+        };
+        let failed = |e: ctrlc::Error| {
+            Error::io("set the handler of Ctrl-C of", "this process".as_ref())(std::io::Error::other(e))
+        };
+        ctrlc::set_handler(handler).map_err(failed)?;
+        Ok(Interrupt { raised, now })
+    }
+
+    /// From here on there is something to save: requests raise this flag.
+    pub fn save(&self) -> &AtomicBool {
+        *locked(&self.now) = Now::Save;
+        &self.raised
+    }
+
+    /// From here on everything that can be saved is: requests, also one that has come already, end the program with
+    /// these words.
+    pub fn end_at_once(&self, words: &str) {
+        *locked(&self.now) = Now::End(words.into());
+        if self.raised.load(Ordering::Relaxed) {
+            end(words);
+        }
+    }
+
+    /// Whether a request has come.
+    pub fn raised(&self) -> bool {
+        self.raised.load(Ordering::Relaxed)
+    }
+}
+
+fn locked(now: &Mutex<Now>) -> MutexGuard<'_, Now> {
+    now.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// A closed stderr is no reason not to stop.
+fn say(words: &str) {
+    drop(writeln!(std::io::stderr(), "\n{words}"));
+}
+
+fn end(words: &str) -> ! {
+    say(words);
+    exit(INTERRUPTED.into())
+}
