@@ -46,6 +46,16 @@ pub enum Error {
         /// What would be accepted.
         expected: String,
     },
+    /// A computation has left the finite numbers.
+    #[error("{field}: found {found}, expected a finite number; {remedy}")]
+    NotFinite {
+        /// What is no longer finite.
+        field: String,
+        /// What it is: ±∞ or NaN.
+        found: f64,
+        /// What to do, or what it says.
+        remedy: String,
+    },
     /// The device asked for cannot be used.
     #[error("{device} cannot be used: {reason}; {remedy}")]
     Device {

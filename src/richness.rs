@@ -209,7 +209,11 @@ fn labels(data: &Splits) -> Option<[&[u8]; 2]> {
 fn finite(encoded: Encoded) -> Result<Encoded> {
     match encoded.mu.iter().chain(&encoded.logvar).find(|v| !v.is_finite()) {
         None => Ok(encoded),
-        Some(v) => Err(Error::argument("code of an image", v, "finite numbers; the model of this run is broken")),
+        Some(v) => Err(Error::NotFinite {
+            field: "code of an image".into(),
+            found: f64::from(*v),
+            remedy: "the model of this run is broken".into(),
+        }),
     }
 }
 

@@ -118,20 +118,22 @@ impl Trainer {
     /// A run from where a checkpoint left it: from here on its numbers are those of a run that was never interrupted.
     ///
     /// # Errors
-    /// As [`Trainer::new`]; [`Error::Argument`] when the checkpoint's counters do not fit the data, or when it has no
+    /// As [`Trainer::new`]; [`Error::File`] when the checkpoint's counters do not fit the data, or when it has no
     /// moments.
     pub fn resume(checkpoint: &Checkpoint, data: &Splits, device: Device) -> Result<Trainer> {
         let mut trainer = Trainer::new(checkpoint.config.clone(), data, device)?;
         let p = &checkpoint.progress;
         if p.cursor as usize >= trainer.images || !(p.cursor as usize).is_multiple_of(trainer.config.batch) {
             let expected = format!("a whole number of batches of a set of {} images", trainer.images);
-            return Err(Error::argument("position of the checkpoint in its epoch", p.cursor, expected));
+            let remedy = "resume it with the images that it was trained on".into();
+            return Err(in_checkpoint("position in the epoch", p.cursor.to_string(), expected, remedy));
         }
         for (prefix, moment, name) in trainer.arrays() {
             let values = checkpoint.slots.get(&format!("{prefix}{name}")).ok_or_else(|| {
-                let expected = "also the optimiser's moments, which an exported file lacks; resume the run folder that it \
-                                was exported from, or use the file with sample, reconstruct and eval";
-                Error::argument("checkpoint", "parameters alone", expected)
+                let expected = "also the optimiser's moments, which an exported file lacks".into();
+                let remedy = "resume the run folder that it was exported from, or use the file with sample, reconstruct \
+                              and eval";
+                in_checkpoint("tensors", "parameters alone".into(), expected, remedy.into())
             })?;
             trainer.model.exec.write_moment(&name, moment, values)?;
         }
@@ -155,7 +157,7 @@ impl Trainer {
     /// looked at between updates, every few of them: what has begun is finished.
     ///
     /// # Errors
-    /// [`Error::Argument`] when the loss is no longer a finite number, and what `observer` returns.
+    /// [`Error::NotFinite`] when the loss is no longer a finite number, and what `observer` returns.
     pub fn run(&mut self, observer: &mut dyn Observer, stop: &AtomicBool) -> Result<Outcome> {
         while self.control().epoch < self.config.epochs {
             let start = Instant::now();
@@ -303,7 +305,7 @@ impl Trainer {
     /// All that is needed to continue from here.
     ///
     /// # Errors
-    /// [`Error::Argument`] when a parameter or a moment is no longer a finite number; [`Error::Slot`] from the executor.
+    /// [`Error::NotFinite`] when a parameter or a moment is no longer a finite number; [`Error::Slot`] from the executor.
     pub fn checkpoint(&self) -> Result<Checkpoint> {
         let mut slots = BTreeMap::new();
         for (prefix, moment, name) in self.arrays() {
@@ -336,8 +338,13 @@ fn first(data: &Dataset, images: usize) -> Dataset {
     }
 }
 
+/// What is wrong with the contents of a checkpoint, whose file is known to the caller alone.
+fn in_checkpoint(field: &str, found: String, expected: String, remedy: String) -> Error {
+    Error::File { path: "checkpoint".into(), field: field.into(), found, expected, remedy }
+}
+
 /// A loss that has left the finite numbers does not come back.
 fn must_be_finite(field: impl Fn() -> String, value: f64) -> Result<()> {
-    let expected = "a finite number; lower --lr, or limit the gradient with --clip";
-    if value.is_finite() { Ok(()) } else { Err(Error::argument(&field(), value, expected)) }
+    let remedy = || "lower --lr, or limit the gradient with --clip".to_string();
+    if value.is_finite() { Ok(()) } else { Err(Error::NotFinite { field: field(), found: value, remedy: remedy() }) }
 }

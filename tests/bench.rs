@@ -119,8 +119,8 @@ fn wrong_arguments_are_named() {
     let folder = tempfile::tempdir().unwrap();
     for (arguments, code, words) in [
         ("--only gemm", 2, "matmul, pointwise, reduce, adam, v1, v2"),
-        ("--repetitions 0", 1, "repetitions"),
-        ("--device tpu", 1, "auto, cpu, cuda"),
+        ("--repetitions 0", 2, "repetitions"),
+        ("--device tpu", 2, "auto, cpu, cuda"),
         ("--device cuda:99 --quick --only reduce", 1, "cuda:99"),
     ] {
         let output = bench(folder.path(), arguments);

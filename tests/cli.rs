@@ -175,7 +175,7 @@ fn more_epochs_can_be_asked_for_later() {
     succeeds(at.path(), &format!("train {one} --out one"));
     succeeds(at.path(), "train --resume one --epochs 2 --quiet");
     equal_runs(&at.path().join("one"), &at.path().join("two"));
-    fails(at.path(), "train --resume one --epochs 1", 1, &["epochs", "at least 2"]);
+    fails(at.path(), "train --resume one --epochs 1", 2, &["epochs", "at least 2"]);
 }
 
 #[test]
@@ -195,8 +195,8 @@ fn a_model_can_be_drawn_from_looked_into_and_evaluated() {
     assert_ne!(bytes(at.path().join("a.png")), bytes(at.path().join("c.png")));
     succeeds(at.path(), "reconstruct --run run --out d.png --count 7");
     assert!(bytes(at.path().join("d.png")).starts_with(b"\x89PNG"));
-    fails(at.path(), "reconstruct --run run --out e.png --count 71", 1, &["count", "71", "from 1 to 70"]);
-    fails(at.path(), "sample --run run --count 0", 1, &["count", "0"]);
+    fails(at.path(), "reconstruct --run run --out e.png --count 71", 2, &["count", "71", "from 1 to 70"]);
+    fails(at.path(), "sample --run run --count 0", 2, &["count", "0"]);
 }
 
 #[test]
@@ -216,32 +216,36 @@ fn every_likelihood_and_binarisation_trains_and_is_named() {
 fn wrong_arguments_are_named_with_what_would_be_right() {
     let at = folder();
     let train = |more: &str| format!("train --train-size 64 --test-size 10 --epochs 1 --quiet {more}");
-    let wrong: [(&str, i32, &[&str]); 25] = [
-        ("--latent 0", 1, &["latent", "found 0"]),
-        ("--hidden 10,0", 1, &["hidden width", "found 0"]),
+    let wrong: [(&str, i32, &[&str]); 29] = [
+        ("--latent 0", 2, &["latent", "found 0"]),
+        ("--hidden 10,0", 2, &["hidden width", "found 0"]),
         ("--hidden 10,x", 2, &["--hidden", "x"]),
         ("--activation rellu", 2, &["--activation", "rellu", "leaky_relu"]),
         ("--likelihood poisson", 2, &["--likelihood", "bernoulli, gaussian"]),
-        ("--likelihood gaussian --sigma-floor 0", 1, &["sigma floor", "found 0"]),
-        ("--likelihood gaussian --binarisation fixed", 1, &["binarisation", "fixed", "grey"]),
+        ("--likelihood gaussian --sigma-floor 0", 2, &["sigma floor", "found 0"]),
+        ("--likelihood gaussian --binarisation fixed", 2, &["binarisation", "fixed", "grey"]),
         ("--binarisation binary", 2, &["--binarisation", "binary", "threshold"]),
-        ("--batch 0", 1, &["batch", "found 0"]),
-        ("--lr -1", 2, &["-1"]),
-        ("--lr=-1", 1, &["lr", "found -1"]),
+        ("--batch 0", 2, &["batch", "found 0"]),
+        ("--lr -1", 2, &["lr", "found -1", "a number ≥ 0"]),
+        ("--lr=-1", 2, &["lr", "found -1"]),
         ("--lr-schedule linear", 2, &["--lr-schedule", "linear", "cosine"]),
-        ("--lr-schedule steps:5=1e-3,2=1e-4", 1, &["lr schedule", "increasing"]),
-        ("--optimizer sgd --momentum 1", 1, &["momentum", "found 1"]),
-        ("--beta1 1", 1, &["beta1", "found 1"]),
-        ("--eps 0", 1, &["eps", "found 0"]),
-        ("--second-moment=-1", 1, &["second moment", "found -1"]),
-        ("--train-images 65", 1, &["train images", "found 65", "64"]),
-        ("--train-images 0", 1, &["train images", "found 0"]),
-        ("--likelihood gaussian --output-bias data", 1, &["output bias", "gaussian", "bernoulli"]),
+        ("--lr-schedule steps:5=1e-3,2=1e-4", 2, &["lr schedule", "increasing"]),
+        ("--optimizer sgd --momentum 1", 2, &["momentum", "found 1"]),
+        ("--beta1 1", 2, &["beta1", "found 1"]),
+        ("--eps 0", 2, &["eps", "found 0"]),
+        ("--second-moment -1", 2, &["second moment", "found -1"]),
+        ("--train-images 65", 2, &["train images", "found 65", "64"]),
+        ("--train-images 0", 2, &["train images", "found 0"]),
+        ("--likelihood gaussian --output-bias data", 2, &["output bias", "gaussian", "bernoulli"]),
         ("--device cuda:99", 1, &["cuda:99 cannot be used", "--device cpu"]),
-        ("--device cuda:x", 1, &["device", "cuda:x", "cuda:N"]),
-        ("--device cpu --precision bf16", 1, &["precision", "bf16", "--device"]),
+        ("--device cuda:x", 2, &["device", "cuda:x", "cuda:N"]),
+        ("--device cpu --precision bf16", 2, &["precision", "bf16", "--device"]),
         ("--precision f16", 2, &["--precision", "f16", "tf32"]),
-        ("--device gpu", 1, &["device", "gpu", "auto"]),
+        ("--epochs -1", 2, &["--epochs", "-1", "whole number, 0 or more"]),
+        ("--latent -2", 2, &["--latent", "-2", "whole number, 0 or more"]),
+        ("--seed -3", 2, &["--seed", "-3", "whole number, 0 or more"]),
+        ("--kl-warmup -0.5", 2, &["kl-warmup", "found -0.5", "≥ 0"]),
+        ("--device gpu", 2, &["device", "gpu", "auto"]),
     ];
     for (more, code, words) in wrong {
         fails(at.path(), &train(more), code, words);
@@ -341,7 +345,7 @@ fn an_instruction_set_that_is_not_there_is_refused() {
     let out =
         Command::new(env!("CARGO_BIN_EXE_elbo")).args(["train", "--epochs", "1"]).env("ELBO_ISA", "avx1024").output();
     let out = out.unwrap();
-    assert_eq!(out.status.code(), Some(1));
+    assert_eq!(out.status.code(), Some(2));
     let text = String::from_utf8(out.stderr).unwrap();
     assert!(text.contains("ELBO_ISA") && text.contains("avx1024") && text.contains("portable"), "{text}");
 }
@@ -391,10 +395,10 @@ fn estimates_of_the_likelihood_are_printed_written_and_drawn() {
     let report: serde_json::Value = serde_json::from_slice(&bytes(at.path().join("b.json"))).unwrap();
     assert_eq!(report["prior_running"].as_array().unwrap().last().unwrap()["samples"], 200.0);
 
-    fails(at.path(), "eval --run run --estimators elbo --images 71", 1, &["images", "from 1 to 70"]);
+    fails(at.path(), "eval --run run --estimators elbo --images 71", 2, &["images", "from 1 to 70"]);
     fails(at.path(), "eval --run run --estimators magic", 2, &["magic", "quadrature"]);
-    fails(at.path(), "eval --run run --json x.json", 1, &["json", "--estimators"]);
-    fails(at.path(), "bounds --run run --image 70", 1, &["image", "0 to 69"]);
+    fails(at.path(), "eval --run run --json x.json", 2, &["json", "--estimators"]);
+    fails(at.path(), "bounds --run run --image 70", 2, &["image", "0 to 69"]);
     succeeds(at.path(), &format!("train {} --out wide", TINY.replace("--latent 2", "--latent 3")));
-    fails(at.path(), "eval --run wide --estimators quadrature", 1, &["latent dimensions", "[3]", "iwae"]);
+    fails(at.path(), "eval --run wide --estimators quadrature", 2, &["latent dimensions", "[3]", "iwae"]);
 }

@@ -72,8 +72,8 @@ fn a_list_of_k_is_trained_compared_and_not_trained_again() {
     fails(at, &format!("{command} --beta 2"), 1, &["k01", "warmup.beta", "1.0", "2.0", "another --out"]);
     fails(at, "richness", 2, &["--latents"]);
     fails(at, "richness --latents 2 --latent 3", 2, &["--latent"]);
-    fails(at, "richness --latents 2,0", 1, &["latent"]);
-    fails(at, "richness --latents 2 --draws 0", 1, &["draws"]);
+    fails(at, "richness --latents 2,0", 2, &["latent"]);
+    fails(at, "richness --latents 2 --draws 0", 2, &["draws"]);
 }
 
 #[test]

@@ -31,7 +31,7 @@ pub struct Train {
     pub optimise: Optimise,
     #[command(flatten)]
     pub machine: Machine,
-    /// Take every option that is not given here from a recipe: a name of `elbo recipes`, or a file FILE.toml
+    /// Take what is not given here from a recipe: a name of `elbo recipes`, or FILE.toml
     #[arg(long, value_name = "NAME|FILE")]
     pub recipe: Option<String>,
     /// Which of the recipe's protocols to follow, where code and paper differ [default: as the recipe says]
@@ -43,8 +43,10 @@ pub struct Train {
     /// Run folder to write, new or empty [default: a fresh one under runs/]
     #[arg(long, value_name = "FOLDER")]
     pub out: Option<PathBuf>,
-    /// Continue the run in this folder exactly where its checkpoint is; only --epochs, --threads, --device, --precision,
-    /// --pause-at and --quiet may be given with it. Device and precision are chosen anew
+    /// Continue the run in this folder exactly where its checkpoint is
+    ///
+    /// Only --epochs, --threads, --device, --precision, --pause-at and --quiet may be given with it. Device and precision are
+    /// chosen anew.
     #[arg(long, value_name = "FOLDER", conflicts_with_all = FIXED_BY_A_RUN)]
     pub resume: Option<PathBuf>,
     /// Stop after this many updates in all, as Ctrl-C would, leaving a checkpoint
@@ -234,8 +236,10 @@ pub struct Eval {
     /// Seed of the draws of z [default: that of the run, which repeats its last figure]
     #[arg(long, value_name = "SEED")]
     pub seed: Option<u64>,
-    /// Estimators of log p(x), separated by commas: elbo, iwae (importance samples from the encoder), prior (naive: samples
-    /// from the prior), quadrature (exact, for one or two latent dimensions), ais (annealing), harmonic (which fails)
+    /// Estimators of log p(x), separated by commas
+    ///
+    /// elbo; iwae: importance samples from the encoder; prior: naive, samples from the prior; quadrature: exact, for one or
+    /// two latent dimensions; ais: annealing; harmonic: the harmonic mean, which fails.
     #[arg(long, value_name = "NAMES", value_delimiter = ',')]
     pub estimators: Vec<EstimatorName>,
     /// Samples per image of iwae, prior and harmonic
@@ -244,7 +248,9 @@ pub struct Eval {
     /// Number of test images, from the first on [default: all for elbo, 100 for the others]
     #[arg(long, value_name = "N")]
     pub images: Option<usize>,
-    /// Bounds from both sides by ais for N images that the model draws itself (bidirectional Monte Carlo)
+    /// Bounds from both sides by ais for N images that the model draws itself
+    ///
+    /// Bidirectional Monte Carlo: the only check of ais that needs no other estimate.
     #[arg(long, value_name = "N")]
     pub bdmc: Option<usize>,
     #[command(flatten)]
@@ -295,7 +301,7 @@ pub struct Bench {
     /// Small sizes and short repetitions: shows that everything works, in seconds
     #[arg(long)]
     pub quick: bool,
-    /// Families of workloads, separated by commas: matmul, pointwise, reduce, adam, v1 or v2 [default: all]
+    /// Families: matmul, pointwise, reduce, adam, v1, v2, separated by commas [default: all]
     #[arg(long, value_name = "FAMILIES", value_delimiter = ',')]
     pub only: Vec<Family>,
     /// Repetitions of each measurement, of which the median is reported [default: 11, with --quick 3]

@@ -33,7 +33,7 @@ struct Curves {
 
 /// Computes, draws and writes.
 pub fn bounds(args: &args::Bounds) -> Result<()> {
-    let device = args.machine.device()?;
+    let device = args.machine.device_for_long_work()?;
     let checkpoint = use_run::open(&args.run)?;
     let test = use_run::images(&checkpoint, &args.data)?.test;
     if args.image >= test.rows {

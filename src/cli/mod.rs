@@ -3,9 +3,11 @@
 //! | exit code | meaning |
 //! |---|---|
 //! | 0 | done (also when `--pause-at` stopped the training as asked) |
-//! | 1 | an error, printed on stderr |
-//! | 2 | the command line could not be understood |
-//! | 130 | interrupted by Ctrl-C; the state was saved and the command to continue was printed |
+//! | 1 | the world stands in the way: a file, a device, a training that left the finite numbers |
+//! | 2 | the command line cannot be meant: an unknown option, or a value outside of what is allowed |
+//! | 130 | stopped by Ctrl-C or a request to terminate; what was trained is saved, and stderr or stdout says how to go on |
+//!
+//! Commands that have nothing to save are ended by the signal itself, which shells report as 130 or 143.
 
 mod args;
 mod bench;
@@ -23,6 +25,7 @@ mod reproduce;
 mod richness;
 mod scale;
 mod train;
+mod usage;
 mod use_run;
 
 use std::ffi::OsString;
@@ -45,8 +48,8 @@ struct Cli {
     command: Command,
 }
 
-const AFTER_HELP: &str = "Results go to stdout, progress and warnings to stderr. Exit codes: 0 done, 1 error, 2 wrong \
-    usage, 130 interrupted (the state is saved first).";
+const AFTER_HELP: &str = "Results go to stdout, progress and warnings to stderr. Exit codes: 0 done; 1 a file, a device \
+    or the training failed; 2 an option or its value is wrong; 130 interrupted (what was trained is saved first).";
 
 #[derive(Subcommand)]
 enum Command {
@@ -80,9 +83,7 @@ enum Command {
 
 /// Runs the command line of this process.
 pub fn main() -> ExitCode {
-    // `richness` has --latents; the --latent that comes with the other options of a model is never valid there.
-    let command = Cli::command().mut_subcommand("richness", |c| c.mut_arg("latent", |latent| latent.hide(true)));
-    let matches = command.get_matches();
+    let matches = usage::complete(Cli::command()).get_matches();
     let cli = Cli::from_arg_matches(&matches).unwrap_or_else(|error| error.exit());
     let own = matches.subcommand().map_or(&matches, |(_, own)| own);
     let done = match cli.command {
@@ -102,8 +103,18 @@ pub fn main() -> ExitCode {
     };
     done.unwrap_or_else(|error| {
         eprintln!("elbo: {error}");
-        ExitCode::from(1)
+        ExitCode::from(exit_code(&error))
     })
+}
+
+/// 2 for what the command line asks for, as for what clap refuses; 1 for what the world answers.
+fn exit_code(error: &Error) -> u8 {
+    match error {
+        Error::Argument { .. } => 2,
+        Error::Io { .. } | Error::File { .. } | Error::Device { .. } | Error::Slot { .. } | Error::NotFinite { .. } => {
+            1
+        }
+    }
 }
 
 fn train_with_recipe(args: args::Train, own: &ArgMatches) -> Result<ExitCode> {
@@ -116,7 +127,8 @@ fn train_with_recipe(args: args::Train, own: &ArgMatches) -> Result<ExitCode> {
 /// The options of `elbo train` from arguments that a recipe made.
 fn parse_train(arguments: Vec<OsString>) -> std::result::Result<args::Train, String> {
     let arguments = std::iter::once(OsString::from("elbo")).chain(arguments);
-    match Cli::try_parse_from(arguments) {
+    let matches = usage::complete(Cli::command()).try_get_matches_from(arguments);
+    match matches.and_then(|matches| Cli::from_arg_matches(&matches)) {
         Ok(Cli { command: Command::Train(args) }) => Ok(*args),
         Ok(_) => Err("another command than train".into()),
         Err(e) => Err(e.to_string().lines().next().unwrap_or_default().trim_start_matches("error: ").to_string()),

@@ -242,8 +242,8 @@ impl Recipe {
     /// Says whether these are the recipe's images, by their number and the mean of the training set's pixels.
     ///
     /// # Errors
-    /// [`Error::Argument`] naming what differs.
-    pub fn check_images(&self, data: &Splits) -> Result<()> {
+    /// [`Error::File`] naming the folder and what differs.
+    pub fn check_images(&self, data: &Splits, folder: &Path) -> Result<()> {
         let r = &self.data;
         let found = (data.train.rows, data.test.rows, data.train.mean_pixel());
         if (found.0, found.1) != (r.train, r.test) || (found.2 - r.train_mean).abs() > 5e-4 {
@@ -252,7 +252,13 @@ impl Recipe {
             };
             let expected = numbers((r.train, r.test, r.train_mean));
             let expected = format!("{}, which recipe {} is for: {expected}", r.images, self.name);
-            return Err(Error::argument("images", format!("{}: {}", data.train.name, numbers(found)), expected));
+            return Err(Error::File {
+                path: folder.into(),
+                field: "images".into(),
+                found: numbers(found),
+                expected,
+                remedy: "give --data the folder with those images".into(),
+            });
         }
         Ok(())
     }

@@ -77,12 +77,12 @@ pub struct Options {
 /// Trains as the recipe says, or goes on where the folder's run stopped; evaluates; compares.
 pub fn reproduce(args: &Options, matches: &ArgMatches, parse: Parse) -> Result<ExitCode> {
     let recipe = Recipe::load(&args.recipe)?;
-    let device = args.machine.device()?;
+    let device = args.machine.device_for_long_work()?;
     super::warn_if_debug_build();
     let own_images = args.data.data.is_some();
     let images = args.data.source().load()?;
-    if own_images {
-        recipe.check_images(&images)?;
+    if let Some(folder) = &args.data.data {
+        recipe.check_images(&images, folder)?;
     } else {
         eprintln!(
             "built-in digits: this shows that recipe {} runs; its numbers are for {} (--data FOLDER)",

@@ -26,7 +26,7 @@ pub fn richness(args: &args::Richness) -> Result<ExitCode> {
         }
     }
     one_layer(args.model.upper.len())?;
-    let device = args.machine.device()?;
+    let device = args.machine.device_for_long_work()?;
     warn_if_debug_build();
     match &args.run {
         Some(run) => one(args, run, device).map(|()| ExitCode::SUCCESS),

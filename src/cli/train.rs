@@ -15,7 +15,7 @@ use crate::vae::{HiddenUnits, VaeConfig};
 
 /// Trains, or continues to train; writes the run folder; prints the result on its scale.
 pub fn train(args: &args::Train) -> Result<ExitCode> {
-    let device = args.machine.device()?;
+    let device = args.machine.device_for_long_work()?;
     warn_if_debug_build();
     let interrupt = Interrupt::install()?;
     let (folder, data, mut trainer) = match &args.resume {

@@ -57,7 +57,9 @@ pub fn reconstruct(args: &args::Reconstruct) -> Result<()> {
 
 /// Evaluates a model and looks at its latent dimensions.
 pub fn eval(args: &args::Eval) -> Result<()> {
-    let device = args.machine.device()?;
+    // Without estimators it is over in a moment.
+    let long = !args.estimators.is_empty() || args.bdmc.is_some();
+    let device = if long { args.machine.device_for_long_work()? } else { args.machine.device()? };
     let checkpoint = open(&args.run)?;
     let data = images(&checkpoint, &args.data)?;
     estimates::check(args, &checkpoint.config.model, data.test.rows)?;

@@ -159,12 +159,17 @@ impl Model {
     /// Loads a set of images into the data slot `slot`, binarised as the model wants it.
     ///
     /// # Errors
-    /// [`Error::Argument`] when the images are not of the model's size.
+    /// [`Error::File`] when the images are not of the model's size.
     pub fn load(&mut self, slot: &str, data: &Dataset) -> Result<()> {
         let [height, width] = self.vae.config.image;
         if (data.height, data.width) != (height, width) {
-            let found = format!("{} × {} pixels in {}", data.height, data.width, data.name);
-            return Err(Error::argument("image size", found, format!("{height} × {width}, as the model was made for")));
+            return Err(Error::File {
+                path: data.name.clone().into(),
+                field: "image size".into(),
+                found: format!("{} × {} pixels", data.height, data.width),
+                expected: format!("{height} × {width}, as the model was made for"),
+                remedy: "use images of that size, or train a model on these".into(),
+            });
         }
         let prepared = self.vae.config.binarisation.prepare(data);
         self.exec.set_data(slot, &prepared.images, prepared.cols)?;

@@ -66,19 +66,25 @@ pub struct Model {
     /// Latent dimensions K; with 2 the plane of z is drawn too
     #[arg(long, value_name = "K", default_value_t = 20)]
     pub latent: usize,
-    /// Nonlinearity: identity, relu, leaky_relu, tanh, sigmoid, softplus, silu or gelu
+    /// Nonlinearity: relu, tanh, softplus, …
+    ///
+    /// One of identity, relu, leaky_relu, tanh, sigmoid, softplus, silu or gelu.
     #[arg(long, value_name = "NAME", default_value = "relu")]
     pub activation: Activation,
-    /// Distribution of a pixel given z: a rate (on logits); a mean, and a sigma for each pixel, or one learned sigma, or the
-    /// best sigma of the batch; a rate made a density; a probability for each byte
+    /// Distribution of a pixel given z
+    ///
+    /// bernoulli: a rate, on logits; gaussian: a mean and a sigma for each pixel; gaussian-shared: one learned sigma;
+    /// gaussian-optimal: the best sigma of the batch; continuous-bernoulli: a rate made a density;
+    /// discretised-logistic: a probability for each byte.
     #[arg(long, value_name = "NAME", default_value = "bernoulli")]
     pub likelihood: LikelihoodName,
     /// Smallest standard deviation (or scale) of a pixel, where white is 1 [default: 0.1 for gaussian, 0.002 for
     /// discretised-logistic, else 0.01]
     #[arg(long, value_name = "SIGMA")]
     pub sigma_floor: Option<f64>,
-    /// What is done to grey pixels: grey (nothing), dynamic (drawn anew at every use), threshold (> 1/2), fixed (drawn
-    /// once)
+    /// What is done to grey pixels: grey (nothing), dynamic, threshold or fixed
+    ///
+    /// dynamic: drawn anew at every use; threshold: white where > 1/2; fixed: drawn once.
     #[arg(long, value_name = "NAME", default_value = "grey")]
     pub binarisation: Binarisation,
     /// A further stochastic layer on top: hidden widths of q, then K, then hidden widths of p, as in 100,100:50:100,100; may
@@ -190,13 +196,18 @@ pub struct Optimise {
     /// Learning rate per update
     #[arg(long, value_name = "RATE", default_value_t = 1e-3)]
     pub lr: f64,
-    /// constant; steps:EPOCH=RATE,… (that rate after that many epochs); cosine or cosine:RATE (down to RATE at the end)
+    /// How --lr changes: constant, steps:EPOCH=RATE,… or cosine:RATE
+    ///
+    /// steps: that rate after that many epochs, as in steps:5=3e-4,8=1e-4. cosine falls to 0 at the end of the run,
+    /// cosine:RATE to RATE.
     #[arg(long, value_name = "SCHEDULE", default_value = "constant")]
     pub lr_schedule: Schedule,
     /// Largest norm of the whole gradient; a longer one is shortened to it [default: no limit]
     #[arg(long, value_name = "NORM")]
     pub clip: Option<f64>,
-    /// What is maximised: elbo, or iwae (the importance weighted bound of --samples draws)
+    /// What is maximised: elbo, or iwae
+    ///
+    /// iwae is the importance weighted bound of --samples draws.
     #[arg(long, value_name = "NAME", default_value = "elbo")]
     pub bound: BoundKind,
     /// Draws of z per image
@@ -307,32 +318,44 @@ impl Optimise {
 /// On what it runs.
 #[derive(Args)]
 pub struct Machine {
-    /// Threads; 0 means one per core. The numbers do not depend on it
+    /// Threads; 0 means one per core
+    ///
+    /// The numbers do not depend on it.
     #[arg(long, value_name = "N", default_value_t = 0)]
     pub threads: usize,
     /// Device: auto (a GPU if there is one), cpu, cuda or cuda:N
     #[arg(long, value_name = "DEVICE", default_value = "auto")]
     pub device: String,
-    /// Precision of matrix products on a GPU: f32, bf16x3 (two bf16 per factor), tf32 or bf16; everything else is f32
+    /// Precision of matrix products on a GPU: f32, bf16x3, tf32 or bf16
+    ///
+    /// bf16x3 takes two bf16 per factor. Everything else than products is f32.
     #[arg(long, value_name = "NAME", default_value = "f32")]
     pub precision: Precision,
 }
 
 impl Machine {
-    /// The executor that is asked for. With `auto` and no GPU it is the CPU, and the reason goes to stderr.
+    /// The executor that is asked for: with `auto` and no GPU the CPU.
     pub fn device(&self) -> Result<Device> {
+        self.choose().map(|(device, _)| device)
+    }
+
+    /// As [`Machine::device`] for work that a GPU would shorten: why there is none goes to stderr.
+    pub fn device_for_long_work(&self) -> Result<Device> {
+        let (device, no_gpu) = self.choose()?;
+        if let Some(NoGpu::Unusable(Error::Device { reason, .. })) = no_gpu {
+            eprintln!("running on the CPU: {reason} (`elbo info` says more)");
+        }
+        Ok(device)
+    }
+
+    /// The executor, and why it is no GPU.
+    fn choose(&self) -> Result<(Device, Option<NoGpu>)> {
         match self.gpu()? {
-            Ok(ordinal) => Ok(Device::Cuda { ordinal, precision: self.precision }),
-            Err(reason) => {
-                if self.precision != Precision::F32 {
-                    return Err(Error::argument("precision", self.precision, "f32, unless --device is a GPU"));
-                }
-                let cpu = Device::Cpu { threads: self.threads()? };
-                if let NoGpu::Unusable(Error::Device { reason, .. }) = reason {
-                    eprintln!("running on the CPU: {reason} (`elbo info` says more)");
-                }
-                Ok(cpu)
+            Ok(ordinal) => Ok((Device::Cuda { ordinal, precision: self.precision }, None)),
+            Err(_) if self.precision != Precision::F32 => {
+                Err(Error::argument("precision", self.precision, "f32, unless --device is a GPU"))
             }
+            Err(reason) => Ok((Device::Cpu { threads: self.threads()? }, Some(reason))),
         }
     }
 

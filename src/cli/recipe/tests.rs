@@ -159,6 +159,6 @@ fn a_file_may_build_on_a_recipe_of_the_program_or_of_its_folder() {
 #[test]
 fn images_are_told_apart() {
     let recipe = Recipe::load("pytorch-example").unwrap();
-    let message = recipe.check_images(&Splits::digits(1, 40, 10)).unwrap_err().to_string();
+    let message = recipe.check_images(&Splits::digits(1, 40, 10), Path::new("digits")).unwrap_err().to_string();
     assert!(message.contains("40 training") && message.contains("MNIST") && message.contains("60000"), "{message}");
 }
