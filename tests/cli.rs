@@ -241,7 +241,7 @@ fn wrong_arguments_are_named_with_what_would_be_right() {
         ("--device cuda:x", 2, &["device", "cuda:x", "cuda:N"]),
         ("--device cpu --precision bf16", 2, &["precision", "bf16", "--device"]),
         ("--precision f16", 2, &["--precision", "f16", "tf32"]),
-        ("--epochs -1", 2, &["--epochs", "-1", "whole number, 0 or more"]),
+        ("--batch -1", 2, &["--batch", "-1", "whole number, 0 or more"]),
         ("--latent -2", 2, &["--latent", "-2", "whole number, 0 or more"]),
         ("--seed -3", 2, &["--seed", "-3", "whole number, 0 or more"]),
         ("--kl-warmup -0.5", 2, &["kl-warmup", "found -0.5", "≥ 0"]),
@@ -305,9 +305,47 @@ fn info_and_help_say_what_there_is() {
         assert!(info.contains(part), "{info}\nlacks {part}");
     }
     let help = succeeds(at.path(), "train --help");
-    for option in ["--epochs", "--kl-warmup", "--lr-schedule", "--sigma-floor", "--binarisation", "[default: 128]"] {
+    for option in [
+        "Images:",
+        "Model:",
+        "Training:",
+        "Machine:",
+        "--epochs",
+        "--kl-warmup",
+        "--lr-schedule",
+        "--sigma-floor",
+        "--binarisation",
+        "[default: 128]",
+    ] {
         assert!(help.contains(option), "{help}\nlacks {option}");
     }
+    let short = succeeds(at.path(), "train -h");
+    assert!(short.contains("Model:") && short.contains("--lr ") && short.lines().count() < help.lines().count() / 2);
+    assert!(!short.contains("--second-moment") && help.contains("--second-moment"));
+    assert!(!succeeds(at.path(), "eval -h").contains("Training:"), "its --samples are no option of a training");
+}
+
+/// Why no GPU is used is said before work that one would shorten, and before nothing else.
+#[test]
+fn the_missing_gpu_is_noted_where_it_matters() {
+    let at = folder();
+    let noted = |arguments: &str| {
+        let output = elbo(at.path(), arguments);
+        let errors = String::from_utf8(output.stderr).unwrap();
+        assert!(output.status.success(), "elbo {arguments}\n{errors}");
+        errors.contains("running on the CPU: ")
+    };
+    if !noted(&format!("train {TINY} --out run")) {
+        println!("skipped: there is a GPU");
+        return;
+    }
+    assert!(noted("eval --run run --estimators iwae --samples 10"));
+    for quick in ["recipes", "implied-sigma MSE+KL", "plan", "eval --run run", "sample --run run --count 1"] {
+        assert!(!noted(quick), "elbo {quick}");
+    }
+    assert!(!noted("reconstruct --run run --count 1") && !noted("eval --run run --estimators iwae --device cpu"));
+    let refused = elbo(at.path(), "train --lr -1");
+    assert!(!String::from_utf8(refused.stderr).unwrap().contains("running on"), "nothing runs");
 }
 
 /// Ctrl-C, sent while the training runs: the step is finished, the checkpoint is whole, the command to continue printed.

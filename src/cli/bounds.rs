@@ -33,13 +33,14 @@ struct Curves {
 
 /// Computes, draws and writes.
 pub fn bounds(args: &args::Bounds) -> Result<()> {
-    let device = args.machine.device_for_long_work()?;
+    let device = args.machine.device()?;
     let checkpoint = use_run::open(&args.run)?;
     let test = use_run::images(&checkpoint, &args.data)?.test;
     if args.image >= test.rows {
         return Err(Error::argument("image", args.image, format!("a number from 0 to {}", test.rows - 1)));
     }
     let mut model = Model::restore(&checkpoint, device)?;
+    args.machine.say_why_no_gpu()?;
     model.watch = phase::watch(false);
     model.load("test", &test)?;
     let seed = args.seed.unwrap_or(checkpoint.config.seed);

@@ -77,7 +77,7 @@ pub struct Options {
 /// Trains as the recipe says, or goes on where the folder's run stopped; evaluates; compares.
 pub fn reproduce(args: &Options, matches: &ArgMatches, parse: Parse) -> Result<ExitCode> {
     let recipe = Recipe::load(&args.recipe)?;
-    let device = args.machine.device_for_long_work()?;
+    let device = args.machine.device()?;
     super::warn_if_debug_build();
     let own_images = args.data.data.is_some();
     let images = args.data.source().load()?;
@@ -93,6 +93,7 @@ pub fn reproduce(args: &Options, matches: &ArgMatches, parse: Parse) -> Result<E
     let interrupt = Interrupt::install()?;
     let path = args.out.clone().unwrap_or_else(|| default_folder(&recipe, args));
     let (folder, mut trainer) = take_up(&path, config, &images, device, &interrupt)?;
+    args.machine.say_why_no_gpu()?;
     trainer.pause_at = args.pause_at;
     if !args.quiet {
         train::announce(&mut trainer, &images, &folder);

@@ -26,7 +26,7 @@ pub fn richness(args: &args::Richness) -> Result<ExitCode> {
         }
     }
     one_layer(args.model.upper.len())?;
-    let device = args.machine.device_for_long_work()?;
+    let device = args.machine.device()?;
     warn_if_debug_build();
     match &args.run {
         Some(run) => one(args, run, device).map(|()| ExitCode::SUCCESS),
@@ -42,6 +42,7 @@ fn one(args: &args::Richness, run: &Path, device: Device) -> Result<()> {
     let checkpoint = use_run::open(run)?;
     let data = use_run::images(&checkpoint, &args.data.data)?;
     let mut model = Model::restore(&checkpoint, device)?;
+    args.machine.say_why_no_gpu()?;
     model.watch = phase::watch(args.quiet);
     model.load("train", &data.train)?;
     model.load("test", &data.test)?;
@@ -69,6 +70,7 @@ fn several(args: &args::Richness, device: Device) -> Result<ExitCode> {
     let data = args.data.source().load()?;
     let out = args.out.clone().unwrap_or_else(|| "runs/richness".into());
     let runs = runs(args, &data, &out)?;
+    args.machine.say_why_no_gpu()?;
     let interrupt = Interrupt::install()?;
     let mut found = Vec::new();
     for (config, path) in &runs {

@@ -15,13 +15,14 @@ use crate::vae::{HiddenUnits, VaeConfig};
 
 /// Trains, or continues to train; writes the run folder; prints the result on its scale.
 pub fn train(args: &args::Train) -> Result<ExitCode> {
-    let device = args.machine.device_for_long_work()?;
+    let device = args.machine.device()?;
     warn_if_debug_build();
     let interrupt = Interrupt::install()?;
     let (folder, data, mut trainer) = match &args.resume {
         Some(path) => resume(path, args.epochs, device)?,
         None => begin(args, device, &interrupt)?,
     };
+    args.machine.say_why_no_gpu()?;
     trainer.pause_at = args.pause_at;
     if !args.quiet {
         announce(&mut trainer, &data, &folder);

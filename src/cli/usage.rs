@@ -43,12 +43,20 @@ pub fn complete(command: Command) -> Command {
         ("Annealing", ids(args::Annealing::augment_args)),
         ("Machine", ids(args::Machine::augment_args)),
     ];
-    let heading = |arg: Arg| match groups.iter().find(|(_, ids)| ids.iter().any(|id| arg.get_id() == id.as_str())) {
-        Some((heading, _)) => arg.help_heading(*heading),
-        None => arg,
+    let grouped = |mut command: Command| {
+        for (heading, ids) in &groups {
+            let own = |id: &String| command.get_arguments().any(|arg| arg.get_id() == id.as_str());
+            // A command may have an option of the same name and none of the group's others.
+            if ids.iter().all(own) {
+                for id in ids {
+                    command = command.mut_arg(id, |arg| arg.help_heading(*heading));
+                }
+            }
+        }
+        command
     };
     let rare = |arg: Arg| if RARE.iter().any(|id| arg.get_id() == *id) { arg.hide_short_help(true) } else { arg };
-    let command = command.mut_subcommands(|c| c.mut_args(|arg| rare(heading(numbers(arg)))));
+    let command = command.mut_subcommands(|c| grouped(c).mut_args(|arg| rare(numbers(arg))));
     // `richness` has --latents; the --latent that comes with the other options of a model is never valid there.
     command.mut_subcommand("richness", |c| c.mut_arg("latent", |latent| latent.hide(true)))
 }

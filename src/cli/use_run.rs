@@ -57,9 +57,7 @@ pub fn reconstruct(args: &args::Reconstruct) -> Result<()> {
 
 /// Evaluates a model and looks at its latent dimensions.
 pub fn eval(args: &args::Eval) -> Result<()> {
-    // Without estimators it is over in a moment.
-    let long = !args.estimators.is_empty() || args.bdmc.is_some();
-    let device = if long { args.machine.device_for_long_work()? } else { args.machine.device()? };
+    let device = args.machine.device()?;
     let checkpoint = open(&args.run)?;
     let data = images(&checkpoint, &args.data)?;
     estimates::check(args, &checkpoint.config.model, data.test.rows)?;
@@ -74,6 +72,9 @@ pub fn eval(args: &args::Eval) -> Result<()> {
         false => layers(&model.encode_layers("test", data.test.rows, seed)?),
     };
     super::print(&format!("{text}{below}"))?;
+    if !args.estimators.is_empty() || args.bdmc.is_some() {
+        args.machine.say_why_no_gpu()?;
+    }
     estimates::estimates(args, &mut model, data.test.rows, seed)
 }
 

@@ -336,27 +336,21 @@ pub struct Machine {
 impl Machine {
     /// The executor that is asked for: with `auto` and no GPU the CPU.
     pub fn device(&self) -> Result<Device> {
-        self.choose().map(|(device, _)| device)
-    }
-
-    /// As [`Machine::device`] for work that a GPU would shorten: why there is none goes to stderr.
-    pub fn device_for_long_work(&self) -> Result<Device> {
-        let (device, no_gpu) = self.choose()?;
-        if let Some(NoGpu::Unusable(Error::Device { reason, .. })) = no_gpu {
-            eprintln!("running on the CPU: {reason} (`elbo info` says more)");
-        }
-        Ok(device)
-    }
-
-    /// The executor, and why it is no GPU.
-    fn choose(&self) -> Result<(Device, Option<NoGpu>)> {
         match self.gpu()? {
-            Ok(ordinal) => Ok((Device::Cuda { ordinal, precision: self.precision }, None)),
+            Ok(ordinal) => Ok(Device::Cuda { ordinal, precision: self.precision }),
             Err(_) if self.precision != Precision::F32 => {
                 Err(Error::argument("precision", self.precision, "f32, unless --device is a GPU"))
             }
-            Err(reason) => Ok((Device::Cpu { threads: self.threads()? }, Some(reason))),
+            Err(_) => Ok(Device::Cpu { threads: self.threads()? }),
         }
+    }
+
+    /// Says on stderr why `auto` is the CPU, before work that a GPU would shorten.
+    pub fn say_why_no_gpu(&self) -> Result<()> {
+        if let Err(NoGpu::Unusable(Error::Device { reason, .. })) = self.gpu()? {
+            eprintln!("running on the CPU: {reason} (`elbo info` says more)");
+        }
+        Ok(())
     }
 
     /// The number of the GPU that is asked for, or why there is none.
