@@ -20,15 +20,18 @@
 
 mod accumulate;
 mod ais;
+mod density;
 mod grid;
 mod harmonic;
 mod hmc;
 mod importance;
+mod local;
 mod observed;
 mod pairwise;
 mod quadrature;
 mod scan;
 mod simulate;
+mod sums;
 
 pub use accumulate::{LogMeanExp, Moments, group_bounds};
 pub use ais::{Annealing, Sandwich, ais, sandwich};

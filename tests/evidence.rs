@@ -6,8 +6,9 @@
 
 mod common;
 
+use common::linear::{cpu, linear};
 use elbo::data::{Dataset, Split};
-use elbo::device::{Device, Exec, Precision};
+use elbo::device::{Exec, Precision};
 use elbo::evidence::{
     Annealing, Estimate, Moments, Observed, Proposal, Quadrature, Sampling, Summary, ais, harmonic_mean, importance,
     log_weights, nll, pairwise_log_likelihood, quadrature, resample, sandwich, simulate,
@@ -21,36 +22,6 @@ const POSTERIOR_MEAN: [f64; 2] = [-0.3721254355400697, -0.15331010452961674];
 const POSTERIOR_COVARIANCE: [f64; 4] =
     [0.10104529616724739, -0.05574912891886063, -0.05574912891886063, 0.30662020905923343];
 const X: [f32; 3] = [0.7, 0.4, -1.1];
-
-fn cpu(threads: usize) -> Box<dyn Exec> {
-    Device::Cpu { threads }.open().unwrap()
-}
-
-/// r with floor + softplus(r) = sigma.
-fn raw_sigma(sigma: f64) -> f32 {
-    (sigma - 0.01).exp_m1().ln() as f32
-}
-
-/// A linear Gaussian model of `latent` dimensions with the decoder's weights given, `[K, D]`, and q(z|x) = N(m, diag e^lv)
-/// whatever x is.
-fn linear(exec: Box<dyn Exec>, w: &[f32], mu: &[f32], sigma: f64, m: &[f32], lv: &[f32]) -> Model {
-    let latent = m.len();
-    let config = VaeConfig {
-        image: [1, mu.len()],
-        activation: Activation::Identity,
-        likelihood: Likelihood::GaussianShared { sigma_floor: 0.01 },
-        ..VaeConfig::new(latent).hidden(&[])
-    };
-    let mut model = Model::initial_on(Vae::new(config).unwrap(), 1, exec).unwrap();
-    let bias: Vec<f32> = m.iter().chain(lv).copied().collect();
-    let mut write = |name: &str, values: &[f32]| model.exec.write(name, values).unwrap();
-    write("encoder.heads.weight", &vec![0.0; mu.len() * 2 * latent]);
-    write("encoder.heads.bias", &bias);
-    write("decoder.mu.weight", w);
-    write("decoder.mu.bias", mu);
-    write("decoder.sigma", &[raw_sigma(sigma)]);
-    model
-}
 
 /// The model of the golden vector with q = N((.2, −.3), diag(.3, .6)), or another.
 fn golden(exec: Box<dyn Exec>, m: [f32; 2], d: [f32; 2]) -> Model {

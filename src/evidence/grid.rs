@@ -42,6 +42,18 @@ impl Grid {
         self.position(tile).into_iter().enumerate().map(|(axis, t)| t / 2 * n.pow(axis as u32)).sum()
     }
 
+    /// The tiles around a tile, across corners too, and itself.
+    pub fn neighbours(&self, tile: usize) -> Vec<usize> {
+        let n = self.tiles_per_axis();
+        let mut all = vec![0];
+        for (axis, t) in self.position(tile).into_iter().enumerate() {
+            let near = t.saturating_sub(1)..=(t + 1).min(n - 1);
+            all =
+                all.into_iter().flat_map(|at: usize| near.clone().map(move |t| at + t * n.pow(axis as u32))).collect();
+        }
+        all
+    }
+
     /// The points of a tile as indices along the axes.
     fn indices(&self, tile: usize) -> Vec<Vec<usize>> {
         let (edge, last) = (self.edge(), 2 * self.half);

@@ -12,6 +12,7 @@
 //! Where the mass is, is found in f32 over the whole grid ([`pairwise_log_likelihood`], on the model's executor). The sum is
 //! made in f64 by the reference interpreter, over the tiles that have a point within [`REACH`] nats of an image's
 //! largest. Then h is halved for the images that need it, and only the parts of the plane that had mass are looked at.
+//! Images whose mass goes beyond this grid's edge, or is too narrow for it, get grids of their own ([`local`]).
 //! From the same sums come the exact posterior's mean and covariance, and E_q log p(x|z), hence the exact ELBO and its gap
 //! KL(q ‖ p(z|x)).
 
@@ -20,11 +21,14 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use rayon::prelude::*;
 
 use super::Estimate;
+use super::density::Parameters;
 use super::grid::{Grid, GridPoint};
 use super::importance::transposed;
+use super::local::local;
 use super::observed::Observed;
 use super::pairwise::pairwise_log_likelihood;
 use super::scan::Scan;
+use super::sums::{Expectation, Mass, gaussian_kl};
 use crate::error::{Error, Result};
 use crate::graph::Graph;
 use crate::interp::Interp;
@@ -33,22 +37,28 @@ use crate::rng::Draw;
 use crate::vae::{Model, Vae, VaeConfig};
 
 /// A point this many nats below an image's largest does not count: e⁻⁴⁰ = 4e-18.
-const REACH: f64 = 40.0;
+pub(super) const REACH: f64 = 40.0;
 /// Tiles with points this close are looked at on the next finer grid.
 const SEARCH: f64 = 60.0;
+/// The common grid's spacing is divided by this at most; what that does not resolve gets a grid of its own.
+const COMMON: f64 = 8.0;
+/// A decoder with kinks that has come this close on the common grid stays there: it gains on no other.
+const NEAR: f64 = 0.05;
+/// The second look for lost images is this much wider, and as much coarser.
+const FAR: f64 = 8.0;
 /// Images at a time.
 const CHUNK: usize = 1000;
-const HALF_LN_2PI: f64 = 0.918_938_533_204_672_7;
 
 /// The grid, and when it is fine enough.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Quadrature {
-    /// h at the start.
+    /// h at the start, of the grid that all images share.
     pub spacing: f64,
-    /// No grid is finer than this.
+    /// No grid is finer than this, in units of z. The common grid stops at an eighth of `spacing` anyway; one that is laid
+    /// for a single image is as fine as its posterior demands.
     pub finest: f64,
-    /// The grid covers [−half_width, half_width] on every axis, and more where the mass of an image reaches to its edge, up
-    /// to twice as much.
+    /// The common grid covers [−half_width, half_width] on every axis, and more where the mass of an image reaches to its
+    /// edge, up to twice as much. An image that goes beyond has a grid of its own, wherever its mass is.
     pub half_width: f64,
     /// The wanted error of log p(x) and of the ELBO, in nats.
     pub tolerance: f64,
@@ -72,7 +82,7 @@ fn analytic(vae: &Vae) -> bool {
 
 impl Default for Quadrature {
     fn default() -> Quadrature {
-        Quadrature { spacing: 0.1, finest: 0.0125, half_width: 6.0, tolerance: 1e-6, keep_posterior: false }
+        Quadrature { spacing: 0.1, finest: 1e-9, half_width: 6.0, tolerance: 1e-6, keep_posterior: false }
     }
 }
 
@@ -82,7 +92,8 @@ pub struct Exact {
     /// log p(x), in nats.
     pub log_p: f64,
     /// Estimate of its error: the square of the difference to the grid of every second point, or for a decoder with kinks
-    /// the difference.
+    /// the difference. Infinite where the mass was not found: no grid that was tried resolves it, or the ELBO of the same image
+    /// is larger. Then `log_p` is no estimate of anything, and may be NaN.
     pub error: f64,
     /// ELBO(x), with E_q log p(x|z) over the same grid.
     pub elbo: f64,
@@ -92,7 +103,7 @@ pub struct Exact {
     pub mean: Vec<f64>,
     /// Cov[z|x], `[K, K]`.
     pub covariance: Vec<f64>,
-    /// h at the end.
+    /// h at the end; the smallest along an axis.
     pub spacing: f64,
     /// The number of grid points summed.
     pub points: u64,
@@ -110,6 +121,36 @@ impl Exact {
     /// Whether the tolerance was reached before the finest grid.
     pub fn converged(&self, settings: &Quadrature) -> bool {
         self.error < settings.tolerance && self.elbo_error < settings.tolerance
+    }
+
+    /// Whether the mass was found, so that `log_p` is log p(x) but for about `error`.
+    pub fn found(&self) -> bool {
+        self.error.is_finite()
+    }
+
+    /// Whether the common grid did not do for this image.
+    fn lost(&self, settings: &Quadrature, smooth: bool) -> bool {
+        let near = self.error < NEAR && self.elbo_error < NEAR;
+        !self.converged(settings) && (smooth || !near)
+    }
+
+    /// This, with what another grid knows better.
+    fn or_better(self, other: Exact) -> Exact {
+        let (elbo, elbo_error) = match other.elbo_error < self.elbo_error {
+            true => (other.elbo, other.elbo_error),
+            false => (self.elbo, self.elbo_error),
+        };
+        let posterior = if other.error < self.error { other } else { self };
+        Exact { elbo, elbo_error, ..posterior }
+    }
+
+    /// A log p(x) below a bound of it is wrong, whatever the grids say of each other.
+    fn checked(mut self) -> Exact {
+        let rounding = 1e-9 * self.elbo.abs();
+        if self.log_p.is_nan() || self.elbo - self.elbo_error > self.log_p + self.error + rounding {
+            self.error = f64::INFINITY;
+        }
+        self
     }
 
     /// As an estimate, whose error is that of the rule. Such errors need not average out over images, as those of draws do:
@@ -167,31 +208,75 @@ pub fn quadrature(model: &mut Model, observed: &Observed, settings: &Quadrature)
     Ok(all)
 }
 
-/// All parameters, in f64.
+/// The decoder's parameters, in f64.
 fn parameters(model: &Model) -> Result<Vec<(String, Vec<f64>)>> {
     let names = model.vae.parameters().into_iter().map(|(name, _)| name).filter(|name| name.starts_with("decoder"));
     names.map(|name| Ok((name.clone(), model.exec.read(&name)?.into_iter().map(f64::from).collect()))).collect()
 }
 
-fn chunk(
+/// A chunk of images: on the grid that they share, and one by one where that did not find the mass.
+fn chunk(model: &mut Model, parameters: &Parameters, observed: &Observed, settings: &Quadrature) -> Result<Vec<Exact>> {
+    let smooth = analytic(&model.vae);
+    let mut found = common(model, parameters, observed, settings)?;
+    let lost: Vec<usize> =
+        (0..found.len()).filter(|&i| found[i].as_ref().is_none_or(|e| e.lost(settings, smooth))).collect();
+    let seeds = seeds(model, &select(observed, &lost), settings)?;
+    let (vae, watch, done) = (&model.vae, model.watch.clone(), AtomicUsize::new(0));
+    let alone = |(seeds, &i): (Vec<Vec<f64>>, &usize)| {
+        watch.at("quadrature, image by image", done.fetch_add(1, Ordering::Relaxed) + 1, lost.len());
+        local(vae, parameters, &observed.part(i..i + 1), seeds, settings, smooth)
+    };
+    let local: Vec<Exact> = seeds.into_par_iter().zip(&lost).map(alone).collect();
+    for (&i, local) in lost.iter().zip(local) {
+        found[i] = Some(match found[i].take() {
+            Some(common) => common.or_better(local),
+            None => local,
+        });
+    }
+    Ok(found.into_iter().map(|e| e.expect("what the common grid lost was looked for").checked()).collect())
+}
+
+/// Where to look for the mass of each image: the highest places of the common grid, and of one eight times as wide.
+fn seeds(model: &mut Model, images: &Observed, settings: &Quadrature) -> Result<Vec<Vec<Vec<f64>>>> {
+    let mut seeds = vec![Vec::new(); images.images()];
+    if seeds.is_empty() {
+        return Ok(seeds);
+    }
+    for (factor, peaks) in [(1.0, 4), (FAR, 3)] {
+        let grid = Grid::new(images.latent, factor * settings.spacing, factor * settings.half_width);
+        let scan = Scan::run(model, images, &grid, &vec![true; grid.tiles()])?;
+        seeds.iter_mut().enumerate().for_each(|(i, seeds)| seeds.extend(scan.peaks(&grid, i, peaks)));
+    }
+    Ok(seeds)
+}
+
+/// One grid for all images, refined where some of them need it; none for the images that reach beyond its edge.
+fn common(
     model: &mut Model,
-    parameters: &[(String, Vec<f64>)],
+    parameters: &Parameters,
     observed: &Observed,
     settings: &Quadrature,
-) -> Result<Vec<Exact>> {
+) -> Result<Vec<Option<Exact>>> {
     let mut found: Vec<Option<Exact>> = vec![None; observed.images()];
     let mut active: Vec<usize> = (0..observed.images()).collect();
     let mut grid = Grid::new(observed.latent, settings.spacing, settings.half_width);
     let mut candidates: Vec<bool> = vec![true; grid.tiles()];
-    loop {
-        let images = select(observed, &active);
-        let mut scan = Scan::run(model, &images, &grid, &candidates)?;
-        while scan.touches_the_border() && grid.half as f64 * grid.spacing < 2.0 * settings.half_width - 1e-9 {
-            // Only the first grid is widened: the finer ones look where it found something.
-            grid = Grid::new(observed.latent, grid.spacing, grid.half as f64 * grid.spacing + 2.0);
-            candidates = vec![true; grid.tiles()];
-            scan = Scan::run(model, &images, &grid, &candidates)?;
+    let finest = settings.finest.max(settings.spacing / COMMON);
+    let mut images = observed.clone();
+    let mut scan = Scan::run(model, &images, &grid, &candidates)?;
+    // Only the first grid is widened: the finer ones look where it found something.
+    while (0..active.len()).any(|i| scan.touches_the_border(i)) {
+        if grid.half as f64 * grid.spacing > 2.0 * settings.half_width - 1e-9 {
+            active.retain(|&i| !scan.touches_the_border(i));
+            images = select(observed, &active);
+            scan = scan.only(&active);
+            break;
         }
+        grid = Grid::new(observed.latent, grid.spacing, grid.half as f64 * grid.spacing + 2.0);
+        candidates = vec![true; grid.tiles()];
+        scan = Scan::run(model, &images, &grid, &candidates)?;
+    }
+    loop {
         let results = integrate(model, parameters, &images, &grid, &scan, settings.keep_posterior);
         let finer = Grid { spacing: grid.spacing / 2.0, half: grid.half * 2, ..grid };
         let mut open = Vec::new();
@@ -201,13 +286,15 @@ fn chunk(
             }
             found[active[i]] = Some(exact);
         }
-        if open.is_empty() || finer.spacing < settings.finest * (1.0 - 1e-9) {
-            return Ok(found.into_iter().map(|e| e.expect("every image was in the first pass")).collect());
+        if open.is_empty() || finer.spacing < finest * (1.0 - 1e-9) {
+            return Ok(found);
         }
         let wanted: Vec<bool> = (0..grid.tiles()).map(|t| open.iter().any(|&i| scan.within(t, i, SEARCH))).collect();
         candidates = (0..finer.tiles()).map(|t| wanted.get(finer.parent(t)).copied().unwrap_or(false)).collect();
         active = open.into_iter().map(|i| active[i]).collect();
         grid = finer;
+        images = select(observed, &active);
+        scan = Scan::run(model, &images, &grid, &candidates)?;
     }
 }
 
@@ -219,110 +306,10 @@ fn select(observed: &Observed, which: &[usize]) -> Observed {
     Observed { pixels, latent, x: take(&observed.x, pixels), mu, logvar }
 }
 
-/// log N(z; 0, I).
-pub(super) fn log_prior(z: &[f64]) -> f64 {
-    z.iter().map(|z| -0.5 * z * z - HALF_LN_2PI).sum()
-}
-
-/// Sums over points of one image, in units of e^reference.
-#[derive(Clone, Debug, Default)]
-struct Sums {
-    points: u64,
-    all: f64,
-    even: f64,
-    first: [f64; 2],
-    second: [f64; 4],
-    /// Of q, and of q·log p(x|z), over all points and over every second.
-    q: [f64; 2],
-    q_log_p: [f64; 2],
-    kept: Vec<(Vec<f64>, f64, f64)>,
-}
-
-impl Sums {
-    fn add(&mut self, p: &GridPoint, log_p: f64, reference: f64, q: impl Fn(&[f64]) -> f64, keep: bool) {
-        let w = (log_p + log_prior(&p.z) - reference).exp();
-        let k = p.z.len();
-        let q = q(&p.z).exp();
-        self.points += 1;
-        self.all += w;
-        self.q[0] += q;
-        self.q_log_p[0] += if q > 0.0 { q * log_p } else { 0.0 };
-        if p.even {
-            self.even += w;
-            self.q[1] += q;
-            self.q_log_p[1] += if q > 0.0 { q * log_p } else { 0.0 };
-        }
-        for i in 0..k {
-            self.first[i] += w * p.z[i];
-            (0..k).for_each(|j| self.second[i * k + j] += w * p.z[i] * p.z[j]);
-        }
-        if keep && w > 0.0 {
-            self.kept.push((p.z.clone(), log_p, w));
-        }
-    }
-
-    fn merge(&mut self, other: Sums) {
-        let add = |to: &mut [f64], from: &[f64]| to.iter_mut().zip(from).for_each(|(a, b)| *a += b);
-        self.points += other.points;
-        self.all += other.all;
-        self.even += other.even;
-        add(&mut self.first, &other.first);
-        add(&mut self.second, &other.second);
-        add(&mut self.q, &other.q);
-        add(&mut self.q_log_p, &other.q_log_p);
-        self.kept.extend(other.kept);
-    }
-
-    fn finish(mut self, grid: &Grid, smooth: bool, reference: f64, mu: &[f32], logvar: &[f32]) -> Exact {
-        let k = grid.dimensions;
-        let cell = grid.log_cell();
-        let log_p = reference + self.all.ln() + cell;
-        let coarse = reference + self.even.ln() + cell + k as f64 * 2f64.ln();
-        let kl: f64 = mu.iter().zip(logvar).map(|(&m, &lv)| (f64::from(m), f64::from(lv))).map(gaussian_kl).sum();
-        let elbo = self.q_log_p[0] / self.q[0] - kl;
-        let coarse_elbo = self.q_log_p[1] / self.q[1] - kl;
-        // The rule applied to q itself must give 1.
-        let whole = (self.q[0].ln() + cell).abs();
-        let mean: Vec<f64> = (0..k).map(|i| self.first[i] / self.all).collect();
-        let covariance = (0..k * k).map(|ij| self.second[ij] / self.all - mean[ij / k] * mean[ij % k]).collect();
-        let mut sum = 0.0;
-        for point in &mut self.kept {
-            sum += point.2 / self.all;
-            point.2 = sum;
-        }
-        Exact {
-            log_p,
-            error: error(log_p - coarse, smooth),
-            elbo,
-            elbo_error: error(elbo - coarse_elbo, smooth).max(whole),
-            mean,
-            covariance,
-            spacing: grid.spacing,
-            points: self.points,
-            posterior: self.kept,
-        }
-    }
-}
-
-/// What a difference d of the two grids says about the finer one: d² where halving the spacing squares the error, unless d
-/// is so large that this would say less; d otherwise. NaN counts as infinite.
-fn error(d: f64, smooth: bool) -> f64 {
-    match d.abs() {
-        d if d.is_nan() => f64::INFINITY,
-        d if smooth && d < 1.0 => d * d,
-        d => d,
-    }
-}
-
-/// KL(N(m, e^lv) ‖ N(0, 1)).
-fn gaussian_kl((m, lv): (f64, f64)) -> f64 {
-    0.5 * (m * m + lv.exp_m1() - lv)
-}
-
 /// The second pass: sums in f64, tile by tile in parallel, added in the order of the tiles.
 fn integrate(
     model: &Model,
-    parameters: &[(String, Vec<f64>)],
+    parameters: &Parameters,
     observed: &Observed,
     grid: &Grid,
     scan: &Scan,
@@ -331,6 +318,8 @@ fn integrate(
     let (b, k) = (observed.images(), observed.latent);
     let (vae, watch) = (&model.vae, model.watch.clone());
     let reference: Vec<f64> = scan.max.iter().map(|&m| f64::from(m)).collect();
+    let q = |i: usize| (&observed.mu[i * k..][..k], &observed.logvar[i * k..][..k]);
+    let origin = vec![0.0; k];
     let work: Vec<(usize, Vec<usize>)> = (0..grid.tiles())
         .map(|t| (t, (0..b).filter(|&i| scan.within(t, i, REACH)).collect::<Vec<_>>()))
         .filter(|(_, images)| !images.is_empty())
@@ -341,42 +330,44 @@ fn integrate(
         let points = grid.points(*tile);
         let log_p = exact_log_likelihoods(vae, parameters, &points, &select(observed, images));
         let sums = images.iter().enumerate().map(|(column, &i)| {
-            let (mu, logvar) = (&observed.mu[i * k..][..k], &observed.logvar[i * k..][..k]);
-            let q = |z: &[f64]| log_normal(z, mu, logvar);
-            let mut sums = Sums::default();
+            let (mut mass, mut about_q) = (Mass::default(), Expectation::default());
             for (row, point) in points.iter().enumerate() {
-                sums.add(point, log_p[row * images.len() + column], reference[i], q, keep);
+                let log_p = log_p[row * images.len() + column];
+                mass.add(point, &origin, log_p, reference[i], keep);
+                about_q.add(point, q(i).0, q(i).1, log_p);
             }
-            (i, sums)
+            (i, mass, about_q)
         });
         sums.collect::<Vec<_>>()
     };
-    let parts: Vec<Vec<(usize, Sums)>> = work.par_iter().map(of_tile).collect();
-    let mut totals = vec![Sums::default(); b];
-    parts.into_iter().flatten().for_each(|(i, sums)| totals[i].merge(sums));
+    let parts: Vec<Vec<(usize, Mass, Expectation)>> = work.par_iter().map(of_tile).collect();
+    let mut totals = vec![(Mass::default(), Expectation::default()); b];
+    for (i, mass, about_q) in parts.into_iter().flatten() {
+        totals[i].0.merge(mass);
+        totals[i].1.merge(about_q);
+    }
     let smooth = analytic(vae);
-    let finish = |(i, sums): (usize, Sums)| {
-        sums.finish(grid, smooth, reference[i], &observed.mu[i * k..][..k], &observed.logvar[i * k..][..k])
+    let finish = |(i, (mass, about_q)): (usize, (Mass, Expectation))| {
+        let points = mass.points;
+        let posterior = mass.finish(&origin, grid.log_cell(), smooth, reference[i]);
+        let (expected, elbo_error) = about_q.finish(grid.log_cell(), smooth);
+        Exact {
+            log_p: posterior.log_p,
+            error: posterior.error,
+            elbo: expected - gaussian_kl(q(i).0, q(i).1),
+            elbo_error,
+            mean: posterior.mean,
+            covariance: posterior.covariance,
+            spacing: grid.spacing,
+            points,
+            posterior: posterior.kept,
+        }
     };
     totals.into_iter().enumerate().map(finish).collect()
 }
 
-/// log N(z; μ, diag e^lv).
-fn log_normal(z: &[f64], mu: &[f32], logvar: &[f32]) -> f64 {
-    let terms = z.iter().zip(mu.iter().zip(logvar)).map(|(z, (&mu, &lv))| {
-        let (mu, lv) = (f64::from(mu), f64::from(lv));
-        -0.5 * ((z - mu).powi(2) * (-lv).exp() + lv) - HALF_LN_2PI
-    });
-    terms.sum()
-}
-
 /// log p(x|z) in f64, `[points, images]`.
-fn exact_log_likelihoods(
-    vae: &Vae,
-    parameters: &[(String, Vec<f64>)],
-    points: &[GridPoint],
-    observed: &Observed,
-) -> Vec<f64> {
+fn exact_log_likelihoods(vae: &Vae, parameters: &Parameters, points: &[GridPoint], observed: &Observed) -> Vec<f64> {
     let g = Graph::new();
     let z: Vec<f64> = points.iter().flat_map(|p| p.z.iter().copied()).collect();
     let columns: Vec<f64> = transposed(&observed.x, observed.pixels).into_iter().map(f64::from).collect();

@@ -4,19 +4,21 @@ use super::grid::{Grid, GridPoint};
 use super::importance::transposed;
 use super::observed::{Observed, name};
 use super::pairwise::{pairwise_log_likelihood, points_per_step};
-use super::quadrature::log_prior;
+use super::sums::log_prior;
 use crate::error::Result;
 use crate::graph::Graph;
 use crate::vae::{Model, Vae};
 
 /// Squared standard deviations of q that are looked at: e^(−60/2) = 1e-13.
-const Q_REACH: f64 = 60.0;
+pub(super) const Q_REACH: f64 = 60.0;
 
 /// For each tile and image the largest log p(x, z), in f32.
 pub(super) struct Scan {
     images: usize,
     /// `[tiles, images]`; −∞ where nobody looked.
     tile: Vec<f32>,
+    /// Which of the tile's points has it.
+    at: Vec<u8>,
     /// `[images]`.
     pub max: Vec<f32>,
     /// On the outermost line, `[images]`.
@@ -33,6 +35,7 @@ impl Scan {
         let mut scan = Scan {
             images: b,
             tile: vec![f32::NEG_INFINITY; b * grid.tiles()],
+            at: vec![0; b * grid.tiles()],
             near_q: vec![false; b * grid.tiles()],
             border: nothing.clone(),
             max: nothing,
@@ -40,18 +43,18 @@ impl Scan {
         let bound = model.plan(&format!("scan {size} × {b}"), |vae| scan_graph(vae, size, b))?;
         model.exec.write(&name("columns", b), &transposed(&observed.x, observed.pixels))?;
         let tiles = (0..grid.tiles()).filter(|&t| candidates[t]);
-        let points: Vec<(usize, GridPoint)> =
-            tiles.flat_map(|t| grid.points(t).into_iter().map(move |p| (t, p))).collect();
+        let points: Vec<(usize, u8, GridPoint)> =
+            tiles.flat_map(|t| (0..).zip(grid.points(t)).map(move |(n, p)| (t, n, p))).collect();
         let kept = model.start(0);
         for (number, block) in points.chunks(size).enumerate() {
             model.watch.at("quadrature, where the mass is", number + 1, points.len().div_ceil(size));
-            let mut z: Vec<f32> = block.iter().flat_map(|(_, p)| p.z.iter().map(|&z| z as f32)).collect();
+            let mut z: Vec<f32> = block.iter().flat_map(|(_, _, p)| p.z.iter().map(|&z| z as f32)).collect();
             z.resize(size * grid.dimensions, 0.0);
             model.exec.write(&name("grid z", size), &z)?;
             model.exec.run(bound, 1)?;
             let log_p = model.exec.read(&name(&format!("grid/{size}"), b))?;
-            for ((t, p), row) in block.iter().zip(log_p.chunks_exact(b)) {
-                scan.add(*t, p, row);
+            for ((t, n, p), row) in block.iter().zip(log_p.chunks_exact(b)) {
+                scan.add(*t, *n, p, row);
             }
         }
         *model.exec.control_mut() = kept;
@@ -61,12 +64,14 @@ impl Scan {
         Ok(scan)
     }
 
-    fn add(&mut self, tile: usize, point: &GridPoint, log_likelihoods: &[f32]) {
+    fn add(&mut self, tile: usize, number: u8, point: &GridPoint, log_likelihoods: &[f32]) {
         let prior = log_prior(&point.z) as f32;
         for (i, log_p) in log_likelihoods.iter().enumerate() {
             let joint = log_p + prior;
-            let place = &mut self.tile[tile * self.images + i];
-            *place = place.max(joint);
+            let at = tile * self.images + i;
+            if joint > self.tile[at] {
+                (self.tile[at], self.at[at]) = (joint, number);
+            }
             self.max[i] = self.max[i].max(joint);
             if point.border {
                 self.border[i] = self.border[i].max(joint);
@@ -89,9 +94,34 @@ impl Scan {
         }
     }
 
-    /// Whether some image has a notable part of its mass where the grid ends.
-    pub fn touches_the_border(&self) -> bool {
-        self.border.iter().zip(&self.max).any(|(b, m)| *b > m - 30.0)
+    /// Whether an image has a notable part of its mass where the grid ends.
+    pub fn touches_the_border(&self, image: usize) -> bool {
+        self.border[image] > self.max[image] - 30.0
+    }
+
+    /// What is known of some of the images.
+    pub fn only(&self, images: &[usize]) -> Scan {
+        let tiles = 0..self.tile.len() / self.images.max(1);
+        let places: Vec<usize> = tiles.flat_map(|t| images.iter().map(move |i| t * self.images + i)).collect();
+        Scan {
+            images: images.len(),
+            tile: places.iter().map(|&p| self.tile[p]).collect(),
+            at: places.iter().map(|&p| self.at[p]).collect(),
+            near_q: places.iter().map(|&p| self.near_q[p]).collect(),
+            max: images.iter().map(|&i| self.max[i]).collect(),
+            border: images.iter().map(|&i| self.border[i]).collect(),
+        }
+    }
+
+    /// The highest points of an image, each higher than what the tiles around its own have; at most `count`, highest first.
+    pub fn peaks(&self, grid: &Grid, image: usize, count: usize) -> Vec<Vec<f64>> {
+        let value = |t: usize| self.tile[t * self.images + image];
+        let tops = (0..grid.tiles()).filter(|&t| value(t).is_finite());
+        let mut tops: Vec<usize> =
+            tops.filter(|&t| grid.neighbours(t).into_iter().all(|n| value(n) <= value(t))).collect();
+        tops.sort_by(|&a, &b| value(b).total_cmp(&value(a)));
+        let point = |t: usize| grid.points(t).swap_remove(usize::from(self.at[t * self.images + image])).z;
+        tops.into_iter().take(count).map(point).collect()
     }
 
     pub fn within(&self, tile: usize, image: usize, nats: f64) -> bool {

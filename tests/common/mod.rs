@@ -6,6 +6,8 @@
 // Every test program uses its part.
 #![allow(dead_code)]
 
+pub mod linear;
+
 use std::io::Write;
 use std::sync::OnceLock;
 

@@ -1,0 +1,36 @@
+//! Linear Gaussian models, of which log p(x) is known in closed form.
+
+use elbo::device::{Device, Exec};
+use elbo::nn::Activation;
+use elbo::vae::{Likelihood, Model, Vae, VaeConfig};
+
+/// The CPU with so many threads.
+pub fn cpu(threads: usize) -> Box<dyn Exec> {
+    Device::Cpu { threads }.open().unwrap()
+}
+
+/// r with floor + softplus(r) = sigma.
+pub fn raw_sigma(sigma: f64) -> f32 {
+    (sigma - 0.01).exp_m1().ln() as f32
+}
+
+/// A linear Gaussian model of `latent` dimensions with the decoder's weights given, `[K, D]`, and q(z|x) = N(m, diag e^lv)
+/// whatever x is.
+pub fn linear(exec: Box<dyn Exec>, w: &[f32], mu: &[f32], sigma: f64, m: &[f32], lv: &[f32]) -> Model {
+    let latent = m.len();
+    let config = VaeConfig {
+        image: [1, mu.len()],
+        activation: Activation::Identity,
+        likelihood: Likelihood::GaussianShared { sigma_floor: 0.01 },
+        ..VaeConfig::new(latent).hidden(&[])
+    };
+    let mut model = Model::initial_on(Vae::new(config).unwrap(), 1, exec).unwrap();
+    let bias: Vec<f32> = m.iter().chain(lv).copied().collect();
+    let mut write = |name: &str, values: &[f32]| model.exec.write(name, values).unwrap();
+    write("encoder.heads.weight", &vec![0.0; mu.len() * 2 * latent]);
+    write("encoder.heads.bias", &bias);
+    write("decoder.mu.weight", w);
+    write("decoder.mu.bias", mu);
+    write("decoder.sigma", &[raw_sigma(sigma)]);
+    model
+}
