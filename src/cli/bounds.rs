@@ -2,6 +2,7 @@
 
 use serde_json::{Value, json};
 
+use super::cross_check::contradiction;
 use super::estimates::{describe, posterior_likelihoods};
 use super::{args, phase, use_run};
 use crate::error::{Error, Result};
@@ -28,7 +29,10 @@ struct Curves {
     posterior: &'static str,
     annealed: Estimate,
     decodings: u64,
+    /// By quadrature, where it can be had and nothing contradicts it.
     exact: Option<Exact>,
+    /// Why it cannot.
+    doubt: Option<String>,
 }
 
 /// Computes, draws and writes.
@@ -78,16 +82,36 @@ fn compute(args: &args::Bounds, model: &mut Model, image: &Observed, seed: u64) 
     let config = &model.vae.config;
     let small = config.latent <= 2 && config.upper.is_empty();
     let exact = small.then(|| quadrature(model, image, &Quadrature::of(&model.vae))).transpose()?;
+    let bounds = group_bounds(&by_q, &sizes.bounds);
+    let lower = [whole(&by_q), whole(&by_prior), annealed].into_iter().chain(bounds.iter().map(|b| b.1));
+    let doubt = exact.as_ref().and_then(|exact| doubt(exact, lower));
     Ok(Curves {
         running: running(&by_q),
-        bounds: group_bounds(&by_q, &sizes.bounds),
+        bounds,
         prior: running(&by_prior),
         harmonic,
         posterior,
         annealed,
         decodings: settings.decodings(),
-        exact: exact.map(|mut all| all.remove(0)),
+        exact: exact.filter(|_| doubt.is_none()).map(|mut all| all.remove(0)),
+        doubt,
     })
+}
+
+/// The estimate by all weights.
+fn whole(log_w: &[f64]) -> Estimate {
+    let mut sum = LogMeanExp::default();
+    sum.extend(log_w);
+    sum.estimate()
+}
+
+/// Why quadrature is not to be believed, if it is not.
+fn doubt(exact: &[Exact], lower: impl IntoIterator<Item = Estimate>) -> Option<String> {
+    if !exact[0].found() {
+        return Some("no grid that was tried holds the mass".to_string());
+    }
+    let above = lower.into_iter().find(|&bound| contradiction(exact, &[bound]).is_some())?;
+    Some(format!("{:.3}, below the lower bound {:.3} ± {:.3}", exact[0].log_p, above.value, above.standard_error))
 }
 
 /// The log-mean-exp of the first n values, for n in equal steps of log n.
@@ -165,6 +189,9 @@ fn report(curves: &Curves, mut about: Value) -> Value {
     if let Some(e) = &curves.exact {
         about["quadrature"] = json!({ "log_p": e.log_p, "error": e.error, "elbo": e.elbo, "gap": e.gap() });
     }
+    if let Some(doubt) = &curves.doubt {
+        about["quadrature"] = json!({ "failed": doubt });
+    }
     about
 }
 
@@ -195,6 +222,9 @@ fn summary(curves: &Curves, title: &str, out: &str) -> String {
             e.elbo,
             e.gap()
         );
+    }
+    if let Some(doubt) = &curves.doubt {
+        text += &format!("  quadrature failed: {doubt}; log p(x) is not known, AIS is the best there is\n");
     }
     text + &format!("posterior draws by {}; picture: {out}\n", curves.posterior)
 }

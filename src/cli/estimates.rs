@@ -6,9 +6,10 @@ use std::time::Instant;
 use serde_json::{Value, json};
 
 use super::args::{self, EstimatorName};
+use super::cross_check::{contradiction, verdict};
 use crate::error::{Error, Result};
 use crate::evidence::{
-    Estimate, Moments, Observed, Proposal, Quadrature, Sampling, Summary, ais, check_quadrature, harmonic_mean,
+    Estimate, Exact, Moments, Observed, Proposal, Quadrature, Sampling, Summary, ais, check_quadrature, harmonic_mean,
     importance, log_weights, quadrature, resample, sandwich, simulate,
 };
 use crate::vae::{Binarisation, Model, VaeConfig};
@@ -23,6 +24,10 @@ struct Line {
     seconds: f64,
     notes: Vec<String>,
     more: Value,
+    /// By image, where each is a lower bound of log p(x) in expectation.
+    bounds: Vec<Estimate>,
+    /// By image, of quadrature alone.
+    exact: Vec<Exact>,
 }
 
 /// Checks what can be checked before anything is computed.
@@ -55,6 +60,7 @@ pub fn estimates(args: &args::Eval, model: &mut Model, there: usize, seed: u64) 
         eprintln!("{name:?} of {} images …", observed.images());
         lines.push(line(args, model, name, &observed, seed)?);
     }
+    confront(&mut lines, &Quadrature::of(&model.vae));
     let pixels = describe(model.vae.config.binarisation, seed);
     let mut text = String::new();
     if !lines.is_empty() {
@@ -86,14 +92,27 @@ pub(super) fn describe(binarisation: Binarisation, seed: u64) -> String {
     }
 }
 
+/// Holds what quadrature says against the bounds in the other lines.
+fn confront(lines: &mut [Line], settings: &Quadrature) {
+    let Some(at) = lines.iter().position(|line| !line.exact.is_empty()) else { return };
+    let exact = std::mem::take(&mut lines[at].exact);
+    let against = |line: &Line| contradiction(&exact, &line.bounds).map(|said| format!("{} is {said}", line.name));
+    let verdict = verdict(&exact, settings, &lines.iter().filter_map(against).collect::<Vec<_>>());
+    let line = &mut lines[at];
+    (line.name, line.summary) = (verdict.name.to_string(), verdict.summary);
+    (line.notes, line.more) = (verdict.notes, verdict.more);
+}
+
 fn line(args: &args::Eval, model: &mut Model, name: EstimatorName, observed: &Observed, seed: u64) -> Result<Line> {
     let start = Instant::now();
     let (mut notes, mut more) = (Vec::new(), Value::Null);
+    let (mut bounds, mut exact) = (Vec::new(), Vec::new());
     let (label, summary) = match name {
         EstimatorName::Elbo => {
             let one = Sampling { samples: 1, bounds: Vec::new(), seed };
             let found = importance(model, observed, Proposal::Posterior, &one)?;
-            ("elbo".to_string(), Summary::of(&found.iter().map(|i| i.estimate).collect::<Vec<_>>()))
+            bounds = found.iter().map(|i| i.estimate).collect();
+            ("elbo".to_string(), Summary::of(&bounds))
         }
         EstimatorName::Iwae | EstimatorName::Prior => {
             let (proposal, label) = match name {
@@ -102,52 +121,33 @@ fn line(args: &args::Eval, model: &mut Model, name: EstimatorName, observed: &Ob
             };
             let sampling = Sampling::decades(args.samples, seed);
             let found = importance(model, observed, proposal, &sampling)?;
-            let all: Vec<Estimate> = found.iter().map(|i| i.estimate).collect();
-            let bounds: Vec<(usize, Summary)> = (0..found[0].bounds.len())
+            bounds = found.iter().map(|i| i.estimate).collect();
+            let groups: Vec<(usize, Summary)> = (0..found[0].bounds.len())
                 .map(|b| {
                     let of_images: Vec<Estimate> = found.iter().map(|i| i.bounds[b].1).collect();
                     (found[0].bounds[b].0, summary(proposal, &of_images))
                 })
                 .collect();
-            let said = bounds.iter().map(|(k, s)| format!("−L_{k} {:.2} ± {}", s.nll, number(s.monte_carlo_error)));
+            let said = groups.iter().map(|(k, s)| format!("−L_{k} {:.2} ± {}", s.nll, number(s.monte_carlo_error)));
             notes.push(format!("means over groups of k draws (± draws): {}", said.collect::<Vec<_>>().join(", ")));
-            more = json!({ "bounds": bounds.iter().map(|(k, s)| json!({ "k": k, "summary": s })).collect::<Vec<_>>() });
-            (format!("{label}-{}", args.samples), summary(proposal, &all))
+            more = json!({ "bounds": groups.iter().map(|(k, s)| json!({ "k": k, "summary": s })).collect::<Vec<_>>() });
+            (format!("{label}-{}", args.samples), summary(proposal, &bounds))
         }
         EstimatorName::Quadrature => {
-            let settings = Quadrature::of(&model.vae);
-            let found = quadrature(model, observed, &settings)?;
-            let within = found.iter().filter(|e| e.converged(&settings)).count();
-            let mut gap = Moments::default();
-            found.iter().for_each(|e| gap.push(e.gap()));
-            let largest = |f: &dyn Fn(&crate::evidence::Exact) -> f64| found.iter().map(f).fold(0.0, f64::max);
-            let (error, elbo_error) = (largest(&|e| e.error), largest(&|e| e.elbo_error));
-            let finest = found.iter().map(|e| e.spacing).fold(f64::INFINITY, f64::min);
-            notes.push(format!(
-                "{within} of {} images within {:e} nats; largest estimated error {error:.1e}, of the ELBO {elbo_error:.1e}; \
-                 finest grid {finest}",
-                found.len(),
-                settings.tolerance,
-            ));
-            let elbo = found.iter().map(|e| e.elbo).sum::<f64>() / found.len() as f64;
-            notes.push(format!("exact −ELBO {:.3}, gap KL(q ‖ p(z|x)) {:.3}", -elbo, gap.mean()));
-            more = json!({
-                "neg_elbo": -elbo, "gap": gap.mean(), "within_tolerance": within, "tolerance": settings.tolerance,
-                "largest_error": error, "largest_elbo_error": elbo_error, "finest_spacing": finest,
-            });
-            let all: Vec<Estimate> = found.iter().map(crate::evidence::Exact::estimate).collect();
+            exact = quadrature(model, observed, &Quadrature::of(&model.vae))?;
+            let all: Vec<Estimate> = exact.iter().map(Exact::estimate).collect();
             ("quadrature".to_string(), Summary::of_shared(&all))
         }
         EstimatorName::Ais => {
             let settings = args.annealing.settings(seed);
-            let found = ais(model, observed, &settings)?;
+            bounds = ais(model, observed, &settings)?;
             notes.push(format!(
                 "{} temperatures, {} leapfrog steps: {} decodings per image with the tuning",
                 settings.temperatures,
                 settings.leapfrog,
                 settings.decodings()
             ));
-            ("ais".to_string(), Summary::of(&found))
+            ("ais".to_string(), Summary::of(&bounds))
         }
         EstimatorName::Harmonic => {
             let (found, draws) = harmonic(model, observed, args.samples, seed)?;
@@ -155,7 +155,7 @@ fn line(args: &args::Eval, model: &mut Model, name: EstimatorName, observed: &Ob
             ("harmonic mean (fails)".to_string(), Summary::of(&found))
         }
     };
-    Ok(Line { name: label, summary, seconds: start.elapsed().as_secs_f64(), notes, more })
+    Ok(Line { name: label, summary, seconds: start.elapsed().as_secs_f64(), notes, more, bounds, exact })
 }
 
 fn summary(proposal: Proposal, estimates: &[Estimate]) -> Summary {
@@ -187,10 +187,12 @@ pub(super) fn posterior_likelihoods(
     if config.latent <= 2 && config.upper.is_empty() {
         let settings = Quadrature { keep_posterior: true, ..Quadrature::of(&model.vae) };
         let exact = quadrature(model, observed, &settings)?;
-        let of = |(exact, which): (&crate::evidence::Exact, u32)| {
+        let of = |(exact, which): (&Exact, u32)| {
             exact.draw(samples, seed, which).into_iter().map(|i| exact.posterior[i].1).collect()
         };
-        return Ok((exact.iter().zip(0..).map(of).collect(), "quadrature"));
+        if exact.iter().all(Exact::found) {
+            return Ok((exact.iter().zip(0..).map(of).collect(), "quadrature"));
+        }
     }
     let mut all = vec![(Vec::new(), Vec::new()); observed.images()];
     log_weights(model, observed, Proposal::Posterior, samples, seed, |image, log_w, log_p| {
@@ -276,7 +278,8 @@ mod tests {
             effective_samples: None,
         };
         let notes = vec!["a note".to_string()];
-        let line = Line { name: "elbo".into(), summary, seconds: 0.5, notes, more: Value::Null };
+        let (bounds, exact) = (Vec::new(), Vec::new());
+        let line = Line { name: "elbo".into(), summary, seconds: 0.5, notes, more: Value::Null, bounds, exact };
         let text = table(&[line], &describe(Binarisation::Dynamic, 4));
         let row: Vec<&str> = text.lines().nth(2).unwrap().split_whitespace().collect();
         assert_eq!(row, ["elbo", "3", "1", "101.500", "0.250", "–", "–", "0.5"]);

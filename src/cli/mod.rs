@@ -12,6 +12,7 @@
 mod args;
 mod bench;
 mod bounds;
+mod cross_check;
 mod describe;
 mod estimates;
 mod export;
