@@ -8,15 +8,18 @@
 //!
 //! | file | estimator | error |
 //! |---|---|---|
-//! | [`importance.rs`](importance) | the importance weighted bound L_k, draws from q(z\|x) | below, by χ²(p(z\|x) ‖ q)/2k |
+//! | [`importance.rs`](importance) | the importance weighted bound L_k, draws from q(z\|x) | below; by χ²(p(z\|x) ‖ q)/2k for k ≫ χ² (conditions: see there) |
 //! | [`importance.rs`](importance) with [`Proposal::Prior`] | the same with draws from the prior: naive Monte Carlo | below; needs about e^KL(p(z\|x) ‖ p(z)) draws |
-//! | [`quadrature.rs`](quadrature) | the trapezoid rule, for one or two latent dimensions | known, below 1e-6 |
+//! | [`quadrature.rs`](quadrature) | the trapezoid rule, for one or two latent dimensions | estimated: below 1e-6 for a smooth decoder, 1e-3 for one with kinks; infinite where the mass was not found |
 //! | [`ais.rs`](ais) | annealed importance sampling with Hamiltonian transitions | below; above from an exact draw |
 //! | [`harmonic.rs`](harmonic_mean) | the harmonic mean of p(x\|z) over the posterior | above, and unbounded: it fails |
 //!
 //! All are in nats per image. Plans run in f32 on any [`Exec`](crate::Exec), sums over draws are made on the host in f64.
 //! Images are read once ([`Observed`]), so that all estimators see the same draw of dynamic binarisation. Every result is a
 //! pure function of the seed on one device, for any number of threads.
+//!
+//! Quadrature in the order of reading: [`quadrature.rs`](quadrature) (the common grid, `grid.rs`, looked over by `scan.rs`),
+//! `sums.rs` (what is summed, and the error), `local.rs` (an image on a grid of its own), `density.rs` (the climb to its modes).
 
 mod accumulate;
 mod ais;

@@ -3,8 +3,11 @@
 //! ```text
 //! w_i = p(x|z_i) p(z_i)/q(z_i|x),  z_i ~ q(z|x)          E w = p(x)
 //! L_k = E log (1/k) Σ_{i ≤ k} w_i                        ELBO = L_1 ≤ L_k ≤ L_{k+1} ≤ log p(x)
-//! log p(x) − L_k = χ²(p(z|x) ‖ q)/(2k) + O(k⁻²)          where χ² is finite
+//! log p(x) − L_k = χ²(p(z|x) ‖ q)/(2k) + O(k⁻²)          for k ≫ χ²
 //! ```
+//!
+//! The rate needs a finite E_q wᵃ for an a > 2 and a bounded E[1/R_k] of the mean R_k of k weights; the O(k⁻²), a finite third
+//! moment.
 //!
 //! (Burda et al. 2015, arXiv 1509.00519; Domke & Sheldon 2018, arXiv 1808.09034.) With q the prior, w = p(x|z), and the
 //! same formula says why that is clueless: 1 + χ² is at least e^KL(p(z|x) ‖ p(z)), about as many draws are needed, and fewer
