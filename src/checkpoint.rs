@@ -211,12 +211,14 @@ fn read_tensors(
     Ok(slots)
 }
 
-/// Makes the rename of `path` durable: on Unix a name is part of its folder, which has to be synced too.
+/// Makes the rename of `path` durable: on Unix a name is part of its folder, which has to be synced too. Where `path` is no
+/// file (a device, a pipe) nothing was renamed.
 fn sync_folder(path: &Path) -> Result<()> {
-    if !cfg!(unix) {
+    if !cfg!(unix) || !path.is_file() {
         return Ok(());
     }
-    let folder = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let path = path.canonicalize().map_err(Error::io("find", path))?;
+    let folder = path.parent().expect("a file has a folder");
     File::open(folder).and_then(|f| f.sync_all()).map_err(Error::io("sync", folder))
 }
 

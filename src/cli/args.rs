@@ -8,6 +8,7 @@ use clap::{Args, ValueEnum};
 
 pub use options::{Data, Machine, Model, Optimise};
 
+use super::output::ending;
 use crate::bench::Family;
 use crate::checkpoint::Stored;
 use crate::data::Splits;
@@ -109,11 +110,17 @@ impl Train {
     }
 }
 
+/// Those of them that `elbo richness` has, but for data and seed, which may be others than the run's.
+fn fixed_for_richness() -> impl Iterator<Item = &'static str> {
+    let not_here = ["recipe", "protocol", "stages", "data", "seed"];
+    FIXED_BY_A_RUN.into_iter().filter(move |option| !not_here.contains(option))
+}
+
 /// Options of `elbo richness`.
 #[derive(Args)]
 pub struct Richness {
     /// Run folder, or a checkpoint file, to look into
-    #[arg(long, value_name = "PATH", conflicts_with_all = FIXED_BY_A_RUN.into_iter().filter(|o| !["data", "seed"].contains(o)))]
+    #[arg(long, value_name = "PATH", conflicts_with_all = fixed_for_richness())]
     pub run: Option<PathBuf>,
     /// Train a model for each of these K, or take the run that is there, and compare them
     #[arg(
@@ -142,7 +149,7 @@ pub struct Richness {
     #[arg(long, value_name = "FOLDER")]
     pub out: Option<PathBuf>,
     /// Write the numbers of --run to this file too
-    #[arg(long, value_name = "FILE", requires = "run")]
+    #[arg(long, value_name = "FILE", requires = "run", value_parser = ending("json"))]
     pub json: Option<PathBuf>,
     /// Most test images that the KL term is taken apart with
     #[arg(long, value_name = "N", default_value_t = 10_000)]
@@ -190,7 +197,7 @@ pub struct Sample {
     #[arg(long, value_name = "PATH")]
     pub run: PathBuf,
     /// Picture to write (PNG)
-    #[arg(long, value_name = "FILE", default_value = "samples.png")]
+    #[arg(long, value_name = "FILE", default_value = "samples.png", value_parser = ending("png"))]
     pub out: PathBuf,
     /// Number of images
     #[arg(long, value_name = "N", default_value_t = 100)]
@@ -212,11 +219,11 @@ pub struct Reconstruct {
     #[arg(long, value_name = "FOLDER")]
     pub data: Option<PathBuf>,
     /// Picture to write (PNG): rows of test images, each above a row of reconstructions
-    #[arg(long, value_name = "FILE", default_value = "reconstructions.png")]
+    #[arg(long, value_name = "FILE", default_value = "reconstructions.png", value_parser = ending("png"))]
     pub out: PathBuf,
-    /// Number of test images, from the first on
-    #[arg(long, value_name = "N", default_value_t = 50)]
-    pub count: usize,
+    /// Number of test images, from the first on [default: 50, or all if there are fewer]
+    #[arg(long, value_name = "N")]
+    pub count: Option<usize>,
     /// Seed of the draws of z [default: that of the run]
     #[arg(long, value_name = "SEED")]
     pub seed: Option<u64>,
@@ -245,7 +252,8 @@ pub struct Eval {
     /// Samples per image of iwae, prior and harmonic
     #[arg(long, value_name = "K", default_value_t = 5000)]
     pub samples: usize,
-    /// Number of test images, from the first on [default: all for elbo, 100 for the others]
+    /// Number of test images for all of --estimators, from the first on [default: all for elbo alone, 100 as soon as one of
+    /// the others is asked for]
     #[arg(long, value_name = "N")]
     pub images: Option<usize>,
     /// Bounds from both sides by ais for N images that the model draws itself
@@ -256,7 +264,7 @@ pub struct Eval {
     #[command(flatten)]
     pub annealing: Annealing,
     /// File to write the estimates to (JSON)
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", value_parser = ending("json"))]
     pub json: Option<PathBuf>,
     #[command(flatten)]
     pub machine: Machine,
@@ -308,10 +316,10 @@ pub struct Bench {
     #[arg(long, value_name = "N")]
     pub repetitions: Option<usize>,
     /// File to write everything to (JSON)
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", value_parser = ending("json"))]
     pub json: Option<PathBuf>,
     /// File to draw the curves to (SVG)
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", value_parser = ending("svg"))]
     pub svg: Option<PathBuf>,
     #[command(flatten)]
     pub machine: Machine,
@@ -327,7 +335,7 @@ pub struct Export {
     #[arg(long, value_name = "NAME", default_value = "f32")]
     pub dtype: Stored,
     /// File to write (safetensors)
-    #[arg(long, value_name = "FILE", default_value = "model.safetensors")]
+    #[arg(long, value_name = "FILE", default_value = "model.safetensors", value_parser = ending("safetensors"))]
     pub out: PathBuf,
 }
 
@@ -352,10 +360,10 @@ pub struct Bounds {
     #[command(flatten)]
     pub annealing: Annealing,
     /// Picture to write (SVG)
-    #[arg(long, value_name = "FILE", default_value = "bounds.svg")]
+    #[arg(long, value_name = "FILE", default_value = "bounds.svg", value_parser = ending("svg"))]
     pub out: PathBuf,
     /// File to write the points to (JSON)
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", value_parser = ending("json"))]
     pub json: Option<PathBuf>,
     #[command(flatten)]
     pub machine: Machine,

@@ -2,7 +2,7 @@
 
 use std::io::Write;
 
-use super::args;
+use super::{args, output};
 use crate::bench::{self, Family, Options};
 use crate::data::file::replace;
 use crate::device::Precision;
@@ -19,6 +19,9 @@ pub fn bench(args: &args::Bench) -> Result<()> {
     if repetitions == 0 {
         return Err(Error::argument("repetitions", 0, "at least 1"));
     }
+    for (option, path) in [("json", &args.json), ("svg", &args.svg)] {
+        path.iter().try_for_each(|path| output::spare_runs(option, path, None))?;
+    }
     let gpu = args.machine.gpu()?.map_err(|reason| reason.to_string());
     if gpu.is_err() && args.machine.precision != Precision::F32 {
         return Err(Error::argument("precision", args.machine.precision, "f32, unless --device is a GPU"));
@@ -31,7 +34,7 @@ pub fn bench(args: &args::Bench) -> Result<()> {
         gpu,
         precision: args.machine.precision,
     };
-    let report = bench::run(&options, &mut |what| eprintln!("{what} …"))?;
+    let report = bench::run(&options, &mut |what| super::say(format_args!("{what} …")))?;
     super::print(&report.to_string())?;
     if let Some(path) = &args.json {
         let text = serde_json::to_string_pretty(&report.json()).expect("a report is plain data");

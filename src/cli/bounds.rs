@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 
 use super::cross_check::contradiction;
 use super::estimates::{describe, posterior_likelihoods};
-use super::{args, phase, use_run};
+use super::{args, output, phase, use_run};
 use crate::error::{Error, Result};
 use crate::evidence::{
     Estimate, Exact, LogMeanExp, Observed, Proposal, Quadrature, Sampling, ais, group_bounds, log_weights, quadrature,
@@ -37,6 +37,8 @@ struct Curves {
 
 /// Computes, draws and writes.
 pub fn bounds(args: &args::Bounds) -> Result<()> {
+    output::spare_runs("out", &args.out, Some(&args.run))?;
+    args.json.iter().try_for_each(|json| output::spare_runs("json", json, Some(&args.run)))?;
     let device = args.machine.device()?;
     let checkpoint = use_run::open(&args.run)?;
     let test = use_run::images(&checkpoint, &args.data)?.test;

@@ -3,10 +3,12 @@
 use std::fmt::Write;
 use std::time::Instant;
 
+use clap::ValueEnum;
 use serde_json::{Value, json};
 
 use super::args::{self, EstimatorName};
 use super::cross_check::{contradiction, verdict};
+use super::plural;
 use crate::error::{Error, Result};
 use crate::evidence::{
     Estimate, Exact, Moments, Observed, Proposal, Quadrature, Sampling, Summary, ais, check_quadrature, harmonic_mean,
@@ -14,7 +16,7 @@ use crate::evidence::{
 };
 use crate::vae::{Binarisation, Model, VaeConfig};
 
-/// Test images of the costly estimators, unless another number is asked for.
+/// Test images of a table with a costly estimator in it, unless another number is asked for.
 const IMAGES: usize = 100;
 
 /// One line of the table, and what is said below it.
@@ -46,7 +48,8 @@ pub fn check(args: &args::Eval, config: &VaeConfig, there: usize) -> Result<()> 
         check_quadrature(config)?;
     }
     if args.json.is_some() && args.estimators.is_empty() && args.bdmc.is_none() {
-        return Err(Error::argument("json", "no estimates to write", "--estimators or --bdmc"));
+        let expected = "--estimators NAMES or --bdmc N beside --json, as in --estimators elbo";
+        return Err(Error::argument("json", "no estimates to write", expected));
     }
     Ok(())
 }
@@ -54,17 +57,25 @@ pub fn check(args: &args::Eval, config: &VaeConfig, there: usize) -> Result<()> 
 /// Prints and writes what was asked for; nothing if that is nothing.
 pub fn estimates(args: &args::Eval, model: &mut Model, there: usize, seed: u64) -> Result<()> {
     let mut lines = Vec::new();
-    for &name in &args.estimators {
-        let usual = if name == EstimatorName::Elbo { there } else { IMAGES.min(there) };
+    if !args.estimators.is_empty() {
+        // The same images for all: numbers that stand below each other are there to be compared.
+        let cheap = args.estimators.iter().all(|&name| name == EstimatorName::Elbo);
+        let usual = if cheap { there } else { IMAGES.min(there) };
         let observed = Observed::read(model, "test", args.images.unwrap_or(usual), seed)?;
-        eprintln!("{name:?} of {} images …", observed.images());
-        lines.push(line(args, model, name, &observed, seed)?);
+        for &name in &args.estimators {
+            super::say(format_args!(
+                "{} of {} …",
+                name.to_possible_value().expect("all names are shown").get_name(),
+                plural(observed.images(), "image")
+            ));
+            lines.push(line(args, model, name, &observed, seed)?);
+        }
     }
     confront(&mut lines, &Quadrature::of(&model.vae));
     let pixels = describe(model.vae.config.binarisation, seed);
     let mut text = String::new();
     if !lines.is_empty() {
-        text = table(&lines, &pixels);
+        text = table(&lines, &pixels, there);
     }
     let mut report = json!({
         "run": args.run, "pixels": pixels, "seed": seed, "device": model.exec.describe(),
@@ -218,11 +229,12 @@ fn both_sides(args: &args::Eval, model: &mut Model, count: usize, seed: u64) -> 
     let seconds = start.elapsed().as_secs_f64();
     let crossed = if high < low { "; crossed, which is noise: use more images, chains or temperatures" } else { "" };
     let text = format!(
-        "bidirectional Monte Carlo, {count} images drawn by the model, {} chains, {} temperatures, seed {seed}, {seconds:.1} s:\n  \
+        "bidirectional Monte Carlo, {} drawn by the model, {}, {}, seed {seed}, {seconds:.1} s:\n  \
          mean over the images, in expectation a lower bound of log p(x) {low:.3} and an upper bound {high:.3}:\n  \
          {:.3} nats apart, ± {} over images{crossed}\n",
-        settings.chains,
-        settings.temperatures,
+        plural(count, "image"),
+        plural(settings.chains, "chain"),
+        plural(settings.temperatures, "temperature"),
         high - low,
         number(apart.standard_error())
     );
@@ -240,8 +252,12 @@ fn number(error: f64) -> String {
     }
 }
 
-fn table(lines: &[Line], pixels: &str) -> String {
-    let mut text = format!("estimates of −log p(x), nats per image; pixels {pixels}\n");
+/// Of `there` test images, all or the first ones.
+fn table(lines: &[Line], pixels: &str, there: usize) -> String {
+    let images = lines.first().map_or(0, |line| line.summary.images);
+    let which = if images == there { "all" } else { "the first" };
+    let images = plural(images, "test image");
+    let mut text = format!("estimates of −log p(x), nats per image; {which} {images}; pixels {pixels}\n");
     writeln!(
         text,
         "  {:<22}{:>7}{:>10}{:>12}{:>10}{:>10}{:>10}{:>9}",
@@ -280,7 +296,8 @@ mod tests {
         let notes = vec!["a note".to_string()];
         let (bounds, exact) = (Vec::new(), Vec::new());
         let line = Line { name: "elbo".into(), summary, seconds: 0.5, notes, more: Value::Null, bounds, exact };
-        let text = table(&[line], &describe(Binarisation::Dynamic, 4));
+        let text = table(&[line], &describe(Binarisation::Dynamic, 4), 7);
+        assert!(text.starts_with("estimates of −log p(x), nats per image; the first 3 test images;"), "{text}");
         let row: Vec<&str> = text.lines().nth(2).unwrap().split_whitespace().collect();
         assert_eq!(row, ["elbo", "3", "1", "101.500", "0.250", "–", "–", "0.5"]);
         assert!(text.contains("each image drawn once, seed 4") && text.contains("\n      a note\n"));

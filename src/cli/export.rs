@@ -1,9 +1,8 @@
 //! `elbo export`: the parameters of a run in a file of their own, for other programs.
 
 use std::fs;
-use std::path::Path;
 
-use super::args;
+use super::{args, output};
 use crate::checkpoint::Checkpoint;
 use crate::error::{Error, Result};
 use crate::train::RunFolder;
@@ -12,17 +11,10 @@ use crate::vae::Vae;
 /// Writes the parameters of a run, without the optimiser's moments, in the number type that is asked for.
 pub fn export(args: &args::Export) -> Result<()> {
     let path = if args.run.is_file() { args.run.clone() } else { RunFolder::open(&args.run)?.0.checkpoint_path() };
+    output::spare_runs("out", &args.out, Some(&path))?;
     let checkpoint = Checkpoint::load(&path)?;
-    if is_same_file(&path, &args.out) {
-        let expected = "another file than the checkpoint, which could not be resumed afterwards";
-        return Err(Error::argument("out", args.out.display(), expected));
-    }
     checkpoint.export(&args.out, args.dtype)?;
     let count = Vae::new(checkpoint.config.model)?.parameter_count();
     let bytes = fs::metadata(&args.out).map_err(Error::io("read", &args.out))?.len();
     super::print(&format!("{count} parameters in {}, {bytes} bytes: {}\n", args.dtype, args.out.display()))
-}
-
-fn is_same_file(a: &Path, b: &Path) -> bool {
-    matches!((a.canonicalize(), b.canonicalize()), (Ok(a), Ok(b)) if a == b)
 }

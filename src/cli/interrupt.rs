@@ -2,11 +2,11 @@
 //!
 //! Commands that have nothing to save take no part in this: the signal ends them at once, as it does any program.
 
-use std::io::Write;
 use std::process::exit;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use super::say;
 use crate::error::{Error, Result};
 
 /// The exit code of an interrupted command, whichever signal it was: 128 + SIGINT.
@@ -39,7 +39,7 @@ impl Interrupt {
             match &*locked(&what) {
                 Now::End(words) => end(words),
                 Now::Save if again => end("stopped without saving"),
-                Now::Save => say("stopping after this step; once more to stop at once, without saving"),
+                Now::Save => say("\nstopping after this step; once more to stop at once, without saving"),
             }
         };
         let failed = |e: ctrlc::Error| {
@@ -74,12 +74,7 @@ fn locked(now: &Mutex<Now>) -> MutexGuard<'_, Now> {
     now.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// A closed stderr is no reason not to stop.
-fn say(words: &str) {
-    drop(writeln!(std::io::stderr(), "\n{words}"));
-}
-
 fn end(words: &str) -> ! {
-    say(words);
+    say(format_args!("\n{words}"));
     exit(INTERRUPTED.into())
 }

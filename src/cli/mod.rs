@@ -9,6 +9,8 @@
 //!
 //! Commands that have nothing to save are ended by the signal itself, which shells report as 130 or 143.
 
+#![deny(clippy::print_stderr, clippy::print_stdout)] // they panic when nobody reads: `say` and `print` do not
+
 mod args;
 mod bench;
 mod bounds;
@@ -18,6 +20,7 @@ mod estimates;
 mod export;
 mod implied_sigma;
 mod interrupt;
+mod output;
 mod phase;
 mod pictures;
 mod progress;
@@ -30,6 +33,7 @@ mod usage;
 mod use_run;
 
 use std::ffi::OsString;
+use std::fmt;
 use std::io::{self, Write};
 use std::path::Path;
 use std::process::ExitCode;
@@ -103,7 +107,7 @@ pub fn main() -> ExitCode {
         Command::Info => describe::info().map(|()| ExitCode::SUCCESS),
     };
     done.unwrap_or_else(|error| {
-        eprintln!("elbo: {error}");
+        say(format_args!("elbo: {error}"));
         ExitCode::from(exit_code(&error))
     })
 }
@@ -145,6 +149,16 @@ fn print(text: &str) -> Result<()> {
     }
 }
 
+/// Says something on stderr. Whether anybody listens (`elbo train 2>&1 | head`) is no matter of the work's.
+fn say(text: impl fmt::Display) {
+    let _ = writeln!(io::stderr(), "{text}");
+}
+
+/// `1 epoch`, `10 epochs`.
+fn plural(count: usize, what: &str) -> String {
+    format!("{count} {what}{}", if count == 1 { "" } else { "s" })
+}
+
 /// Writes a result to a file.
 fn write_json(path: &Path, value: &serde_json::Value) -> Result<()> {
     let text = serde_json::to_string_pretty(value).expect("a result is plain data");
@@ -154,6 +168,21 @@ fn write_json(path: &Path, value: &serde_json::Value) -> Result<()> {
 /// Says that a debug build is slow, where that is what runs.
 fn warn_if_debug_build() {
     if cfg!(debug_assertions) {
-        eprintln!("warning: this is a debug build, ten times slower or more; use `cargo run --release -- …`");
+        say("warning: this is a debug build, ten times slower or more; use `cargo run --release -- …`");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// clap checks this itself in a debug build, where an option that does not exist ends the command.
+    #[test]
+    fn options_exclude_only_options_that_there_are() {
+        for command in Cli::command().get_subcommands() {
+            for argument in command.get_arguments() {
+                command.get_arg_conflicts_with(argument);
+            }
+        }
     }
 }

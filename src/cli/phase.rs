@@ -1,6 +1,6 @@
 //! How long phases without epochs are shown while they run: a bar on a terminal, elsewhere a line now and then.
 
-use std::io::{IsTerminal, Write};
+use std::io::IsTerminal;
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
@@ -50,8 +50,7 @@ pub fn watch(quiet: bool) -> Watch {
                     bar.set_position(done as u64);
                     bar.set_message(text);
                 }
-                // A closed stderr is no reason to stop.
-                None => drop(writeln!(std::io::stderr(), "{text}")),
+                None => super::say(text),
             }
         }
     })

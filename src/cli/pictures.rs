@@ -8,6 +8,8 @@ use crate::vae::Model;
 
 /// Images per row of a sheet.
 const COLUMNS: usize = 10;
+/// Test images beside their reconstructions, unless another number is asked for or there are fewer.
+pub const PAIRS: usize = 50;
 /// How much a pixel is enlarged.
 const ZOOM: usize = 2;
 /// Points per side of the decoded plane.
@@ -55,7 +57,7 @@ fn encoded(model: &mut Model, slot: &str, data: &Dataset, seed: u64) -> Result<P
 pub fn write_all(model: &mut Model, test: &Dataset, seed: u64, folder: &RunFolder) -> Result<Vec<&'static str>> {
     let mut names = vec!["samples.png", "reconstructions.png"];
     samples(model, 100, seed)?.write_png(&folder.file(names[0]))?;
-    reconstructions(model, "test", 50.min(test.rows), seed)?.write_png(&folder.file(names[1]))?;
+    reconstructions(model, "test", PAIRS.min(test.rows), seed)?.write_png(&folder.file(names[1]))?;
     if model.vae.config.latent == 2 {
         plane(model)?.write_png(&folder.file("manifold.png"))?;
         encoded(model, "test", test, seed)?.write_png(&folder.file("scatter.png"))?;

@@ -83,7 +83,7 @@ impl Observer for Progress {
         );
         let say = |line: String| match &self.bar {
             Some(bar) => bar.println(line),
-            None => eprintln!("{line}"),
+            None => super::say(line),
         };
         if !self.quiet {
             say(line);

@@ -14,7 +14,7 @@ use clap::{ArgMatches, Args};
 use super::interrupt::{INTERRUPTED, Interrupt};
 use super::progress::Progress;
 use super::recipe::{Metric, Parse, Recipe, names};
-use super::{args, phase, train};
+use super::{args, phase, plural, train};
 use crate::checkpoint::Checkpoint;
 use crate::data::Splits;
 use crate::data::file::replace;
@@ -84,10 +84,10 @@ pub fn reproduce(args: &Options, matches: &ArgMatches, parse: Parse) -> Result<E
     if let Some(folder) = &args.data.data {
         recipe.check_images(&images, folder)?;
     } else {
-        eprintln!(
+        super::say(format_args!(
             "built-in digits: this shows that recipe {} runs; its numbers are for {} (--data FOLDER)",
             recipe.name, recipe.data.images
-        );
+        ));
     }
     let config = configuration(args, &recipe, &images, matches, parse)?;
     let interrupt = Interrupt::install()?;
@@ -156,7 +156,7 @@ fn take_up(
     device: Device,
     interrupt: &Interrupt,
 ) -> Result<(RunFolder, Trainer)> {
-    if !path.join("checkpoint.safetensors").exists() {
+    if !RunFolder::is_there(path) {
         let trainer = Trainer::new(config, images, device)?;
         // The folder must be left so that it can be taken up.
         interrupt.save();
@@ -198,8 +198,12 @@ fn same_run(path: &Path, found: &Checkpoint, wanted: &TrainConfig) -> Result<()>
     }
     let done = found.progress.epoch;
     if done > wanted.epochs {
-        let expected = format!("enough stages for the {done} epochs that the run in {} has done", path.display());
-        return Err(Error::argument("stages", format!("{} epochs", wanted.epochs), expected));
+        let expected = format!(
+            "enough stages for the {} that the run in {} has done",
+            plural(done as usize, "epoch"),
+            path.display()
+        );
+        return Err(Error::argument("stages", plural(wanted.epochs as usize, "epoch"), expected));
     }
     Ok(())
 }

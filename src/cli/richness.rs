@@ -10,7 +10,7 @@ use serde_json::Value;
 use super::interrupt::{INTERRUPTED, Interrupt};
 use super::progress::Progress;
 use super::train::alarm;
-use super::{args, phase, pictures, use_run, warn_if_debug_build};
+use super::{args, output, phase, pictures, plural, use_run, warn_if_debug_build};
 use crate::data::{Splits, file};
 use crate::device::Device;
 use crate::error::{Error, Result};
@@ -26,6 +26,7 @@ pub fn richness(args: &args::Richness) -> Result<ExitCode> {
         }
     }
     one_layer(args.model.upper.len())?;
+    args.json.iter().try_for_each(|json| output::spare_runs("json", json, args.run.as_deref()))?;
     let device = args.machine.device()?;
     warn_if_debug_build();
     match &args.run {
@@ -80,7 +81,7 @@ fn several(args: &args::Richness, device: Device) -> Result<ExitCode> {
             return Ok(ExitCode::from(INTERRUPTED));
         };
         if !args.quiet {
-            eprintln!("K = {k}: looking into z");
+            super::say(format_args!("K = {k}: looking into z"));
         }
         interrupt.end_at_once(&format!("stopped at K = {k}, which is trained; the same command continues from here"));
         trainer.model().watch = phase::watch(args.quiet);
@@ -107,16 +108,12 @@ fn runs(args: &args::Richness, data: &Splits, out: &Path) -> Result<Vec<(TrainCo
         let (seed, epochs) = (args.seed.unwrap_or(1), args.epochs.unwrap_or(10));
         let config = args.optimise.config(model, args.data.source(), seed, epochs, data.train.rows)?;
         let path = out.join(format!("k{latent:02}"));
-        if is_there(&path) {
+        if RunFolder::is_there(&path) {
             must_be(&config, &RunFolder::open(&path)?.1.config, &path)?;
         }
         Ok((config, path))
     };
     latents.into_iter().map(run).collect()
-}
-
-fn is_there(path: &Path) -> bool {
-    path.join("checkpoint.safetensors").exists()
 }
 
 /// Compares the configuration that is asked for with that of the run in `path`.
@@ -159,12 +156,12 @@ fn trained(
 ) -> Result<Option<Trainer>> {
     let say = |what: &str| {
         if !quiet {
-            eprintln!("K = {}: {what} {}", config.model.latent, path.display());
+            super::say(format_args!("K = {}: {what} {}", config.model.latent, path.display()));
         }
     };
     // From here on there is a folder that must be left so that it can be taken up.
     let stop = interrupt.save();
-    let (folder, mut trainer) = if is_there(path) {
+    let (folder, mut trainer) = if RunFolder::is_there(path) {
         let (folder, checkpoint) = RunFolder::open(path)?;
         let trainer = Trainer::resume(&checkpoint, data, device)?;
         if checkpoint.progress.epoch == config.epochs {
@@ -205,13 +202,13 @@ fn subtitle(config: &TrainConfig, data: &Splits) -> String {
     }
     let (train, test) = (&data.train, &data.test);
     format!(
-        "{} {rest}; {} epochs of {} images of {}, training seed {}; judged on {} test images",
+        "{} {rest}; {} of {} of {}, training seed {}; judged on {}",
         widths.join("-"),
-        config.epochs,
-        train.rows,
+        plural(config.epochs as usize, "epoch"),
+        plural(train.rows, "image"),
         train.name,
         config.seed,
-        test.rows
+        plural(test.rows, "test image")
     )
 }
 

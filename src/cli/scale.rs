@@ -29,14 +29,14 @@ pub fn summary(config: &VaeConfig, test: &Dataset, result: &Evaluation) -> Strin
     marks.push((result.neg_elbo(), String::new()));
     marks.sort_by(|a, b| b.0.total_cmp(&a.0));
     let mut text = format!(
-        "test −ELBO {:.2} nats per image = rec {:.2} + KL {:.2}\n  {} likelihood, {} pixels, {} images of {}, one draw of \
+        "test −ELBO {:.2} nats per image = rec {:.2} + KL {:.2}\n  {} likelihood, {} pixels, {} of {}, one draw of \
          z each\non the scale of these images, in nats per image:\n",
         result.neg_elbo(),
         result.rec,
         result.kl,
         config.likelihood,
         config.binarisation,
-        result.images,
+        super::plural(result.images, "image"),
         test.name,
     );
     if let Some(bits) = config.likelihood.bits_per_dimension(result.neg_elbo(), config.pixels(), config.is_binary()) {

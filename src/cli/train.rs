@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use super::interrupt::{INTERRUPTED, Interrupt};
 use super::progress::Progress;
-use super::{args, pictures, scale, warn_if_debug_build};
+use super::{args, pictures, plural, say, scale, warn_if_debug_build};
 use crate::data::Splits;
 use crate::device::Device;
 use crate::error::{Error, Result};
@@ -105,7 +105,7 @@ fn resume(path: &Path, epochs: Option<u32>, device: Device) -> Result<(RunFolder
     if let Some(before) = folder.last_timing()
         && let Some(change) = change(&before, &trainer.model().exec.describe(), env!("ELBO_BUILD"))
     {
-        eprintln!("note: {change}: the numbers will not be, to the last bit, those of an uninterrupted run");
+        say(format_args!("note: {change}: the numbers will not be, to the last bit, those of an uninterrupted run"));
     }
     Ok((folder, data, trainer))
 }
@@ -128,10 +128,13 @@ fn change(before: &EpochTiming, device: &str, build: &str) -> Option<String> {
 pub(super) fn announce(trainer: &mut Trainer, data: &Splits, folder: &RunFolder) {
     let config = trainer.config().clone();
     let (train, test) = (config.train_images.unwrap_or(data.train.rows), data.test.rows);
-    eprintln!("{} on {}: {train} training and {test} test images", config.model.describe(), data.train.name);
+    let what = config.model.describe();
+    let test = plural(test, "test image");
+    say(format_args!("{what} on {}: {train} training and {test}", data.train.name));
     let bound = config.objective.bound;
-    eprintln!("bound {bound}, batch {}, seed {}, {}", config.batch, config.seed, trainer.model().exec.describe());
-    eprintln!("run folder: {}", folder.path().display());
+    let device = trainer.model().exec.describe();
+    say(format_args!("bound {bound}, batch {}, seed {}, {device}", config.batch, config.seed));
+    say(format_args!("run folder: {}", folder.path().display()));
 }
 
 /// `units over 1000 test images: encoder.0 12 of 400 dead, decoder.0 0 of 400 dead, z 3 of 20 inactive`.
@@ -163,9 +166,9 @@ fn conclude(trainer: &mut Trainer, data: &Splits, folder: &RunFolder, seconds: f
         + &unused_latents(active, config.model.latent);
     let path = folder.path().display();
     super::print(&format!(
-        "{text}{} epochs, {seconds:.1} s in this session; in {path}: checkpoint.safetensors, config.json, metrics.jsonl, \
+        "{text}{}, {seconds:.1} s in this session; in {path}: checkpoint.safetensors, config.json, metrics.jsonl, \
          timing.jsonl, {}\n",
-        config.epochs,
+        plural(config.epochs as usize, "epoch"),
         names.join(", ")
     ))
 }

@@ -3,7 +3,7 @@
 use std::fmt::Write;
 use std::path::{Path, PathBuf};
 
-use super::{args, estimates, phase, pictures, scale};
+use super::{args, estimates, output, phase, pictures, plural, scale};
 use crate::checkpoint::Checkpoint;
 use crate::data::Splits;
 use crate::error::{Error, Result};
@@ -36,27 +36,34 @@ fn check_count(count: usize) -> Result<()> {
 /// Draws new images.
 pub fn sample(args: &args::Sample) -> Result<()> {
     check_count(args.count)?;
+    output::spare_runs("out", &args.out, Some(&args.run))?;
     let device = args.machine.device()?;
     let mut model = Model::restore(&open(&args.run)?, device)?;
     pictures::samples(&mut model, args.count, args.seed)?.write_png(&args.out)?;
-    super::print(&format!("{} images drawn from the prior: {}\n", args.count, args.out.display()))
+    let what = plural(args.count, "image");
+    super::print(&format!("{what} drawn from the prior: {}\n", args.out.display()))
 }
 
 /// Shows test images and their reconstructions.
 pub fn reconstruct(args: &args::Reconstruct) -> Result<()> {
-    check_count(args.count)?;
+    args.count.map_or(Ok(()), check_count)?;
+    output::spare_runs("out", &args.out, Some(&args.run))?;
     let device = args.machine.device()?;
     let checkpoint = open(&args.run)?;
     let mut model = Model::restore(&checkpoint, device)?;
-    model.load("test", &images(&checkpoint, &args.data)?.test)?;
+    let test = images(&checkpoint, &args.data)?.test;
+    model.load("test", &test)?;
     let seed = args.seed.unwrap_or(checkpoint.config.seed);
-    pictures::reconstructions(&mut model, "test", args.count, seed)?.write_png(&args.out)?;
+    let count = args.count.unwrap_or(pictures::PAIRS.min(test.rows));
+    pictures::reconstructions(&mut model, "test", count, seed)?.write_png(&args.out)?;
     let pixels = checkpoint.config.model.binarisation;
-    super::print(&format!("{} test images ({pixels}) and reconstructions: {}\n", args.count, args.out.display()))
+    let what = plural(count, "test image");
+    super::print(&format!("{what} ({pixels}) and reconstructions: {}\n", args.out.display()))
 }
 
 /// Evaluates a model and looks at its latent dimensions.
 pub fn eval(args: &args::Eval) -> Result<()> {
+    args.json.iter().try_for_each(|json| output::spare_runs("json", json, Some(&args.run)))?;
     let device = args.machine.device()?;
     let checkpoint = open(&args.run)?;
     let data = images(&checkpoint, &args.data)?;

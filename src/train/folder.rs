@@ -19,6 +19,15 @@ pub struct RunFolder {
 }
 
 impl RunFolder {
+    /// The files that a run is made of, as against pictures, which can be drawn again.
+    pub const FILES: [&str; 5] =
+        ["checkpoint.safetensors", "config.json", "metrics.jsonl", "timing.jsonl", "reproduction.json"];
+
+    /// Whether a run is in `path`.
+    pub fn is_there(path: &Path) -> bool {
+        path.join(RunFolder::FILES[0]).exists()
+    }
+
     /// Makes `path`, which must not exist or be empty: a run never overwrites another.
     ///
     /// # Errors
@@ -90,7 +99,7 @@ impl RunFolder {
 
     /// `checkpoint.safetensors`.
     pub fn checkpoint_path(&self) -> PathBuf {
-        self.file("checkpoint.safetensors")
+        self.file(RunFolder::FILES[0])
     }
 
     /// Writes `config.json`.

@@ -348,7 +348,7 @@ impl Machine {
     /// Says on stderr why `auto` is the CPU, before work that a GPU would shorten.
     pub fn say_why_no_gpu(&self) -> Result<()> {
         if let Err(NoGpu::Unusable(Error::Device { reason, .. })) = self.gpu()? {
-            eprintln!("running on the CPU: {reason} (`elbo info` says more)");
+            crate::cli::say(format_args!("running on the CPU: {reason} (`elbo info` says more)"));
         }
         Ok(())
     }

@@ -4,6 +4,7 @@ use std::fmt;
 
 use serde::Serialize;
 
+use super::super::plural;
 use super::super::recipe::{Evaluation, Metric, Recipe};
 use crate::evidence::Summary;
 use crate::train::TrainConfig;
@@ -123,9 +124,9 @@ impl Report {
                 format!("no verdict: the published numbers are for {}", recipe.data.images)
             }
             (Some(_), None) if self.stages < recipe.stages() => format!(
-                "no verdict: the published numbers are for all {} stages, {} epochs; this run has {}",
+                "no verdict: the published numbers are for all {} stages, {}; this run has {}",
                 recipe.stages(),
-                self.all_epochs(),
+                plural(self.all_epochs() as usize, "epoch"),
                 self.epochs
             ),
             (Some(_), None) => {
