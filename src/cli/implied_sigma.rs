@@ -128,6 +128,34 @@ fn loss(args: &Options) -> Result<WeightedLoss> {
     Ok(loss)
 }
 
+/// Refuses options that would change nothing in the answer.
+fn without_effect(args: &Options, loss: &WeightedLoss) -> Result<()> {
+    let bernoulli = loss.fidelity == Fidelity::CrossEntropy;
+    let scale = "a cross-entropy is of a decoder without a scale";
+    let idle = [
+        ("--sigma", bernoulli && args.sigma.is_some(), scale),
+        ("--variance", bernoulli && args.variance.is_some(), scale),
+        ("--range", bernoulli && args.range != 1.0, scale),
+        (
+            "--latent",
+            args.latent.is_some() && loss.latents == Reduction::Sum,
+            "KL is not a mean over latent dimensions",
+        ),
+        (
+            "--batch",
+            args.batch.is_some() && args.reconstruction_batch == args.kl_batch,
+            "both terms are averaged alike",
+        ),
+    ];
+    match idle.into_iter().find(|&(_, idle, _)| idle) {
+        None => Ok(()),
+        Some((option, _, because)) => {
+            let found = format!("an option without effect: {because}");
+            Err(Error::argument(option, found, format!("no {option}, or another loss")))
+        }
+    }
+}
+
 fn answer(args: &Options) -> Result<String> {
     let loss = loss(args)?;
     let positive = |field: &str, value: f64| match value > 0.0 && value.is_finite() {
@@ -136,6 +164,7 @@ fn answer(args: &Options) -> Result<String> {
     };
     let range = positive("range", args.range)?;
     let sigma = args.sigma.map(|s| positive("sigma", s)).transpose()?;
+    without_effect(args, &loss)?;
     let (d, k) = (args.pixels, args.latent);
     let (a, b) = loss.per_image(d, k)?;
     let mut text =

@@ -158,7 +158,8 @@ const FILLERS: [&str; 34] = [
 ];
 
 /// Reads a sentence. Terms are separated by `+`, `,`, `;` or `and`; in each stands the name of an error (MSE, SSE, L2, squared
-/// error, BCE, cross-entropy) or KL, its numbers (multiplied; `/ n` divides), and `mean` or `sum`. What is not said is taken as
+/// error, BCE, cross-entropy) or KL, its numbers (multiplied; `/ n` divides), and `mean` or `sum`. Counts ("over 784 pixels") and
+/// sums in brackets are refused, not guessed at. What is not said is taken as
 /// PyTorch has it: a mean over pixels; and as everyone has it: KL as a sum over the latent dimensions. "Mean KL" without
 /// mention of dimensions is that sum, averaged over the batch.
 impl FromStr for WeightedLoss {
@@ -167,8 +168,9 @@ impl FromStr for WeightedLoss {
     fn from_str(text: &str) -> Result<WeightedLoss> {
         let wrong = |problem: String| Error::argument("loss", format!("\"{text}\": {problem}"), EXAMPLES);
         let words = words(text).map_err(|c| wrong(format!("\"{c}\" is not understood")))?;
+        no_bracket_around_a_sum(&words).map_err(wrong)?;
         let (mut reconstruction, mut kl) = (None, None);
-        for term in words.split(|w| ["+", ",", ";", "and", "plus"].contains(&w.as_str())).filter(|t| !t.is_empty()) {
+        for term in words.split(|w| separates(w)).filter(|t| !t.is_empty()) {
             let term = Term::read(term).map_err(wrong)?;
             let (slot, name) = if term.kl { (&mut kl, "KL") } else { (&mut reconstruction, "a reconstruction error") };
             if slot.replace(term).is_some() {
@@ -188,6 +190,34 @@ impl FromStr for WeightedLoss {
     }
 }
 
+/// Whether a word stands between two summands.
+fn separates(word: &str) -> bool {
+    ["+", ",", ";", "and", "plus"].contains(&word)
+}
+
+/// Brackets hold a remark on one summand, as in "KL (sum)". A factor before a sum in brackets would be read as the factor
+/// of its first summand alone.
+fn no_bracket_around_a_sum(words: &[String]) -> std::result::Result<(), String> {
+    let mut depth = 0;
+    for word in words {
+        match word.as_str() {
+            "(" => depth += 1,
+            ")" if depth == 0 => return Err("a \")\" without a \"(\"".into()),
+            ")" => depth -= 1,
+            word if depth > 0 && separates(word) => {
+                let remedy = "write the factor before each summand, as in \"2 mean MSE + 2 KL\"";
+                return Err(format!("a sum in brackets is not understood; {remedy}"));
+            }
+            _ => {}
+        }
+    }
+    if depth > 0 { Err("a \"(\" without a \")\"".into()) } else { Ok(()) }
+}
+
+/// What is counted: a number before it is no weight.
+const COUNTED: [&str; 10] =
+    ["pixel", "pixels", "image", "images", "dim", "dims", "dimension", "dimensions", "latent", "latents"];
+
 /// One summand of a sentence.
 struct Term {
     kl: bool,
@@ -206,17 +236,17 @@ impl Term {
             Some(before) if before != to => Err(format!("both a sum and a mean in \"{}\"", words.join(" "))),
             _ => Ok(()),
         };
-        let mut open = false;
-        for word in words {
-            if open && (matches!(word.as_str(), "*" | "·" | "×" | "/") || word.parse::<f64>().is_ok()) {
+        let mut depth = 0;
+        for (word, next) in words.iter().zip(words[1..].iter().map(Some).chain([None])) {
+            if depth > 0 && (matches!(word.as_str(), "*" | "·" | "×" | "/") || word.parse::<f64>().is_ok()) {
                 return Err(
                     "numbers in brackets are not understood; write the weight as one number, as in \"50 sum MSE\""
                         .into(),
                 );
             }
             match word.as_str() {
-                "(" => open = true,
-                ")" => open = false,
+                "(" => depth += 1,
+                ")" => depth -= 1,
                 "kl" | "kld" | "dkl" => kinds.push(None),
                 "mse" | "l2" => kinds.push(Some(Fidelity::SquaredError)),
                 "sse" => {
@@ -228,9 +258,22 @@ impl Term {
                 "mean" | "avg" | "average" | "averaged" => reduce(Reduction::Mean)?,
                 "sum" | "summed" | "total" => reduce(Reduction::Sum)?,
                 "dimension" | "dimensions" | "dims" | "dim" | "latent" | "latents" => dimensions = true,
-                "/" => divide = true,
+                "/" if next.is_some_and(|next| next.parse::<f64>().is_ok()) => divide = true,
+                "/" => {
+                    return Err(format!(
+                        "a \"/\" without a number after it{}",
+                        next.map_or(String::new(), |n| format!(", but \"{n}\""))
+                    ));
+                }
                 "*" | "·" | "×" | "=" | ":" => {}
                 other => match other.parse::<f64>() {
+                    Ok(_) if next.is_some_and(|next| COUNTED.contains(&next.as_str())) => {
+                        return Err(format!(
+                            "is \"{other} {}\" a count? Counts are given as --pixels D and --latent K, and a weight stands \
+                             before MSE or KL",
+                            next.expect("a word that is counted")
+                        ));
+                    }
                     Ok(n) if other.starts_with(|c: char| c.is_ascii_digit() || c == '.') => {
                         number = if std::mem::take(&mut divide) { number / n } else { number * n };
                     }
@@ -238,9 +281,6 @@ impl Term {
                     _ => return Err(format!("\"{other}\" is not understood")),
                 },
             }
-        }
-        if divide {
-            return Err("a \"/\" without a number after it".into());
         }
         kinds.dedup();
         match kinds[..] {
@@ -320,6 +360,8 @@ mod tests {
             ("sum BCE + mean KL over latent dims", CrossEntropy, Sum, 1.0, 1.0, Mean),
             ("BCE sum + mean KL", CrossEntropy, Sum, 1.0, 1.0, Sum),
             ("10 × L2 + 1E+1·KL", SquaredError, Mean, 10.0, 10.0, Sum),
+            ("2 (mean) MSE + KL ((sum))", SquaredError, Mean, 2.0, 1.0, Sum),
+            ("MSE per pixel + 0.5 * KL per image", SquaredError, Mean, 1.0, 0.5, Sum),
         ];
         for (text, fidelity, pixels, weight, kl_weight, latents) in cases {
             assert_eq!(read(text), WeightedLoss { fidelity, pixels, weight, kl_weight, latents }, "{text}");
@@ -340,6 +382,17 @@ mod tests {
             ("MSE / + KL", "without a number"),
             ("mean sum MSE + KL", "both a sum and a mean"),
             ("3 + MSE + KL", "neither"),
+            ("2 * (mean MSE + KL)", "sum in brackets"),
+            ("(mean MSE + 0.1 KL)", "sum in brackets"),
+            ("0.5 * (mean MSE, KL)", "sum in brackets"),
+            ("MSE (mean + KL", "sum in brackets"),
+            ("MSE + KL (sum", "without a \")\""),
+            ("MSE) + KL", "without a \"(\""),
+            ("((mean)) MSE + ((2)) KL", "numbers in brackets"),
+            ("mean MSE over 784 pixels + KL", "--pixels"),
+            ("MSE + mean KL over 20 latent dims", "--latent"),
+            ("sum MSE / 128 images + KL", "128 images"),
+            ("MSE / pixels * 3 + KL", "without a number"),
         ];
         for (text, part) in cases {
             let message = text.parse::<WeightedLoss>().unwrap_err().to_string();
