@@ -131,7 +131,8 @@ const BOTTOM: usize = 74;
 /// Enlargement of the 5×7 font for numbers and names.
 const FONT: usize = 2;
 
-/// Points of the latent plane by class: coloured dots, axes with numbers, a legend.
+/// Points of the latent plane: axes with numbers, and dots in the colours of their classes with a legend, or in one colour
+/// where no classes are known. Up to ten classes have the diagrams' own colours; of more, each has one of its own.
 ///
 /// Both axes have the same scale and show all points but the farthest 0.1 % in each direction, symmetric about 0. The
 /// dots are drawn in the order of `points`, so that no class lies on top of the others as a whole. Points outside
@@ -139,9 +140,15 @@ const FONT: usize = 2;
 ///
 /// # Panics
 /// If `labels` and `points` differ in length.
-pub fn scatter(points: &[[f32; 2]], labels: &[u8]) -> Picture {
-    assert_eq!(points.len(), labels.len(), "every point needs its label");
-    let mut picture = Picture::new(LEFT + SIDE + RIGHT, TOP + SIDE + BOTTOM, &PAPER);
+pub fn scatter(points: &[[f32; 2]], labels: Option<&[u8]>) -> Picture {
+    assert!(labels.is_none_or(|labels| labels.len() == points.len()), "every point needs its label");
+    let classes = labels.map_or(Vec::new(), classes);
+    let columns = classes.len().div_ceil(LEGEND_ROWS).max(1);
+    let right = RIGHT + (columns - 1) * LEGEND_COLUMN;
+    let mut picture = Picture::new(LEFT + SIDE + right, TOP + SIDE + BOTTOM, &PAPER);
+    // [class]
+    let mut colours = [PALETTE[0]; 256];
+    classes.iter().enumerate().for_each(|(i, &class)| colours[usize::from(class)] = colour(i, classes.len()));
     let reach = reach(points);
     let pixel = |value: f32| (value / reach + 1.0) * 0.5 * SIDE as f32;
     picture.rectangle(LEFT, TOP, SIDE, SIDE, PLOT);
@@ -151,15 +158,16 @@ pub fn scatter(points: &[[f32; 2]], labels: &[u8]) -> Picture {
         2_001..=20_000 => (2.6, 0.6),
         _ => (1.7, 0.45),
     };
-    for (&[x, y], &label) in points.iter().zip(labels) {
+    for (i, &[x, y]) in points.iter().enumerate() {
+        let colour = labels.map_or(PALETTE[0], |labels| colours[usize::from(labels[i])]);
         let (x, y) = (pixel(x), SIDE as f32 - pixel(y));
         let inside = |v: f32| v > radius && v < SIDE as f32 - radius;
         if inside(x) && inside(y) {
-            picture.dot(LEFT as f32 + x, TOP as f32 + y, radius, PALETTE[label as usize % 10], alpha);
+            picture.dot(LEFT as f32 + x, TOP as f32 + y, radius, colour, alpha);
         }
     }
     picture.frame(LEFT, TOP, SIDE, SIDE, [170, 170, 166]);
-    legend(&mut picture);
+    legend(&mut picture, &classes);
     picture
 }
 
@@ -204,13 +212,46 @@ fn axes(picture: &mut Picture, reach: f32, pixel: impl Fn(f32) -> f32) {
     picture.text_upwards(14, TOP + (SIDE + text_width("mean of z2")) / 2, "mean of z2");
 }
 
-fn legend(picture: &mut Picture) {
+/// The classes of the legend, in increasing order: the ten digits where nothing else occurs, else those that do.
+fn classes(labels: &[u8]) -> Vec<u8> {
+    let mut seen = [false; 256];
+    labels.iter().for_each(|&label| seen[usize::from(label)] = true);
+    match seen[10..].contains(&true) {
+        false => (0..10).collect(),
+        true => (0..=255).filter(|&class: &u8| seen[usize::from(class)]).collect(),
+    }
+}
+
+/// The colour of class number `i` of `count`: beyond the palette, hues around the circle in three shades in turn, so that
+/// neighbours in hue differ in lightness.
+fn colour(i: usize, count: usize) -> [u8; 3] {
+    if count <= PALETTE.len() {
+        return PALETTE[i];
+    }
+    let hue = 6.0 * i as f32 / count as f32;
+    let (light, strength) = [(0.45, 0.45), (0.62, 0.32), (0.3, 0.28)][i % 3];
+    // A wave for each of red, green and blue, a third of the circle apart (HSL).
+    [0.0, 4.0, 2.0].map(|phase: f32| {
+        let distance = ((hue + phase) % 6.0 - 3.0).abs();
+        ((light + strength * (2.0 * (distance - 1.0).clamp(0.0, 1.0) - 1.0)) * 255.0).round().clamp(0.0, 255.0) as u8
+    })
+}
+
+/// Rows of the legend that are as high as the plot, at the smallest distance; more classes take further columns.
+const LEGEND_ROWS: usize = 42;
+/// Width of such a column, in pixels.
+const LEGEND_COLUMN: usize = 72;
+
+fn legend(picture: &mut Picture, classes: &[u8]) {
+    let Some(last) = classes.last() else { return };
     let left = LEFT + SIDE + 26;
-    picture.text(left - 6, TOP + 4, "digit");
-    for (digit, &colour) in PALETTE.iter().enumerate() {
-        let y = TOP + 44 + digit * 30;
-        picture.dot(left as f32 + 4.0, y as f32 + 7.0, 7.0, colour, 1.0);
-        picture.text(left + 24, y, &digit.to_string());
+    picture.text(left - 6, TOP + 4, if *last < 10 { "digit" } else { "class" });
+    let rows = classes.len().min(LEGEND_ROWS);
+    let (distance, radius) = if rows <= 25 { (30, 7.0) } else { (18, 6.0) };
+    for (i, class) in classes.iter().enumerate() {
+        let (x, y) = (left + i / LEGEND_ROWS * LEGEND_COLUMN, TOP + 44 + i % LEGEND_ROWS * distance);
+        picture.dot(x as f32 + 4.0, y as f32 + 7.0, radius, colour(i, classes.len()), 1.0);
+        picture.text(x + 24, y, &class.to_string());
     }
 }
 
@@ -294,14 +335,17 @@ fn glyph(letter: char) -> [u8; 7] {
         '-' => [0, 0, 0, 0b11111, 0, 0, 0],
         '.' => [0, 0, 0, 0, 0, 0b01100, 0b01100],
         'a' => [0, 0, 0b01110, 0b00001, 0b01111, 0b10001, 0b01111],
+        'c' => [0, 0, 0b01110, 0b10001, 0b10000, 0b10001, 0b01110],
         'd' => [0b00001, 0b00001, 0b01101, 0b10011, 0b10001, 0b10001, 0b01111],
         'e' => [0, 0, 0b01110, 0b10001, 0b11111, 0b10000, 0b01110],
         'f' => [0b00110, 0b01001, 0b01000, 0b11100, 0b01000, 0b01000, 0b01000],
         'g' => [0b01111, 0b10001, 0b10001, 0b01111, 0b00001, 0b10001, 0b01110],
         'i' => [0b00100, 0, 0b01100, 0b00100, 0b00100, 0b00100, 0b01110],
+        'l' => [0b01100, 0b00100, 0b00100, 0b00100, 0b00100, 0b00100, 0b01110],
         'm' => [0, 0, 0b11010, 0b10101, 0b10101, 0b10101, 0b10101],
         'n' => [0, 0, 0b10110, 0b11001, 0b10001, 0b10001, 0b10001],
         'o' => [0, 0, 0b01110, 0b10001, 0b10001, 0b10001, 0b01110],
+        's' => [0, 0, 0b01111, 0b10000, 0b01110, 0b00001, 0b11110],
         't' => [0b01000, 0b01000, 0b11100, 0b01000, 0b01000, 0b01001, 0b00110],
         'z' => [0, 0, 0b11111, 0b00010, 0b00100, 0b01000, 0b11111],
         _ => [0; 7],
@@ -336,12 +380,35 @@ mod tests {
 
     #[test]
     fn a_scatter_survives_any_points() {
-        let empty = scatter(&[], &[]);
+        let empty = scatter(&[], Some(&[]));
         assert_eq!(empty.pixels.len(), empty.width * empty.height * 3);
         for scale in [0.0, 1e-12, 1e-3, 1.0, 1e4, 1e20, f32::MAX, f32::INFINITY, f32::NAN] {
             let points = [[scale, -scale], [0.5 * scale, 0.0], [f32::NAN, 1.0]];
-            assert_eq!(scatter(&points, &[0, 9, 255]).pixels.len(), empty.pixels.len(), "{scale}");
+            assert_eq!(scatter(&points, Some(&[0, 9, 255])).pixels.len(), empty.pixels.len(), "{scale}");
         }
+    }
+
+    #[test]
+    fn every_class_has_a_colour_of_its_own_and_is_in_the_legend() {
+        for count in [10, 11, 26, 47, 62, 256] {
+            let mut colours: Vec<[u8; 3]> = (0..count).map(|i| colour(i, count)).collect();
+            colours.sort_unstable();
+            colours.dedup();
+            assert_eq!(colours.len(), count);
+        }
+        assert_eq!(classes(&[3, 7, 3]), (0..10).collect::<Vec<u8>>());
+        assert_eq!(classes(&[1, 26, 3, 26]), [1, 3, 26]);
+        // Points in the middle; right of the plot is nothing but the legend.
+        let coloured = |picture: &Picture| {
+            let rows = picture.pixels.chunks_exact(picture.width * 3);
+            rows.flat_map(|row| row[(LEFT + SIDE + 2) * 3..].chunks_exact(3)).filter(|p| p[..] != PAPER[..]).count()
+        };
+        let plain = scatter(&[[0.0; 2]; 3], None);
+        assert_eq!(coloured(&plain), 0, "no labels, no legend");
+        let labels: Vec<u8> = (0..=255).collect();
+        let all = scatter(&[[0.0; 2]; 256], Some(&labels));
+        let ten = scatter(&[[0.0; 2]; 256], Some(&[9; 256]));
+        assert!(coloured(&all) > 15 * coloured(&ten) && all.width > ten.width && ten.width == plain.width);
     }
 
     #[test]
@@ -355,7 +422,7 @@ mod tests {
     #[test]
     fn a_png_holds_what_was_drawn() {
         let folder = tempfile::tempdir().unwrap();
-        for picture in [montage(&[7; 12], 3, 4, 1, 2), scatter(&[[0.0, 1.0]], &[3])] {
+        for picture in [montage(&[7; 12], 3, 4, 1, 2), scatter(&[[0.0, 1.0]], Some(&[3]))] {
             let path = folder.path().join("new/folder/picture.png");
             picture.write_png(&path).unwrap();
             let file = std::io::BufReader::new(std::fs::File::open(&path).unwrap());

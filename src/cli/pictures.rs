@@ -4,7 +4,7 @@ use crate::data::Dataset;
 use crate::error::Result;
 use crate::picture::{Picture, manifold, montage, pairs, scatter};
 use crate::train::RunFolder;
-use crate::vae::Model;
+use crate::vae::{Model, VaeConfig};
 
 /// Images per row of a sheet.
 const COLUMNS: usize = 10;
@@ -46,22 +46,29 @@ fn plane(model: &mut Model) -> Result<Picture> {
     Ok(manifold(&bytes(&images), width, height, GRID, 1))
 }
 
-/// Where the encoder puts the images of a data slot, μ(x), coloured by class.
+/// Where the encoder puts the images of a data slot, μ(x), coloured by class where there are labels.
 fn encoded(model: &mut Model, slot: &str, data: &Dataset, seed: u64) -> Result<Picture> {
     let points: Vec<[f32; 2]> = model.encode(slot, seed)?.mu.chunks_exact(2).map(|p| [p[0], p[1]]).collect();
-    let labels = data.labels.clone().unwrap_or_else(|| vec![0; points.len()]);
-    Ok(scatter(&points, &labels))
+    Ok(scatter(&points, data.labels.as_deref()))
+}
+
+/// The pictures of a run.
+pub fn names(config: &VaeConfig) -> Vec<&'static str> {
+    let mut names = vec!["samples.png", "reconstructions.png"];
+    if config.latent == 2 {
+        names.extend(["manifold.png", "scatter.png"]);
+    }
+    names
 }
 
 /// Draws all pictures of a run, and returns their names.
 pub fn write_all(model: &mut Model, test: &Dataset, seed: u64, folder: &RunFolder) -> Result<Vec<&'static str>> {
-    let mut names = vec!["samples.png", "reconstructions.png"];
+    let names = names(&model.vae.config);
     samples(model, 100, seed)?.write_png(&folder.file(names[0]))?;
     reconstructions(model, "test", PAIRS.min(test.rows), seed)?.write_png(&folder.file(names[1]))?;
     if model.vae.config.latent == 2 {
         plane(model)?.write_png(&folder.file("manifold.png"))?;
         encoded(model, "test", test, seed)?.write_png(&folder.file("scatter.png"))?;
-        names.extend(["manifold.png", "scatter.png"]);
     }
     Ok(names)
 }
