@@ -18,6 +18,7 @@
 mod alarm;
 mod config;
 mod folder;
+mod place;
 mod report;
 mod start;
 
@@ -146,6 +147,11 @@ impl Trainer {
     /// What is trained, on what, and how.
     pub fn config(&self) -> &TrainConfig {
         &self.config
+    }
+
+    /// Writes down where the images are to be found; nothing is read.
+    pub fn set_source(&mut self, source: Source) {
+        self.config.data = source;
     }
 
     /// The model, to draw from and to look into.

@@ -1,5 +1,6 @@
 //! The command line as types: one struct for each command, made of the groups in `options`.
 
+pub mod effects;
 mod options;
 
 use std::path::PathBuf;
@@ -46,8 +47,8 @@ pub struct Train {
     pub out: Option<PathBuf>,
     /// Continue the run in this folder exactly where its checkpoint is
     ///
-    /// Only --epochs, --threads, --device, --precision, --pause-at and --quiet may be given with it. Device and precision are
-    /// chosen anew.
+    /// Only --epochs, --lr-schedule, --data (for the same images in another place), --threads, --device, --precision,
+    /// --pause-at and --quiet may be given with it. Device and precision are chosen anew.
     #[arg(long, value_name = "FOLDER", conflicts_with_all = FIXED_BY_A_RUN)]
     pub resume: Option<PathBuf>,
     /// Stop after this many updates in all, as Ctrl-C would, leaving a checkpoint
@@ -59,8 +60,7 @@ pub struct Train {
 }
 
 /// The options that a run's checkpoint answers.
-const FIXED_BY_A_RUN: [&str; 39] = [
-    "data",
+const FIXED_BY_A_RUN: [&str; 37] = [
     "train_size",
     "test_size",
     "data_seed",
@@ -90,7 +90,6 @@ const FIXED_BY_A_RUN: [&str; 39] = [
     "second_moment",
     "momentum",
     "lr",
-    "lr_schedule",
     "clip",
     "beta",
     "kl_warmup",
@@ -112,8 +111,8 @@ impl Train {
 
 /// Those of them that `elbo richness` has, but for data and seed, which may be others than the run's.
 fn fixed_for_richness() -> impl Iterator<Item = &'static str> {
-    let not_here = ["recipe", "protocol", "stages", "data", "seed"];
-    FIXED_BY_A_RUN.into_iter().filter(move |option| !not_here.contains(option))
+    let not_here = ["recipe", "protocol", "stages", "seed"];
+    FIXED_BY_A_RUN.into_iter().filter(move |option| !not_here.contains(option)).chain(["lr_schedule"])
 }
 
 /// Options of `elbo richness`.

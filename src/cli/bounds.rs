@@ -41,7 +41,7 @@ pub fn bounds(args: &args::Bounds) -> Result<()> {
     args.json.iter().try_for_each(|json| output::spare_runs("json", json, Some(&args.run)))?;
     let device = args.machine.device()?;
     let checkpoint = use_run::open(&args.run)?;
-    let test = use_run::images(&checkpoint, &args.data)?.test;
+    let test = use_run::images(&args.run, &checkpoint, &args.data)?.test;
     if args.image >= test.rows {
         return Err(Error::argument("image", args.image, format!("a number from 0 to {}", test.rows - 1)));
     }

@@ -1,5 +1,7 @@
 //! `elbo plan` and `elbo info`.
 
+use clap::ArgMatches;
+
 use super::args;
 use crate::device::Device;
 use crate::device::cuda::{automatic, images, probe};
@@ -11,9 +13,10 @@ use crate::train::Source;
 use crate::vae::{Model, Vae, training_graph};
 
 /// Prints the plan of a training step.
-pub fn plan(args: &args::Plan) -> Result<()> {
+pub fn plan(args: &args::Plan, typed: &ArgMatches) -> Result<()> {
     let model = args.model.config(args.image)?;
     let config = args.optimise.config(model, Source::DIGITS, 1, 1, args.optimise.batch)?;
+    args::effects::of_training(typed, &args.model, &args.optimise, None)?;
     let vae = Vae::new(config.model.clone())?;
     let graph = training_graph(&vae, &config.objective, "train", config.batch);
     if args.graph {

@@ -98,11 +98,11 @@ pub fn main() -> ExitCode {
         Command::ImpliedSigma(args) => implied_sigma::implied_sigma(&args).map(|()| ExitCode::SUCCESS),
         Command::Sample(args) => use_run::sample(&args).map(|()| ExitCode::SUCCESS),
         Command::Reconstruct(args) => use_run::reconstruct(&args).map(|()| ExitCode::SUCCESS),
-        Command::Eval(args) => use_run::eval(&args).map(|()| ExitCode::SUCCESS),
+        Command::Eval(args) => use_run::eval(&args, own).map(|()| ExitCode::SUCCESS),
         Command::Export(args) => export::export(&args).map(|()| ExitCode::SUCCESS),
-        Command::Richness(args) => richness::richness(&args),
+        Command::Richness(args) => richness::richness(&args, own),
         Command::Bounds(args) => bounds::bounds(&args).map(|()| ExitCode::SUCCESS),
-        Command::Plan(args) => describe::plan(&args).map(|()| ExitCode::SUCCESS),
+        Command::Plan(args) => describe::plan(&args, own).map(|()| ExitCode::SUCCESS),
         Command::Bench(args) => bench::bench(&args).map(|()| ExitCode::SUCCESS),
         Command::Info => describe::info().map(|()| ExitCode::SUCCESS),
     };
@@ -124,8 +124,8 @@ fn exit_code(error: &Error) -> u8 {
 
 fn train_with_recipe(args: args::Train, own: &ArgMatches) -> Result<ExitCode> {
     match args.recipe {
-        Some(_) => train::train(&recipe::complete(&args, own, parse_train)?),
-        None => train::train(&args),
+        Some(_) => train::train(&recipe::complete(&args, own, parse_train)?, own),
+        None => train::train(&args, own),
     }
 }
 

@@ -89,9 +89,10 @@ pub fn reproduce(args: &Options, matches: &ArgMatches, parse: Parse) -> Result<E
             recipe.name, recipe.data.images
         ));
     }
-    let config = configuration(args, &recipe, &images, matches, parse)?;
+    let mut config = configuration(args, &recipe, &images, matches, parse)?;
     let interrupt = Interrupt::install()?;
     let path = args.out.clone().unwrap_or_else(|| default_folder(&recipe, args));
+    config.data = config.data.of_run(&path, &images);
     let (folder, mut trainer) = take_up(&path, config, &images, device, &interrupt)?;
     args.machine.say_why_no_gpu()?;
     trainer.pause_at = args.pause_at;
@@ -101,7 +102,7 @@ pub fn reproduce(args: &Options, matches: &ArgMatches, parse: Parse) -> Result<E
     let mut progress = Progress::new(folder.clone(), train::alarm(trainer.config(), &images), args.quiet);
     let outcome = trainer.run(&mut progress, interrupt.save());
     progress.finish();
-    if outcome? == Outcome::Stopped {
+    if outcome.inspect_err(|_| folder.discard_if_unused())? == Outcome::Stopped {
         folder.write_checkpoint(&trainer)?;
         super::print(&format!("stopped; the same command continues the run in {}\n", folder.path().display()))?;
         return Ok(ExitCode::from(if interrupt.raised() { INTERRUPTED } else { 0 }));
@@ -161,9 +162,7 @@ fn take_up(
         // The folder must be left so that it can be taken up.
         interrupt.save();
         let folder = RunFolder::create(path)?;
-        folder.write_config(trainer.config())?;
-        // From here on the folder can be taken up, whatever happens.
-        folder.write_checkpoint(&trainer)?;
+        folder.begin(&trainer)?;
         return Ok((folder, trainer));
     }
     let (folder, mut checkpoint) = RunFolder::open(path)?;
@@ -183,9 +182,8 @@ fn same_run(path: &Path, found: &Checkpoint, wanted: &TrainConfig) -> Result<()>
     };
     let (a, b) = (fields(&found.config), fields(wanted));
     let names: std::collections::BTreeSet<&String> = a.keys().chain(b.keys()).collect();
-    let kind = |v: Option<&serde_json::Value>| v.and_then(|v| v.get("kind")).cloned();
-    let folders = kind(a.get("data")) == kind(b.get("data")) && kind(a.get("data")) == Some("folder".into());
-    let differs = |name: &str| a.get(name) != b.get(name) && name != "epochs" && !(name == "data" && folders);
+    let same_images = found.config.data.may_be(&wanted.data);
+    let differs = |name: &str| a.get(name) != b.get(name) && name != "epochs" && !(name == "data" && same_images);
     let different: Vec<&str> = names.into_iter().map(String::as_str).filter(|name| differs(name)).collect();
     if !different.is_empty() {
         return Err(Error::File {

@@ -4,6 +4,7 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
+use clap::ArgMatches;
 use serde::Serialize;
 use serde_json::Value;
 
@@ -19,7 +20,7 @@ use crate::train::{Outcome, RunFolder, TrainConfig, Trainer};
 use crate::vae::{Model, VaeConfig};
 
 /// Looks into one run, or trains and compares several.
-pub fn richness(args: &args::Richness) -> Result<ExitCode> {
+pub fn richness(args: &args::Richness, typed: &ArgMatches) -> Result<ExitCode> {
     for (field, count, most) in [("images", args.images, 100_000), ("draws", args.draws, 100_000)] {
         if !(1..=most).contains(&count) {
             return Err(Error::argument(field, count, format!("a number from 1 to {most}")));
@@ -31,7 +32,7 @@ pub fn richness(args: &args::Richness) -> Result<ExitCode> {
     warn_if_debug_build();
     match &args.run {
         Some(run) => one(args, run, device).map(|()| ExitCode::SUCCESS),
-        None => several(args, device),
+        None => several(args, typed, device),
     }
 }
 
@@ -41,7 +42,7 @@ fn options(args: &args::Richness, seed: u64, device: Device) -> Options {
 
 fn one(args: &args::Richness, run: &Path, device: Device) -> Result<()> {
     let checkpoint = use_run::open(run)?;
-    let data = use_run::images(&checkpoint, &args.data.data)?;
+    let data = use_run::images(run, &checkpoint, &args.data.data)?;
     let mut model = Model::restore(&checkpoint, device)?;
     args.machine.say_why_no_gpu()?;
     model.watch = phase::watch(args.quiet);
@@ -67,10 +68,11 @@ struct Report<'a> {
     runs: &'a [Richness],
 }
 
-fn several(args: &args::Richness, device: Device) -> Result<ExitCode> {
+fn several(args: &args::Richness, typed: &ArgMatches, device: Device) -> Result<ExitCode> {
     let data = args.data.source().load()?;
     let out = args.out.clone().unwrap_or_else(|| "runs/richness".into());
     let runs = runs(args, &data, &out)?;
+    args::effects::of_training(typed, &args.model, &args.optimise, Some(runs[0].0.epochs))?;
     args.machine.say_why_no_gpu()?;
     let interrupt = Interrupt::install()?;
     let mut found = Vec::new();
@@ -106,8 +108,9 @@ fn runs(args: &args::Richness, data: &Splits, out: &Path) -> Result<Vec<(TrainCo
     let run = |latent: usize| {
         let model = VaeConfig { latent, ..model.clone() };
         let (seed, epochs) = (args.seed.unwrap_or(1), args.epochs.unwrap_or(10));
-        let config = args.optimise.config(model, args.data.source(), seed, epochs, data.train.rows)?;
         let path = out.join(format!("k{latent:02}"));
+        let source = args.data.source().of_run(&path, data);
+        let config = args.optimise.config(model, source, seed, epochs, data.train.rows)?;
         if RunFolder::is_there(&path) {
             must_be(&config, &RunFolder::open(&path)?.1.config, &path)?;
         }
@@ -118,7 +121,11 @@ fn runs(args: &args::Richness, data: &Splits, out: &Path) -> Result<Vec<(TrainCo
 
 /// Compares the configuration that is asked for with that of the run in `path`.
 fn must_be(wanted: &TrainConfig, there: &TrainConfig, path: &Path) -> Result<()> {
-    let values = [wanted, there].map(|c| serde_json::to_value(c).expect("a configuration is plain data"));
+    let mut there = there.clone();
+    if there.data.may_be(&wanted.data) {
+        there.data = wanted.data.clone();
+    }
+    let values = [wanted, &there].map(|c| serde_json::to_value(c).expect("a configuration is plain data"));
     let Some((field, wanted, there)) = difference("", &values[0], &values[1]) else { return Ok(()) };
     Err(Error::File {
         path: path.into(),
@@ -162,7 +169,8 @@ fn trained(
     // From here on there is a folder that must be left so that it can be taken up.
     let stop = interrupt.save();
     let (folder, mut trainer) = if RunFolder::is_there(path) {
-        let (folder, checkpoint) = RunFolder::open(path)?;
+        let (folder, mut checkpoint) = RunFolder::open(path)?;
+        checkpoint.config.data = config.data.clone();
         let trainer = Trainer::resume(&checkpoint, data, device)?;
         if checkpoint.progress.epoch == config.epochs {
             say("the finished run in");
@@ -172,18 +180,16 @@ fn trained(
         say("continuing the run in");
         (folder, trainer)
     } else {
-        let folder = RunFolder::create(path)?;
         let trainer = Trainer::new(config.clone(), data, device)?;
-        folder.write_config(config)?;
-        // From now on an interrupted run can be continued.
-        folder.write_checkpoint(&trainer)?;
+        let folder = RunFolder::create(path)?;
+        folder.begin(&trainer)?;
         say("training in");
         (folder, trainer)
     };
     let mut progress = Progress::new(folder.clone(), alarm(config, data), quiet);
     let outcome = trainer.run(&mut progress, stop);
     progress.finish();
-    let outcome = outcome?;
+    let outcome = outcome.inspect_err(|_| folder.discard_if_unused())?;
     folder.write_checkpoint(&trainer)?;
     if outcome == Outcome::Stopped {
         return Ok(None);

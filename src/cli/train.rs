@@ -4,23 +4,30 @@ use std::path::Path;
 use std::process::ExitCode;
 use std::time::Instant;
 
+use clap::ArgMatches;
+use clap::parser::ValueSource;
+
 use super::interrupt::{INTERRUPTED, Interrupt};
 use super::progress::Progress;
-use super::{args, pictures, plural, say, scale, warn_if_debug_build};
+use super::{args, pictures, plural, say, scale, use_run, warn_if_debug_build};
 use crate::data::Splits;
 use crate::device::Device;
 use crate::error::{Error, Result};
-use crate::train::{Alarm, EpochTiming, Outcome, RunFolder, TrainConfig, Trainer, WATCHED_IMAGES};
+use crate::optim::LrSchedule;
+use crate::train::{Alarm, EpochTiming, Outcome, RunFolder, Source, TrainConfig, Trainer, WATCHED_IMAGES};
 use crate::vae::{HiddenUnits, VaeConfig};
 
 /// Trains, or continues to train; writes the run folder; prints the result on its scale.
-pub fn train(args: &args::Train) -> Result<ExitCode> {
+pub fn train(args: &args::Train, typed: &ArgMatches) -> Result<ExitCode> {
     let device = args.machine.device()?;
     warn_if_debug_build();
     let interrupt = Interrupt::install()?;
     let (folder, data, mut trainer) = match &args.resume {
-        Some(path) => resume(path, args.epochs, device)?,
-        None => begin(args, device, &interrupt)?,
+        Some(path) => match resume(path, args, typed, device)? {
+            Some(run) => run,
+            None => return Ok(ExitCode::SUCCESS),
+        },
+        None => begin(args, typed, device, &interrupt)?,
     };
     args.machine.say_why_no_gpu()?;
     trainer.pause_at = args.pause_at;
@@ -31,7 +38,7 @@ pub fn train(args: &args::Train) -> Result<ExitCode> {
     let mut progress = Progress::new(folder.clone(), alarm(trainer.config(), &data), args.quiet);
     let outcome = trainer.run(&mut progress, interrupt.save());
     progress.finish();
-    if outcome? == Outcome::Stopped {
+    if outcome.inspect_err(|_| folder.discard_if_unused())? == Outcome::Stopped {
         folder.write_checkpoint(&trainer)?;
         let path = folder.path().display();
         super::print(&format!("stopped; continue with: elbo train --resume {path}\n"))?;
@@ -52,27 +59,32 @@ pub(super) fn alarm(config: &TrainConfig, data: &Splits) -> Alarm {
     Alarm::new(config, scale::collapse_line(&config.model, &data.test))
 }
 
-fn begin(args: &args::Train, device: Device, interrupt: &Interrupt) -> Result<(RunFolder, Splits, Trainer)> {
-    let data = args.data.source().load()?;
+/// A run: its folder, its images, and its state.
+type Run = (RunFolder, Splits, Trainer);
+
+fn begin(args: &args::Train, typed: &ArgMatches, device: Device, interrupt: &Interrupt) -> Result<Run> {
+    let source = args.data.source();
+    let data = source.load()?;
     let config = args.config(&data)?;
-    let trainer = Trainer::new(config, &data, device)?;
+    args::effects::of_training(typed, &args.model, &args.optimise, Some(config.epochs))?;
+    let mut trainer = Trainer::new(config, &data, device)?;
     // From here on there is a folder that must be left so that it can be resumed.
     interrupt.save();
     let folder = match &args.out {
         Some(path) => RunFolder::create(path)?,
         None => RunFolder::fresh(Path::new("runs"), &label(trainer.config()))?,
     };
-    folder.write_config(trainer.config())?;
+    trainer.set_source(source.of_run(folder.path(), &data));
+    folder.begin(&trainer)?;
     Ok((folder, data, trainer))
 }
 
 /// `digits-k20`, `mnist-k2-gaussian`: what a run folder is called after its number.
 fn label(config: &TrainConfig) -> String {
-    use crate::train::Source;
     use crate::vae::Likelihood;
     let data = match &config.data {
         Source::Digits { .. } => "digits".to_string(),
-        Source::Folder { path } => {
+        Source::Folder { path, .. } => {
             let name = path.canonicalize().ok().and_then(|p| Some(p.file_name()?.to_string_lossy().into_owned()));
             let plain = |c: char| if c.is_ascii_alphanumeric() { c } else { '_' };
             name.unwrap_or("data".into()).chars().map(plain).collect()
@@ -89,25 +101,77 @@ fn label(config: &TrainConfig) -> String {
     format!("{data}-k{}{kind}", config.model.latent)
 }
 
-fn resume(path: &Path, epochs: Option<u32>, device: Device) -> Result<(RunFolder, Splits, Trainer)> {
+/// The run in a folder, where its checkpoint is; none if it is finished and no more epochs are asked for.
+fn resume(path: &Path, args: &args::Train, typed: &ArgMatches, device: Device) -> Result<Option<Run>> {
     let (folder, mut checkpoint) = RunFolder::open(path)?;
-    if let Some(epochs) = epochs {
-        if epochs < checkpoint.progress.epoch {
-            let expected = format!("at least {}, which the run has done", checkpoint.progress.epoch);
-            return Err(Error::argument("epochs", epochs, expected));
-        }
-        checkpoint.config.epochs = epochs;
+    let (done, before) = (checkpoint.progress.epoch, checkpoint.config.epochs);
+    let epochs = args.epochs.unwrap_or(before);
+    if epochs < done {
+        return Err(Error::argument("epochs", epochs, format!("at least {done}, which the run has done")));
     }
-    let data = checkpoint.config.data.load()?;
+    let config = &mut checkpoint.config;
+    if epochs == done && pictures::names(&config.model).into_iter().all(|name| folder.file(name).exists()) {
+        let path = folder.path().display();
+        super::print(&format!(
+            "the run in {path} is finished, with {}; nothing was done. To go on: elbo train --resume {path} --epochs {}\n",
+            plural(done as usize, "epoch"),
+            2 * u64::from(done.max(1)),
+        ))?;
+        return Ok(None);
+    }
+    config.epochs = epochs;
+    let data = images(path, args, config)?;
+    let per_epoch = config.train_images.unwrap_or(data.train.rows).div_ceil(config.batch) as f64;
+    let updates = |epochs: f64| (epochs * per_epoch).round() as u64;
+    if typed.value_source("lr_schedule") == Some(ValueSource::CommandLine) {
+        config.lr = args.optimise.lr_schedule.in_updates(config.lr.at(0), epochs, updates);
+        config.validate()?;
+    } else if epochs > before {
+        ends_well(&config.lr, updates(f64::from(epochs)), epochs)?;
+    }
     let mut trainer = Trainer::resume(&checkpoint, &data, device)?;
-    folder.rewind(checkpoint.progress.epoch)?;
+    folder.rewind(done)?;
     folder.write_config(trainer.config())?;
     if let Some(before) = folder.last_timing()
         && let Some(change) = change(&before, &trainer.model().exec.describe(), env!("ELBO_BUILD"))
     {
         say(format_args!("note: {change}: the numbers will not be, to the last bit, those of an uninterrupted run"));
     }
-    Ok((folder, data, trainer))
+    Ok(Some((folder, data, trainer)))
+}
+
+/// The images of the run in `path`: where it says that they are, or where the command line says so.
+fn images(path: &Path, args: &args::Train, config: &mut TrainConfig) -> Result<Splits> {
+    let (Some(place), Source::Folder { images, .. }) = (&args.data.data, &config.data) else {
+        if let Some(place) = &args.data.data {
+            let expected = format!("no --data: the run in {} draws its own digits", path.display());
+            return Err(Error::argument("data", place.display(), expected));
+        }
+        return use_run::own_images(path, &config.data);
+    };
+    if images.is_none() {
+        say("note: the run has no fingerprint of its images; whether these are the same is not known");
+    }
+    let source = Source::Folder { path: place.clone(), images: images.clone() };
+    let data = source.load()?;
+    config.data = source.of_run(path, &data);
+    Ok(data)
+}
+
+/// Refuses epochs beyond the end of a cosine at rate 0, in which nothing would be learned, and says at which rate others run.
+fn ends_well(lr: &LrSchedule, updates: u64, epochs: u32) -> Result<()> {
+    let LrSchedule::Cosine { lr, lr_end, steps } = *lr else { return Ok(()) };
+    if updates <= steps {
+        return Ok(());
+    }
+    let stretch = format!("--lr-schedule cosine to stretch it over {}", plural(epochs as usize, "epoch"));
+    if lr_end == 0.0 {
+        let found = format!("{epochs}, beyond the end of the run's cosine schedule, where the rate is 0");
+        let expected = format!("with --epochs also {stretch}, or --lr-schedule constant to go on at {lr}");
+        return Err(Error::argument("epochs", found, expected));
+    }
+    say(format_args!("note: beyond the end of the run's cosine schedule the rate stays at {lr_end}; {stretch}"));
+    Ok(())
 }
 
 /// What differs between the epoch of `before` and this session, if the bits may depend on it. They do not depend on the

@@ -3,6 +3,8 @@
 use std::fmt::Write;
 use std::path::{Path, PathBuf};
 
+use clap::ArgMatches;
+
 use super::{args, estimates, output, phase, pictures, plural, scale};
 use crate::checkpoint::Checkpoint;
 use crate::data::Splits;
@@ -15,11 +17,34 @@ pub(super) fn open(run: &Path) -> Result<Checkpoint> {
     if run.is_file() { Checkpoint::load(run) } else { Ok(RunFolder::open(run)?.1) }
 }
 
-/// The run's images, or those of another folder.
-pub(super) fn images(checkpoint: &Checkpoint, data: &Option<PathBuf>) -> Result<Splits> {
+/// The images of the run (a folder, or a checkpoint file), or those of another folder.
+pub(super) fn images(run: &Path, checkpoint: &Checkpoint, data: &Option<PathBuf>) -> Result<Splits> {
     match data {
-        Some(path) => Source::Folder { path: path.clone() }.load(),
-        None => checkpoint.config.data.load(),
+        Some(path) => Source::Folder { path: path.clone(), images: None }.load(),
+        None => own_images(run, &checkpoint.config.data),
+    }
+}
+
+/// The images that a run was trained on, where it says that they are.
+pub(super) fn own_images(run: &Path, source: &Source) -> Result<Splits> {
+    let here = source.seen_from_here(folder_of(run));
+    here.load().map_err(|error| match (source, here) {
+        (Source::Folder { path, .. }, Source::Folder { path: here, .. }) => Error::File {
+            path: here,
+            field: format!("images of the run in {}, which has them at {}", run.display(), path.display()),
+            found: format!("not them ({error})"),
+            expected: "the folder that it was trained on (a relative path counts from the run's folder)".into(),
+            remedy: "name the folder with --data".into(),
+        },
+        _ => error,
+    })
+}
+
+/// Where the paths in a checkpoint count from.
+pub(super) fn folder_of(run: &Path) -> &Path {
+    match run.is_file() {
+        true => run.parent().unwrap_or(Path::new("")),
+        false => run,
     }
 }
 
@@ -51,7 +76,7 @@ pub fn reconstruct(args: &args::Reconstruct) -> Result<()> {
     let device = args.machine.device()?;
     let checkpoint = open(&args.run)?;
     let mut model = Model::restore(&checkpoint, device)?;
-    let test = images(&checkpoint, &args.data)?.test;
+    let test = images(&args.run, &checkpoint, &args.data)?.test;
     model.load("test", &test)?;
     let seed = args.seed.unwrap_or(checkpoint.config.seed);
     let count = args.count.unwrap_or(pictures::PAIRS.min(test.rows));
@@ -62,11 +87,12 @@ pub fn reconstruct(args: &args::Reconstruct) -> Result<()> {
 }
 
 /// Evaluates a model and looks at its latent dimensions.
-pub fn eval(args: &args::Eval) -> Result<()> {
+pub fn eval(args: &args::Eval, typed: &ArgMatches) -> Result<()> {
+    args::effects::of_estimates(typed, args)?;
     args.json.iter().try_for_each(|json| output::spare_runs("json", json, Some(&args.run)))?;
     let device = args.machine.device()?;
     let checkpoint = open(&args.run)?;
-    let data = images(&checkpoint, &args.data)?;
+    let data = images(&args.run, &checkpoint, &args.data)?;
     estimates::check(args, &checkpoint.config.model, data.test.rows)?;
     let mut model = Model::restore(&checkpoint, device)?;
     model.watch = phase::watch(false);

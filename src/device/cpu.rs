@@ -5,7 +5,8 @@ use std::collections::BTreeMap;
 use std::sync::atomic::AtomicBool;
 use std::time::Instant;
 
-use super::memory::{Aligned, Memory};
+use super::memory::{Aligned, Memory, SMALLER};
+use super::room::must_fit;
 use super::team::{self, Course, MOST_CHUNKS};
 use super::{Bound, Exec, Moment, Snapshot};
 use crate::error::{Error, Result};
@@ -159,6 +160,7 @@ impl Exec for Cpu {
     fn bind(&mut self, plan: &Plan) -> Result<Bound> {
         plan.verify().map_err(|e| Error::argument("plan", e, "a plan as Plan::build makes it"))?;
         self.memory.admit(&plan.slots)?;
+        must_fit(4 * plan.arena as u64, "a step of this model", SMALLER)?;
         let mut arena = Aligned::zeroed(plan.arena);
         let mut tensors: Vec<Aligned> = plan.tensors.iter().map(|t| Aligned::zeroed(t.len())).collect();
         tensors.iter_mut().zip(&plan.tensors).for_each(|(to, from)| to.slice_mut().copy_from_slice(from));

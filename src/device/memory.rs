@@ -3,10 +3,14 @@
 use std::collections::HashMap;
 
 use super::Moment;
+use super::room::must_fit;
 use crate::error::{Error, Result};
 use crate::graph::{SlotInfo, SlotKind};
 use crate::shape::Shape;
 use crate::steps::batch::Bytes;
+
+/// What is done about a model that does not fit.
+pub(super) const SMALLER: &str = "choose a smaller --hidden, --latent or --batch";
 
 /// A cache line; arrays of it start on one.
 #[derive(Clone, Copy)]
@@ -101,6 +105,9 @@ impl Memory {
             }
         }
         let new: Vec<&SlotInfo> = slots.iter().filter(|s| !self.homes.contains_key(&s.name)).collect();
+        // A parameter has a value and two moments, and a fourth array holds its initial values while they are drawn.
+        let words = |s: &&SlotInfo| s.shape.size() as u64 * if s.kind == SlotKind::Param { 4 } else { 1 };
+        must_fit(4 * new.iter().map(words).sum::<u64>(), "a model of this size", SMALLER)?;
         let mut len = 0;
         for slot in new.iter().filter(|s| s.kind == SlotKind::Param) {
             let home = Home::Param { block: self.blocks.len(), offset: len };

@@ -6,6 +6,7 @@
 pub mod cpu;
 pub mod cuda;
 mod memory;
+pub(crate) mod room;
 mod team;
 
 use std::collections::BTreeMap;

@@ -1,10 +1,12 @@
 //! Everything that decides a run's numbers.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
+use super::place;
 use crate::data::{self, Splits};
+use crate::device::room::must_fit;
 use crate::error::{Error, Result};
 use crate::optim::{KlWarmup, LrSchedule, Optimizer};
 use crate::vae::{Likelihood, Objective, VaeConfig};
@@ -24,8 +26,12 @@ pub enum Source {
     },
     /// A folder with IDX files.
     Folder {
-        /// The folder, as it was given.
+        /// The folder. In a run a relative path counts from the run's own folder, elsewhere from the current one.
         path: PathBuf,
+        /// [`Splits::fingerprint`] of the images that a run is of, which its data must keep; none if nothing is known of
+        /// them yet.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        images: Option<String>,
     },
 }
 
@@ -36,7 +42,8 @@ impl Source {
     /// Draws or reads the images.
     ///
     /// # Errors
-    /// As [`data::load`]; [`Error::Argument`] for a set without images.
+    /// As [`data::load`]; [`Error::Argument`] for a set without images; [`Error::File`] for images that are not those of
+    /// the fingerprint; [`Error::Device`] when they do not fit into memory.
     pub fn load(&self) -> Result<Splits> {
         match self {
             Source::Digits { seed, train, test } => {
@@ -47,9 +54,12 @@ impl Source {
                         return Err(Error::argument(field, count, format!("a number of images from 1 to {MOST}")));
                     }
                 }
+                // Once for the program, once for the executor.
+                let bytes = 2 * ((*train + *test) * data::digits::PIXELS) as u64;
+                must_fit(bytes, "so many digits", "choose a smaller --train-size or --test-size")?;
                 Ok(Splits::digits(*seed, *train, *test))
             }
-            Source::Folder { path } => {
+            Source::Folder { path, images } => {
                 let splits = data::load(path)?;
                 for set in [&splits.train, &splits.test] {
                     if set.rows == 0 {
@@ -57,8 +67,61 @@ impl Source {
                         return Err(Error::argument(&field, 0, "at least one image"));
                     }
                 }
+                if let Some(expected) = images
+                    && splits.fingerprint() != *expected
+                {
+                    return Err(Error::File {
+                        path: path.clone(),
+                        field: "images".into(),
+                        found: format!("others, with the fingerprint {}", splits.fingerprint()),
+                        expected: format!("those of the run, with the fingerprint {expected}"),
+                        remedy: "name the folder that the run was trained on, or start a new run on these".into(),
+                    });
+                }
                 Ok(splits)
             }
+        }
+    }
+
+    /// What a run in the folder `run` writes down: a relative path as it is seen from there, so that the two can be moved together and
+    /// used from anywhere, and the fingerprint of its images.
+    #[must_use]
+    pub fn of_run(&self, run: &Path, images: &Splits) -> Source {
+        match self {
+            Source::Folder { path, .. } => {
+                let path = if path.is_absolute() { path.clone() } else { place::seen_from(path, run) };
+                Source::Folder { path, images: Some(images.fingerprint()) }
+            }
+            digits => digits.clone(),
+        }
+    }
+
+    /// What was written down by a run in the folder `run`, as it is seen from the current folder.
+    #[must_use]
+    pub fn seen_from_here(&self, run: &Path) -> Source {
+        match self {
+            Source::Folder { path, images } => Source::Folder { path: run.join(path), images: images.clone() },
+            digits => digits.clone(),
+        }
+    }
+
+    /// What was written down by a run in the folder `from`, for a file in the folder `to`.
+    #[must_use]
+    pub fn moved(&self, from: &Path, to: &Path) -> Source {
+        match self {
+            Source::Folder { path, images } if path.is_relative() => {
+                Source::Folder { path: place::seen_from(&from.join(path), to), images: images.clone() }
+            }
+            other => other.clone(),
+        }
+    }
+
+    /// Whether the images are the same as far as is known: runs of older versions have no fingerprint.
+    pub fn may_be(&self, other: &Source) -> bool {
+        match (self, other) {
+            (Source::Folder { images: Some(a), .. }, Source::Folder { images: Some(b), .. }) => a == b,
+            (Source::Folder { .. }, Source::Folder { .. }) => true,
+            (a, b) => a == b,
         }
     }
 }
@@ -235,7 +298,7 @@ mod tests {
     fn a_configuration_survives_json() {
         let mut config = TrainConfig::new(VaeConfig::new(2));
         config.lr = LrSchedule::Cosine { lr: 0.1 + 0.2, lr_end: 1e-300 / 3.0, steps: 9 };
-        config.data = Source::Folder { path: "some/where".into() };
+        config.data = Source::Folder { path: "some/where".into(), images: None };
         let text = serde_json::to_string_pretty(&config).unwrap();
         assert_eq!(serde_json::from_str::<TrainConfig>(&text).unwrap(), config);
     }

@@ -102,6 +102,27 @@ impl RunFolder {
         self.file(RunFolder::FILES[0])
     }
 
+    /// Writes what a new run begins with: its configuration, and a checkpoint of its first state, so that from here on the
+    /// folder can be taken up, whatever happens. If that fails, the folder is removed again.
+    ///
+    /// # Errors
+    /// As [`Checkpoint::save`].
+    pub fn begin(&self, trainer: &Trainer) -> Result<()> {
+        let begun = self.write_config(trainer.config()).and_then(|()| self.write_checkpoint(trainer));
+        begun.inspect_err(|_| self.discard_if_unused())
+    }
+
+    /// Removes the folder of a run that failed before anything was saved of it but its first state. Files that
+    /// are not the run's stay, and so does the folder then.
+    pub fn discard_if_unused(&self) {
+        let path = self.checkpoint_path();
+        if !path.exists() || Checkpoint::load(&path).is_ok_and(|checkpoint| checkpoint.progress.updates == 0) {
+            // The error that led here is the one worth reporting.
+            RunFolder::FILES.iter().for_each(|name| drop(fs::remove_file(self.file(name))));
+            let _ = fs::remove_dir(&self.path);
+        }
+    }
+
     /// Writes `config.json`.
     ///
     /// # Errors

@@ -37,7 +37,7 @@ impl Data {
     /// The source named by the options.
     pub fn source(&self) -> Source {
         match &self.data {
-            Some(path) => Source::Folder { path: path.clone() },
+            Some(path) => Source::Folder { path: path.clone(), images: None },
             None => Source::Digits { seed: self.data_seed, train: self.train_size, test: self.test_size },
         }
     }
@@ -243,6 +243,17 @@ pub enum Schedule {
     Cosine(f64),
 }
 
+impl Schedule {
+    /// The schedule of a run that starts at the rate `lr`, where `updates` says how many updates so many epochs are.
+    pub fn in_updates(&self, lr: f64, epochs: u32, updates: impl Fn(f64) -> u64) -> LrSchedule {
+        match self {
+            Schedule::Constant => LrSchedule::Constant { lr },
+            Schedule::Steps(at) => LrSchedule::Steps { lr, at: at.iter().map(|&(e, r)| (updates(e), r)).collect() },
+            Schedule::Cosine(lr_end) => LrSchedule::Cosine { lr, lr_end: *lr_end, steps: updates(f64::from(epochs)) },
+        }
+    }
+}
+
 impl FromStr for Schedule {
     type Err = Error;
 
@@ -275,12 +286,7 @@ impl Optimise {
         let images = self.train_images.unwrap_or(images);
         let per_epoch = images.div_ceil(self.batch.max(1)) as f64;
         let updates = |epochs: f64| (epochs * per_epoch).round() as u64;
-        let lr = self.lr;
-        let lr = match &self.lr_schedule {
-            Schedule::Constant => LrSchedule::Constant { lr },
-            Schedule::Steps(at) => LrSchedule::Steps { lr, at: at.iter().map(|&(e, r)| (updates(e), r)).collect() },
-            Schedule::Cosine(lr_end) => LrSchedule::Cosine { lr, lr_end: *lr_end, steps: updates(f64::from(epochs)) },
-        };
+        let lr = self.lr_schedule.in_updates(self.lr, epochs, updates);
         let optimizer = match self.optimizer {
             OptimizerName::Adam => Optimizer::Adam { beta1: self.beta1, beta2: self.beta2, eps: self.eps },
             OptimizerName::Sgd => Optimizer::Sgd { momentum: self.momentum },

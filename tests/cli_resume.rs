@@ -1,0 +1,201 @@
+//! A run that goes on: with more epochs, from elsewhere, with its images elsewhere; and a run that cannot begin.
+
+#![cfg(feature = "cli")]
+
+use std::fs;
+use std::path::Path;
+use std::process::{Command, Output};
+
+use elbo::checkpoint::Checkpoint;
+use elbo::data::{Splits, idx};
+use elbo::optim::LrSchedule;
+use elbo::train::Source;
+
+const SMALL: &str = "--hidden 12 --latent 2 --batch 64 --device cpu --quiet";
+const TINY: &str =
+    "train --train-size 200 --test-size 40 --hidden 12 --latent 2 --batch 64 --epochs 2 --device cpu --quiet";
+
+fn elbo(at: &Path, arguments: &str) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_elbo")).current_dir(at).args(arguments.split_whitespace()).output().unwrap()
+}
+
+/// (stdout, stderr) of a run that must succeed.
+#[track_caller]
+fn succeeds(at: &Path, arguments: &str) -> (String, String) {
+    let output = elbo(at, arguments);
+    let [said, errors] = [output.stdout, output.stderr].map(|bytes| String::from_utf8(bytes).unwrap());
+    assert!(output.status.success(), "elbo {arguments}: {errors}");
+    (said, errors)
+}
+
+/// A run that must fail and say all of `words` on stderr.
+#[track_caller]
+fn fails(at: &Path, arguments: &str, words: &[&str]) {
+    let output = elbo(at, arguments);
+    let errors = String::from_utf8_lossy(&output.stderr);
+    assert!(matches!(output.status.code(), Some(1 | 2)), "elbo {arguments}: {:?}\n{errors}", output.status);
+    words.iter().for_each(|word| assert!(errors.contains(word), "elbo {arguments} says\n{errors}\nwithout \"{word}\""));
+    assert!(!errors.contains("panicked"), "{errors}");
+}
+
+fn checkpoint(run: &Path) -> Checkpoint {
+    Checkpoint::load(&run.join("checkpoint.safetensors")).unwrap()
+}
+
+/// Images of another seed in the four files' places.
+fn write_images(folder: &Path, seed: u64) {
+    fs::create_dir_all(folder).unwrap();
+    let data = Splits::digits(seed, 200, 40);
+    for (name, set) in [("train", &data.train), ("t10k", &data.test)] {
+        idx::write_idx(&folder.join(format!("{name}-images-idx3-ubyte")), &[set.rows, 28, 28], &set.images).unwrap();
+    }
+}
+
+#[test]
+fn a_finished_run_is_left_alone() {
+    let folder = tempfile::tempdir().unwrap();
+    let (at, run) = (folder.path(), folder.path().join("run"));
+    succeeds(at, &format!("{TINY} --out run"));
+    let written = |name: &str| fs::metadata(run.join(name)).unwrap().modified().unwrap();
+    let names = ["checkpoint.safetensors", "config.json", "samples.png", "scatter.png"];
+    let before = names.map(written);
+    for more in ["", "--epochs 2"] {
+        let (said, _) = succeeds(at, &format!("train --resume run --device cpu {more}"));
+        assert!(said.contains("run is finished, with 2 epochs; nothing was done"), "{said}");
+        assert!(said.contains("elbo train --resume run --epochs 4") && said.lines().count() == 1, "{said}");
+        assert_eq!(names.map(written), before);
+    }
+    // One that was killed between its last epoch and its pictures gets them.
+    fs::remove_file(run.join("scatter.png")).unwrap();
+    assert!(succeeds(at, "train --resume run --device cpu --quiet").0.contains("test −ELBO"));
+    assert!(run.join("scatter.png").exists());
+}
+
+#[test]
+fn epochs_beyond_the_end_of_a_cosine_are_not_run_at_rate_0() {
+    let folder = tempfile::tempdir().unwrap();
+    let (at, run) = (folder.path(), folder.path().join("run"));
+    succeeds(at, &format!("{TINY} --lr-schedule cosine --out run"));
+    let before = fs::read(run.join("checkpoint.safetensors")).unwrap();
+    let words = ["epochs", "cosine", "rate is 0", "--lr-schedule cosine", "--lr-schedule constant", "0.001"];
+    fails(at, "train --resume run --epochs 4 --device cpu", &words);
+    assert!(fs::read(run.join("checkpoint.safetensors")).unwrap() == before, "refused before anything is done");
+
+    succeeds(at, "train --resume run --epochs 4 --lr-schedule cosine --device cpu --quiet");
+    let config = checkpoint(&run).config;
+    assert_eq!((config.epochs, config.lr), (4, LrSchedule::Cosine { lr: 1e-3, lr_end: 0.0, steps: 16 }));
+    let journal = fs::read_to_string(run.join("metrics.jsonl")).unwrap();
+    let rates: Vec<f64> = journal
+        .lines()
+        .map(|line| serde_json::from_str::<serde_json::Value>(line).unwrap()["lr"].as_f64().unwrap())
+        .collect();
+    assert!(rates.len() == 4 && rates[2] > 1e-4 && rates[3] < rates[2], "{rates:?}");
+
+    succeeds(at, "train --resume run --epochs 5 --lr-schedule constant --device cpu --quiet");
+    assert_eq!(checkpoint(&run).config.lr, LrSchedule::Constant { lr: 1e-3 });
+    // A rate at the end that is not 0 goes on, and is said.
+    succeeds(at, &format!("{TINY} --lr-schedule cosine:1e-4 --out other"));
+    let (_, errors) = succeeds(at, "train --resume other --epochs 3 --device cpu --quiet");
+    assert!(errors.contains("note: beyond the end") && errors.contains("0.0001"), "{errors}");
+}
+
+#[test]
+fn a_run_finds_its_images_from_anywhere() {
+    let folder = tempfile::tempdir().unwrap();
+    let at = folder.path();
+    write_images(&at.join("data/mine"), 5);
+    fs::create_dir(at.join("elsewhere")).unwrap();
+    succeeds(at, &format!("train {SMALL} --data data/mine --epochs 1 --out runs/a"));
+    let Source::Folder { path, images } = checkpoint(&at.join("runs/a")).config.data else { panic!("a folder") };
+    assert_eq!(
+        (path.as_path(), images),
+        (Path::new("../../data/mine"), Some(Splits::digits(5, 200, 40).fingerprint()))
+    );
+    let elsewhere = at.join("elsewhere");
+    let (here, _) = succeeds(at, "eval --run runs/a --device cpu");
+    assert_eq!(succeeds(&elsewhere, "eval --run ../runs/a --device cpu").0, here, "from another folder");
+    succeeds(&elsewhere, "train --resume ../runs/a --epochs 2 --device cpu --quiet");
+    succeeds(at, "reconstruct --run runs/a/checkpoint.safetensors --device cpu --out r.png");
+    succeeds(at, "export --run runs/a --out models/deep/er/a.safetensors");
+    succeeds(&elsewhere, "eval --run ../models/deep/er/a.safetensors --device cpu");
+    // Run and data move together.
+    fs::create_dir(at.join("moved")).unwrap();
+    for name in ["runs", "data"] {
+        fs::rename(at.join(name), at.join("moved").join(name)).unwrap();
+    }
+    succeeds(at, "train --resume moved/runs/a --epochs 3 --device cpu --quiet");
+    assert_eq!(checkpoint(&at.join("moved/runs/a")).progress.epoch, 3);
+
+    // The data alone: the message says whose path it is, and --data helps if the images are the same.
+    fs::rename(at.join("moved/data"), at.join("images")).unwrap();
+    let whose = ["images of the run in moved/runs/a", "../../data/mine", "--data"];
+    fails(at, "eval --run moved/runs/a --device cpu", &whose);
+    fails(at, "train --resume moved/runs/a --epochs 4 --device cpu", &whose);
+    write_images(&at.join("others"), 6);
+    fails(
+        at,
+        "train --resume moved/runs/a --epochs 4 --data others --device cpu",
+        &["others", "fingerprint", "new run"],
+    );
+    succeeds(at, "train --resume moved/runs/a --epochs 4 --data images/mine --device cpu --quiet");
+    let Source::Folder { path, .. } = checkpoint(&at.join("moved/runs/a")).config.data else { panic!("a folder") };
+    assert_eq!(path, Path::new("../../../images/mine"));
+    // Other images in the run's own place are noticed.
+    write_images(&at.join("images/mine"), 7);
+    fails(at, "eval --run moved/runs/a --device cpu", &["fingerprint", "--data"]);
+    succeeds(at, "eval --run moved/runs/a --data images/mine --device cpu");
+    succeeds(at, &format!("{TINY} --out digits"));
+    fails(at, "train --resume digits --epochs 3 --data others --device cpu", &["data", "its own digits"]);
+}
+
+#[test]
+fn lists_and_reproductions_find_their_images_too() {
+    let folder = tempfile::tempdir().unwrap();
+    let at = folder.path();
+    write_images(&at.join("data"), 5);
+    let list = |data: &str| {
+        format!(
+            "richness {} --latents 2 --epochs 1 --draws 5 --data {data} --out list",
+            &SMALL.replace("--latent 2", "")
+        )
+    };
+    succeeds(at, &list("data"));
+    let first = fs::read(at.join("list/k02/checkpoint.safetensors")).unwrap();
+    fs::rename(at.join("data"), at.join("images")).unwrap();
+    succeeds(at, &list("images"));
+    assert!(fs::read(at.join("list/k02/checkpoint.safetensors")).unwrap() == first, "the same images: the same run");
+    write_images(&at.join("others"), 6);
+    fails(at, &list("others"), &["k02", "data", "--out"]);
+}
+
+#[test]
+fn what_does_not_fit_into_memory_is_an_error_and_leaves_nothing() {
+    let folder = tempfile::tempdir().unwrap();
+    let at = folder.path();
+    let huge = "--hidden 65536,65536,65536,65536,65536,65536,65536,65536";
+    let words = ["GiB of memory", "are free", "--hidden", "--batch"];
+    fails(at, &format!("train --train-size 20 --test-size 5 {huge} --device cpu --quiet"), &words);
+    fails(at, &format!("train --train-size 20 --test-size 5 {huge} --device cpu --quiet --out run"), &words);
+    fails(at, &format!("richness --train-size 20 --test-size 5 {huge} --latents 1 --device cpu --quiet"), &words);
+    assert!(fs::read_dir(at).unwrap().next().is_none(), "nothing is left behind");
+}
+
+#[test]
+fn a_run_that_fails_leaves_a_whole_folder_or_none() {
+    let folder = tempfile::tempdir().unwrap();
+    let at = folder.path();
+    let wild = TINY.replace("--epochs 2", "--epochs 2 --optimizer sgd --lr 1e30");
+    fails(at, &format!("{wild} --out run"), &["--lr"]);
+    assert!(!at.join("run").exists(), "nothing was learned");
+    let list = wild["train".len()..].replace("--latent 2", "");
+    fails(at, &format!("richness {list} --latents 2 --out list"), &["--lr"]);
+    assert!(!at.join("list/k02").exists());
+    // What was learned before the failure stays, and can be resumed.
+    let late = TINY.replace("--epochs 2", "--epochs 9 --optimizer sgd --lr 1e-6 --lr-schedule steps:2=1e30");
+    fails(at, &format!("{late} --out late"), &["--lr"]);
+    assert_eq!(checkpoint(&at.join("late")).progress.epoch, 2);
+    // The folder of a new run can be taken up from its first moment.
+    succeeds(at, &format!("{TINY} --out first --pause-at 0"));
+    succeeds(at, "train --resume first --device cpu --quiet");
+    assert_eq!(checkpoint(&at.join("first")).progress.epoch, 2);
+}
