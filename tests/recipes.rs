@@ -81,6 +81,14 @@ fn a_recipe_is_a_start_for_a_training() {
     fails(at.path(), "train --resume run --recipe iwae-1l-vae-k1", 2, &["--resume", "--recipe"]);
     fs::write(at.path().join("bad.toml"), "base = \"pytorch-example\"\n[model]\nactivation = \"rellu\"\n").unwrap();
     fails(at.path(), "train --recipe bad.toml", 1, &["bad.toml", "rellu", "--activation"]);
+    // The file that is named is the one that was asked for, or that is wrong.
+    fs::write(at.path().join("child.toml"), "base = \"bad\"\n").unwrap();
+    fails(at.path(), "train --recipe child.toml", 1, &["child.toml", "or of its base bad", "rellu"]);
+    fs::write(at.path().join("lost.toml"), "base = \"nowhere\"\n").unwrap();
+    fails(at.path(), "train --recipe lost.toml", 1, &["lost.toml: base", "\"nowhere\"", "beside this one"]);
+    fs::copy(at.path().join("child.toml"), at.path().join("child.json")).unwrap();
+    fails(at.path(), "train --recipe child.json", 1, &["\"child.json\"", ".toml"]);
+    fails(at.path(), "train --recipe none.toml", 1, &["none.toml"]);
 }
 
 #[test]

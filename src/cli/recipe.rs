@@ -32,6 +32,9 @@ pub struct Recipe {
     pub name: String,
     #[serde(skip)]
     path: PathBuf,
+    /// The files below it, in the order in which they name each other.
+    #[serde(skip)]
+    bases: Vec<String>,
     template: bool,
     base: Option<String>,
     /// One line for the list.
@@ -76,13 +79,18 @@ impl Recipe {
     pub fn load(name: &str) -> Result<Recipe> {
         let path = Path::new(name);
         let (folder, stem) = match path.extension() {
+            Some(ending) if ending != "toml" => {
+                let expected = "a name of `elbo recipes`, or a file that ends in .toml";
+                return Err(Error::argument("recipe", format!("\"{name}\""), expected));
+            }
             Some(_) => (path.parent().map(Path::to_path_buf), path.file_stem().unwrap_or_default().to_string_lossy()),
             None => (None, name.into()),
         };
-        let (table, path) = assemble(&stem, folder.as_deref(), &mut Vec::new())?;
+        let mut files = Vec::new();
+        let (table, path) = assemble(&stem, folder.as_deref(), None, &mut files)?;
         let whole = table.try_into::<Recipe>();
         let mut recipe = whole.map_err(|e| wrong(&path, "the file with its bases", e.message(), "a recipe"))?;
-        (recipe.name, recipe.path) = (stem.into_owned(), path);
+        (recipe.name, recipe.path, recipe.bases) = (stem.into_owned(), path, files.split_off(1));
         recipe.check().map(|()| recipe)
     }
 
@@ -263,6 +271,14 @@ impl Recipe {
         Ok(())
     }
 
+    /// What of the file an option is, for messages: it may stand in one of its bases.
+    pub fn an_option(&self) -> String {
+        match self.bases.is_empty() {
+            true => "an option".into(),
+            false => format!("an option, of this file or of its base {}", self.bases.join(" or ")),
+        }
+    }
+
     /// The file, for messages.
     pub fn path(&self) -> &Path {
         &self.path
@@ -282,7 +298,8 @@ pub fn complete(args: &args::Train, matches: &ArgMatches, parse: Parse) -> Resul
     let options = recipe.arguments(args.protocol.as_deref(), args.stages, args.data.data.is_some(), matches)?;
     let own = std::env::args_os().skip(1);
     parse(own.chain(options.into_iter().map(OsString::from)).collect()).map_err(|message| {
-        wrong(recipe.path(), "an option", &message, "a value that `elbo train` takes, together with the others given")
+        let expected = "a value that `elbo train` takes, together with the others given";
+        wrong(recipe.path(), &recipe.an_option(), &message, expected)
     })
 }
 
@@ -312,8 +329,13 @@ fn texts(value: &Value) -> Option<Vec<String>> {
     }
 }
 
-/// The table of a file on top of that of its base, and the file's path.
-fn assemble(name: &str, folder: Option<&Path>, seen: &mut Vec<String>) -> Result<(Table, PathBuf)> {
+/// The table of a file on top of that of its base, and the file's path. `above` is the file that names this one as its base.
+fn assemble(
+    name: &str,
+    folder: Option<&Path>,
+    above: Option<&Path>,
+    seen: &mut Vec<String>,
+) -> Result<(Table, PathBuf)> {
     let file =
         folder.map(|folder| folder.join(format!("{name}.toml"))).filter(|path| path.is_file() || seen.is_empty());
     let (text, path) = match file {
@@ -321,8 +343,14 @@ fn assemble(name: &str, folder: Option<&Path>, seen: &mut Vec<String>) -> Result
         None => {
             let known = files::FILES.iter().find(|(known, _)| *known == name);
             let text = known.map(|(_, text)| (*text).to_string()).ok_or_else(|| {
-                let expected = format!("one of {}; or a file FILE.toml", names().join(", "));
-                Error::argument("recipe", format!("\"{name}\""), expected)
+                let (found, names) = (format!("\"{name}\""), names().join(", "));
+                match above {
+                    Some(above) => {
+                        let expected = format!("one of {names}; or the name of a file beside this one, without .toml");
+                        wrong(above, "base", &found, &expected)
+                    }
+                    None => Error::argument("recipe", found, format!("one of {names}; or a file FILE.toml")),
+                }
             })?;
             (text, PathBuf::from(format!("recipes/{name}.toml")))
         }
@@ -335,7 +363,7 @@ fn assemble(name: &str, folder: Option<&Path>, seen: &mut Vec<String>) -> Result
     if seen.contains(&base) {
         return Err(wrong(&path, "base", &format!("\"{base}\""), "a file that does not come back to this one"));
     }
-    let (mut whole, _) = assemble(&base, folder, seen)?;
+    let (mut whole, _) = assemble(&base, folder, Some(&path), seen)?;
     whole.remove("template");
     table.remove("base");
     merge(&mut whole, table);

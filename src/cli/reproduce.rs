@@ -140,7 +140,7 @@ fn configuration(
     let arguments = std::iter::once("train".to_string()).chain(options).map(OsString::from).collect();
     let mut train = parse(arguments).map_err(|message| Error::File {
         path: recipe.path().into(),
-        field: "an option".into(),
+        field: recipe.an_option(),
         found: message,
         expected: "a value that `elbo train` takes".into(),
         remedy: "correct the file; docs/recipes.md describes the format".into(),
