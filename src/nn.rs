@@ -249,8 +249,8 @@ impl Mlp {
         self.layers.iter().fold(x, |x, layer| self.activation.apply(layer.apply(x)))
     }
 
-    /// f′ at x·W + b of every layer, `[B, width]` each: the factor of all gradients that go through a unit. Where it is 0,
-    /// a row of x moves neither the weights into the unit nor anything before it.
+    /// f′ at x·W + b of every layer, `[B, width]` each: the factor of all gradients that go through a unit. Where it
+    /// is 0, a row of x moves neither the weights into the unit nor anything before it.
     #[track_caller]
     pub fn slopes<'g>(&self, x: Var<'g>) -> Vec<Var<'g>> {
         let mut slopes = Vec::new();

@@ -46,7 +46,7 @@ pub const TRAIN: &str = "train";
 pub const TEST: &str = "test";
 /// The first test images, in which active and dead units are counted after every epoch.
 const WATCHED: &str = "watched";
-/// Their number: twice what Burda et al. counted in, and less than 1 % of the work of a usual epoch.
+/// Their number: twice what Burda et al. counted in. Either count is less than 1 % of the work of a usual epoch.
 pub(crate) const WATCHED_IMAGES: usize = 1000;
 
 /// How far a run got: the counters, and the sums of the epoch that is running.

@@ -150,7 +150,7 @@ pub struct Richness {
     /// Write the numbers of --run to this file too
     #[arg(long, value_name = "FILE", requires = "run", value_parser = ending("json"))]
     pub json: Option<PathBuf>,
-    /// Most test images that the KL term is taken apart with
+    /// Most test images that the KL term is taken apart with, and that z is drawn for to name their class
     #[arg(long, value_name = "N", default_value_t = 10_000)]
     pub images: usize,
     /// Draws from the prior that are decoded and compared with the training images

@@ -189,8 +189,8 @@ pub fn answer(found: &[Richness]) -> Option<String> {
         };
         let saturated = if asked.surgery.is_saturated() { "at least " } else { "" };
         parts.push(format!(
-            "{verdict} for which digit it is (a draw of z tells {:.2} to {:.2} of the {:.2} nats of the class, and Bayes' rule \
-             calls {:.1} % of the test images right by it; it tells {saturated}{:.2} nats of which image it was)",
+            "{verdict} for which digit it is (a draw of z tells {:.2} to {:.2} of the {:.2} nats of the class, and Bayes' \
+             rule calls {:.1} % of the test images right by it; it tells {saturated}{:.2} nats of which image it was)",
             c.draw.at_least.value,
             c.draw.at_most.value,
             c.entropy,

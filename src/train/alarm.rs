@@ -6,8 +6,8 @@
 
 use super::{EpochRecord, TrainConfig};
 
-/// A KL term below this, in nats, tells next to nothing about the image (it bounds what z tells from above): two equally
-/// frequent kinds of images are ln 2 = 0.69 apart.
+/// A KL term below this, in nats, tells next to nothing about the image (it bounds what z tells from above): two
+/// equally frequent kinds of images are ln 2 = 0.69 apart.
 pub const COLLAPSED_KL: f64 = 0.1;
 /// How near to the line of a model without z a bound counts as being there, as a part of the line.
 const NEAR: f64 = 0.01;
