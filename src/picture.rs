@@ -398,9 +398,9 @@ mod tests {
         }
         assert_eq!(classes(&[3, 7, 3]), (0..10).collect::<Vec<u8>>());
         assert_eq!(classes(&[1, 26, 3, 26]), [1, 3, 26]);
-        // Points in the middle; right of the plot is nothing but the legend.
+        // Points in the middle; right of the plot, above its last number, is nothing but the legend.
         let coloured = |picture: &Picture| {
-            let rows = picture.pixels.chunks_exact(picture.width * 3);
+            let rows = picture.pixels.chunks_exact(picture.width * 3).take(TOP + SIDE - 2 * FONT * 7);
             rows.flat_map(|row| row[(LEFT + SIDE + 2) * 3..].chunks_exact(3)).filter(|p| p[..] != PAPER[..]).count()
         };
         let plain = scatter(&[[0.0; 2]; 3], None);

@@ -32,7 +32,7 @@ pub(super) fn own_images(run: &Path, source: &Source) -> Result<Splits> {
         (Source::Folder { path, .. }, Source::Folder { path: here, .. }) => Error::File {
             path: here,
             field: format!("images of the run in {}, which has them at {}", run.display(), path.display()),
-            found: format!("not them ({error})"),
+            found: format!("nothing that can be used ({error})"),
             expected: "the folder that it was trained on (a relative path counts from the run's folder)".into(),
             remedy: "name the folder with --data".into(),
         },

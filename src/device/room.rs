@@ -30,23 +30,28 @@ fn within(bytes: u64, free: u64, what: &str, remedy: &str) -> Result<()> {
     Err(Error::Device { device: "cpu".into(), reason, remedy: remedy.into() })
 }
 
-/// Bytes that this process can still take, on Linux: what the kernel calls available, and what its control group is
-/// allowed.
+/// Bytes that this process can still take, on Linux: what the kernel calls available and what can be swapped out, and what
+/// its control group is allowed beyond what programs hold already. Cached files do not count: they make room.
 fn available() -> Option<u64> {
-    let machine = meminfo(&fs::read_to_string("/proc/meminfo").ok()?)?;
-    let number = |path: &str| fs::read_to_string(path).ok()?.trim().parse::<u64>().ok();
-    let group = |limit: &str, used: &str| Some(number(limit)?.saturating_sub(number(used)?));
+    let text = |path: &str| fs::read_to_string(path).ok();
+    let meminfo = text("/proc/meminfo")?;
+    let kib = |name: &str| field(&meminfo, name);
+    let machine = (kib("MemAvailable:")? + kib("SwapFree:").unwrap_or(0)).saturating_mul(1024);
+    let group = |limit: &str, stat: &str, held: &str| {
+        let limit: u64 = text(limit)?.trim().parse().ok()?;
+        Some(limit.saturating_sub(field(&text(stat)?, held)?))
+    };
     let groups = [
-        group("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory.current"),
-        group("/sys/fs/cgroup/memory/memory.limit_in_bytes", "/sys/fs/cgroup/memory/memory.usage_in_bytes"),
+        group("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory.stat", "anon"),
+        group("/sys/fs/cgroup/memory/memory.limit_in_bytes", "/sys/fs/cgroup/memory/memory.stat", "total_rss"),
     ];
     Some(groups.into_iter().flatten().fold(machine, u64::min))
 }
 
-/// `MemAvailable` of `/proc/meminfo`, in bytes.
-fn meminfo(text: &str) -> Option<u64> {
-    let line = text.lines().find_map(|line| line.strip_prefix("MemAvailable:"))?;
-    line.trim().strip_suffix("kB")?.trim().parse::<u64>().ok()?.checked_mul(1024)
+/// The number after a name in a table of the kernel, one name and its number per line.
+fn field(table: &str, name: &str) -> Option<u64> {
+    let mut lines = table.lines().map(str::split_whitespace);
+    lines.find_map(|mut words| if words.next()? == name { words.next()?.parse().ok() } else { None })
 }
 
 #[cfg(test)]
@@ -62,7 +67,7 @@ mod tests {
         }
         must_fit(1, "a byte", "").unwrap();
         must_fit(1 << 62, "too much", "").unwrap_err();
-        assert_eq!(meminfo("MemTotal: 9 kB\nMemAvailable:   12345 kB\n"), Some(12345 * 1024));
-        assert_eq!(meminfo("MemTotal: 9 kB\n"), None);
+        let table = "MemTotal: 9 kB\n\nMemAvailable:   12345 kB\nanon 7\n";
+        assert_eq!(["MemAvailable:", "anon", "SwapFree:"].map(|name| field(table, name)), [Some(12345), Some(7), None]);
     }
 }
