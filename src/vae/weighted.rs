@@ -238,7 +238,9 @@ impl Term {
         };
         let mut depth = 0;
         for (word, next) in words.iter().zip(words[1..].iter().map(Some).chain([None])) {
-            if depth > 0 && (matches!(word.as_str(), "*" | "·" | "×" | "/") || word.parse::<f64>().is_ok()) {
+            let operator = matches!(word.as_str(), "*" | "·" | "×" | "/");
+            let before_bracket = word == "/" && next.is_some_and(|next| next == "(");
+            if before_bracket || (depth > 0 && (operator || word.parse::<f64>().is_ok())) {
                 return Err(
                     "numbers in brackets are not understood; write the weight as one number, as in \"50 sum MSE\""
                         .into(),
@@ -393,6 +395,7 @@ mod tests {
             ("MSE + mean KL over 20 latent dims", "--latent"),
             ("sum MSE / 128 images + KL", "128 images"),
             ("MSE / pixels * 3 + KL", "without a number"),
+            ("1/(2*0.01) sum MSE + KL", "numbers in brackets"),
         ];
         for (text, part) in cases {
             let message = text.parse::<WeightedLoss>().unwrap_err().to_string();
