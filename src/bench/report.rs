@@ -249,7 +249,7 @@ impl Report {
             text += &format!(", GPU {}", percent(most(|r| r.gpu.as_ref())));
         }
         text + ".\n± is half the distance of the quartiles, as a part of the median; roof is the share of the roofline \
-                with the bandwidth of the memory that the operands fit into.\n"
+                with the bandwidth of the memory that each kernel goes through.\n"
     }
 }
 

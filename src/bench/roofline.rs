@@ -1,15 +1,19 @@
 //! The roofline: what a device could do at most, measured in the same process as what it does.
 //!
-//! A step of F floating-point operations over B bytes cannot take less than
+//! A kernel of F floating-point operations over B bytes cannot take less than F / peak, nor less than B / bandwidth
+//! (Williams, Waterman & Patterson 2009), with the peak of multiply-adds in registers. Kernels of one wave run side by side,
+//! and waves one after the other, so that a step cannot take less than
 //!
 //! ```text
-//! t_roof = max(F / peak, B / bandwidth)
+//! t_roof = Σ_waves max( Σ F / peak, Σ B / bandwidth(M) )
 //! ```
 //!
-//! (Williams, Waterman & Patterson 2009), with the peak of multiply-adds in registers and the bandwidth of the memory
-//! that B bytes fit into: operands that stay in a cache come faster than from main memory, so the bandwidth is measured
-//! over a range of sizes. B counts every operand of every kernel once.
+//! B counts what a kernel reads plus what it writes. M is the memory that it goes through, in which what is both read and
+//! written counts once (Adam: B = 28 and M = 16 bytes per parameter). Operands that stay in a cache come faster than from main
+//! memory, so the bandwidth is measured over a range of sizes, and M says which of them holds: what one kernel leaves in a
+//! cache the next one finds there, however many bytes all of them move together.
 
+use std::collections::BTreeMap;
 use std::hint::black_box;
 use std::sync::Barrier;
 use std::time::Instant;
@@ -17,6 +21,7 @@ use std::time::Instant;
 use serde::Serialize;
 
 use crate::isa::Isa;
+use crate::plan::{Kind, Step};
 
 /// The ceilings of one device.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -29,6 +34,24 @@ pub struct Roofline {
     pub bandwidths: Vec<Bandwidth>,
 }
 
+/// What a kernel has to do.
+struct Work {
+    flops: u64,
+    /// Whether they are those of a matrix product, which may run on tensor cores.
+    product: bool,
+    /// Read plus written.
+    bytes: u64,
+    /// Gone through.
+    footprint: u64,
+}
+
+impl Work {
+    fn of(kind: &Kind) -> Work {
+        let product = matches!(kind, Kind::Gemm { .. });
+        Work { flops: kind.flops(), product, bytes: kind.bytes(), footprint: kind.footprint() }
+    }
+}
+
 /// How fast so much memory is gone through, again and again.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 pub struct Bandwidth {
@@ -39,10 +62,19 @@ pub struct Bandwidth {
 }
 
 impl Roofline {
-    /// t_roof in seconds, for work that consists of matrix products or not.
-    pub fn seconds(&self, flops: u64, bytes: u64, products: bool) -> f64 {
-        let peak = if products { self.product_gflops } else { self.gflops };
-        (flops as f64 / peak).max(bytes as f64 / self.bandwidth(bytes)) / 1e9
+    /// t_roof in seconds.
+    pub fn seconds(&self, steps: &[Step]) -> f64 {
+        let mut waves: BTreeMap<usize, Vec<Work>> = BTreeMap::new();
+        steps.iter().for_each(|step| waves.entry(step.wave).or_default().push(Work::of(&step.kind)));
+        waves.values().map(|wave| self.wave(wave)).sum()
+    }
+
+    /// The least time of kernels side by side. Tensor cores and other units work at the same time.
+    fn wave(&self, wave: &[Work]) -> f64 {
+        let flops = |products: bool| wave.iter().filter(|w| w.product == products).map(|w| w.flops as f64).sum::<f64>();
+        let arithmetic = (flops(true) / self.product_gflops).max(flops(false) / self.gflops);
+        let memory: f64 = wave.iter().map(|w| w.bytes as f64 / self.bandwidth(w.footprint)).sum();
+        arithmetic.max(memory) / 1e9
     }
 
     /// GB/s for work on `bytes` bytes: the most that was measured over as many, rounded down to a measured size, or
@@ -200,13 +232,41 @@ mod tests {
         let bandwidths = bandwidths.map(|(bytes, gbytes)| Bandwidth { bytes, gbytes }).to_vec();
         let roof = Roofline { gflops: 100.0, product_gflops: 1000.0, bandwidths };
         // 1e9 operations take 10 ms on the arithmetic units and 1 ms as products, 1e8 bytes take 10 ms.
-        assert_eq!(roof.seconds(1_000_000_000, 0, false), 0.01);
-        assert_eq!(roof.seconds(1_000_000_000, 0, true), 0.001);
-        assert_eq!(roof.seconds(1_000_000_000, 100_000_000, true), 0.01);
-        assert_eq!(roof.seconds(0, 0, false), 0.0);
+        let work = |flops, bytes, product| Work { flops, product, bytes, footprint: bytes };
+        assert_eq!(roof.wave(&[work(1_000_000_000, 0, false)]), 0.01);
+        assert_eq!(roof.wave(&[work(1_000_000_000, 0, true)]), 0.001);
+        assert_eq!(roof.wave(&[work(1_000_000_000, 100_000_000, true)]), 0.01);
+        assert_eq!(roof.wave(&[work(0, 0, false)]), 0.0);
+        // Side by side: twice the arithmetic, or one kernel's arithmetic behind the other's memory.
+        assert_eq!(roof.wave(&[work(1_000_000_000, 0, false), work(1_000_000_000, 0, false)]), 0.02);
+        assert_eq!(roof.wave(&[work(1_000_000_000, 0, false), work(0, 100_000_000, true)]), 0.01);
         // The most that was measured over so many bytes or more.
         assert_eq!([10, 1_000, 1_000_000, 60_000_000].map(|b| roof.bandwidth(b)), [50.0, 50.0, 50.0, 10.0]);
         assert_eq!(roof.main_memory(), 10.0);
+    }
+
+    /// A training step moves more bytes than it goes through: which memory they come from is a matter of each kernel.
+    #[test]
+    fn a_step_whose_kernels_fit_into_a_cache_has_the_roof_of_that_cache() {
+        use crate::optim::Optimizer;
+        use crate::plan::{Fusion, Plan};
+        use crate::vae::{Objective, Vae, VaeConfig, training_graph};
+
+        let vae = Vae::new(VaeConfig::new(20)).unwrap();
+        let graph = training_graph(&vae, &Objective::elbo(Optimizer::adam(), None), "train", 8);
+        let plan = Plan::build(&graph, Fusion::all()).unwrap();
+        let parameters = vae.parameter_count() as u64;
+        let adam = plan.steps.iter().find(|s| matches!(s.kind, Kind::Optimize { .. })).unwrap();
+        assert_eq!((adam.kind.bytes(), adam.kind.footprint()), (28 * parameters, 16 * parameters));
+        assert!(plan.steps.iter().all(|s| s.kind.footprint() <= 16 * parameters));
+        // A cache that holds what Adam goes through, but not all that the step moves.
+        let (cache, memory) = (100.0, 10.0);
+        assert!(16 * parameters < 12_000_000 && plan.bytes() > 12_000_000);
+        let bandwidths = [(1_000, cache), (11_000_000, cache), (12_000_000, memory)];
+        let bandwidths = bandwidths.map(|(bytes, gbytes)| Bandwidth { bytes, gbytes }).to_vec();
+        let roof = Roofline { gflops: 1e9, product_gflops: 1e9, bandwidths };
+        let expected = plan.bytes() as f64 / cache / 1e9;
+        assert!((roof.seconds(&plan.steps) / expected - 1.0).abs() < 1e-6, "{} {expected}", roof.seconds(&plan.steps));
     }
 
     #[test]

@@ -18,9 +18,6 @@ pub trait Workload {
     /// The graph of one step.
     fn graph(&self) -> Graph;
 
-    /// Whether its time is that of matrix products, which may run on tensor cores.
-    fn has_products(&self) -> bool;
-
     /// Fills the memory of a bound plan: parameters, operands, data.
     ///
     /// # Errors
@@ -155,10 +152,6 @@ impl Workload for Arrays {
         g
     }
 
-    fn has_products(&self) -> bool {
-        self.products
-    }
-
     fn load(&self, exec: &mut dyn Exec) -> Result<()> {
         self.inputs.iter().try_for_each(|i| exec.write(i.name, &i.values))
     }
@@ -282,10 +275,6 @@ impl Workload for TrainingStep {
     fn graph(&self) -> Graph {
         let objective = Objective::elbo(Optimizer::adam(), None);
         training_graph(&self.vae, &objective, "train", self.batch)
-    }
-
-    fn has_products(&self) -> bool {
-        true
     }
 
     fn load(&self, exec: &mut dyn Exec) -> Result<()> {

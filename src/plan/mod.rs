@@ -19,6 +19,7 @@ pub mod program;
 mod schedule;
 mod verify;
 
+use std::collections::HashSet;
 use std::fmt;
 
 pub use fuse::Fusion;
@@ -403,6 +404,23 @@ impl Kind {
             // Of the table only the rows that are asked for.
             Kind::Move { kind: Move::Gather, index, out, .. } => 2 * size(out) + index.iter().map(size).sum::<u64>(),
             _ => self.reads().iter().chain(&self.writes()).map(size).sum(),
+        }
+    }
+
+    /// Bytes of the memory that it goes through: as [`Kind::bytes`], with what is both read and written counted once. This
+    /// is what must fit into a cache for the step to run out of it.
+    pub fn footprint(&self) -> u64 {
+        match self {
+            Kind::Optimize { rule, params, .. } => {
+                // The parameter, its gradient, and one or two moments.
+                let per = if matches!(rule, Optimizer::Adam { .. }) { 4 } else { 3 };
+                params.iter().map(|(_, g)| per * 4 * (g.rows * g.cols) as u64).sum()
+            }
+            Kind::Batch { .. } | Kind::Move { kind: Move::Gather, .. } => self.bytes(),
+            _ => {
+                let views: HashSet<View> = self.reads().into_iter().chain(self.writes()).collect();
+                views.iter().map(|v| 4 * (v.rows * v.cols) as u64).sum()
+            }
         }
     }
 
