@@ -12,10 +12,7 @@ use crate::error::{Error, Result};
 use crate::grad::grad;
 use crate::graph::{Graph, Var};
 use crate::isa::Isa;
-use crate::rng::Draw;
-
-/// Parameters are drawn from streams of their own, far from those of a training step.
-const INIT_STREAM: u32 = 0x1000;
+use crate::rng::{Draw, streams};
 
 /// y = x·W + b with x `[B, in]`, W `[in, out]`, b `[out]`.
 ///
@@ -91,7 +88,7 @@ impl Linear {
         let width = columns / self.parts.len().max(1);
         let uniform = |stream: usize, bound: f32, count: usize| {
             let mut values = vec![0.0; count];
-            let draw = Draw { seed, step: 0, stream: INIT_STREAM + stream as u32 };
+            let draw = Draw { seed, step: 0, stream: streams::PARAMETERS + stream as u32 };
             draw.fill_uniform(Isa::detect(), 0, &mut values);
             values.iter_mut().for_each(|v| *v = (2.0 * *v - 1.0) * bound);
             values

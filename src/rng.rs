@@ -17,6 +17,8 @@
 //!
 //! The cipher and its test vectors: Salmon, Moraes, Dror, Shaw, *Parallel random numbers: as easy as 1, 2, 3*, 2011.
 
+pub(crate) mod streams;
+
 use crate::isa::Isa;
 use crate::math::single;
 

@@ -10,7 +10,7 @@ use crate::interp::Interp;
 use crate::isa::Isa;
 use crate::optim::{Control, Optimizer};
 use crate::plan::{Fusion, Plan};
-use crate::rng::Draw;
+use crate::rng::{Draw, streams};
 use crate::vae::{Objective, Vae, training_graph};
 
 /// A step to be timed, the same on every device.
@@ -108,7 +108,7 @@ impl Arrays {
 
     fn push(&mut self, name: &'static str, rows: usize, cols: usize, by_row: bool) {
         let mut values = vec![0.0; rows * cols];
-        let draw = Draw { seed: 3, step: 0, stream: self.inputs.len() as u32 };
+        let draw = Draw { seed: 3, step: self.inputs.len() as u32, stream: streams::OPERANDS };
         draw.fill_normal(Isa::detect(), 0, &mut values);
         self.inputs.push(Input { name, rows, cols, values, by_row, travels: true });
     }
@@ -235,7 +235,7 @@ impl TrainingStep {
         let mut noise = vec![0.0; pixels];
         let mut images = Vec::with_capacity(rows * pixels);
         for row in 0..rows as u32 {
-            Draw { seed: 5, step: row, stream: 0 }.fill_uniform(Isa::detect(), 0, &mut noise);
+            Draw { seed: 5, step: row, stream: streams::OPERANDS }.fill_uniform(Isa::detect(), 0, &mut noise);
             // Black and white alike for every binarisation.
             images.extend(noise.iter().map(|&v| if v < 0.2 { 255 } else { 0 }));
         }
@@ -258,7 +258,7 @@ impl TrainingStep {
     fn interpreted(&self) -> Result<Vec<f64>> {
         let g = self.graph();
         let mut run = Interp::<f64>::new(&g);
-        run.set_data("train", &self.images, self.pixels);
+        run.set_data("train", &self.images, self.pixels)?;
         for init in self.vae.init(0) {
             run.set(&init.name, &init.values.iter().map(|&v| f64::from(v)).collect::<Vec<_>>())?;
         }

@@ -8,7 +8,7 @@ use crate::device::cuda::{automatic, images, probe};
 use crate::error::{Error, Result};
 use crate::isa::Isa;
 use crate::plan::{Fusion, Plan};
-use crate::rng::Draw;
+use crate::rng::{Draw, streams};
 use crate::train::Source;
 use crate::vae::{Model, Vae, training_graph};
 
@@ -47,10 +47,10 @@ fn times(vae: Vae, plan: &Plan, passes: usize, device: Device) -> Result<String>
     let pixels = vae.config.pixels();
     let mut model = Model::initial(vae, 1, device)?;
     let mut grey = vec![0.0; plan.batch_rows * pixels];
-    Draw { seed: 1, step: 0, stream: 0 }.fill_uniform(Isa::detect(), 0, &mut grey);
+    Draw { seed: 1, step: 0, stream: streams::OPERANDS }.fill_uniform(Isa::detect(), 0, &mut grey);
     let bytes: Vec<u8> = grey.iter().map(|v| (v * 256.0) as u8).collect();
-    model.exec.set_data("train", &bytes, pixels)?;
     let bound = model.exec.bind(plan)?;
+    model.exec.set_data("train", &bytes, pixels)?;
     let seconds = model.exec.time_steps(bound, passes)?;
     let mut text = format!("\nbest of {passes} passes on {}\n", model.exec.describe());
     text += "step  kernel               µs    GFLOP/s       GB/s\n";

@@ -12,7 +12,7 @@
 use super::strokes::{Key, STYLES, Style};
 use super::{Dataset, Split};
 use crate::isa::Isa;
-use crate::rng::Draw;
+use crate::rng::{Draw, streams};
 use rayon::prelude::*;
 
 /// Width and height of an image.
@@ -25,10 +25,6 @@ const BOX: f32 = 20.0;
 /// Where the test images begin: far behind any training set, so that its size does not change them; a multiple of ten,
 /// so that they are balanced.
 const FIRST_TEST: u32 = 2_000_000_000;
-/// [`Draw::stream`] of the hand that draws; nothing else in the crate uses streams of these values.
-const STREAM_HAND: u32 = 0xD161_7500;
-/// [`Draw::stream`] of the order of the labels.
-const STREAM_LABEL: u32 = 0xD161_7501;
 /// Straight pieces per smooth stretch between two key points: each is then about a pixel long.
 const PIECES: usize = 6;
 
@@ -57,7 +53,7 @@ impl Digits {
 
     /// The digit that image `index` shows: each ten consecutive images hold each digit once, in an order of their own.
     pub fn label(seed: u64, index: u32) -> u8 {
-        let draw = Draw { seed, step: index / 10, stream: STREAM_LABEL };
+        let draw = Draw { seed, step: index / 10, stream: streams::LABELS };
         let mut order = [0, 1, 2, 3, 4, 5, 6, 7, 8, 9];
         for last in (1..10).rev() {
             let chosen = (draw.uniform(last as u64) * (last + 1) as f32) as usize;
@@ -80,7 +76,7 @@ impl Digits {
 
 /// Draws `digit` into the zeroed `image`.
 fn draw_digit(seed: u64, index: u32, digit: u8, image: &mut [u8]) {
-    let mut hand = Hand::new(Draw { seed, step: index, stream: STREAM_HAND });
+    let mut hand = Hand::new(Draw { seed, step: index, stream: streams::HAND });
     let style = choose(STYLES[digit as usize], hand.uniform());
     let mut path = trace(style, &mut hand);
     let pen = Pen::choose(&mut hand);

@@ -10,12 +10,9 @@ pub mod idx;
 mod strokes;
 
 use crate::error::{Error, Result};
-use crate::rng::Draw;
+use crate::rng::{Draw, streams};
 use rayon::prelude::*;
 use std::path::{Path, PathBuf};
-
-/// [`Draw::stream`] of [`Dataset::binarise_fixed`]: this for the training set, the next for the test set.
-const STREAM_FIXED: u32 = 0xB17A_5E00;
 
 /// Which of the two sets of a data set.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -107,7 +104,7 @@ impl Dataset {
     /// streams.
     pub fn binarise_fixed(&self, seed: u64) -> Dataset {
         let mut images = self.images.clone();
-        let stream = STREAM_FIXED + self.split as u32;
+        let stream = streams::FIXED_PIXELS + self.split as u32;
         images.par_chunks_mut(self.cols.max(1)).with_min_len(64).enumerate().for_each(|(row, image)| {
             let draw = Draw { seed, step: row as u32, stream };
             let mut noise = vec![0.0; image.len()];

@@ -100,9 +100,9 @@ pub fn ais(model: &mut Model, observed: &Observed, settings: &Annealing) -> Resu
     let blocks = blocks(model, observed, settings);
     let passes = Passes { each: 2, blocks: blocks.len() };
     for (number, part) in blocks.into_iter().enumerate() {
-        let mut run = Run::new(model, &part, settings, number, passes)?;
-        let steps = run.tune()?;
-        estimates.extend(run.anneal(&Start::Prior, &steps)?.into_iter().map(|sums| sums.estimate()));
+        let run = Run::new(model, &part, settings, number, passes)?;
+        let steps = run.tune(model)?;
+        estimates.extend(run.anneal(model, &Start::Prior, &steps)?.into_iter().map(|sums| sums.estimate()));
     }
     Ok(estimates)
 }
@@ -123,10 +123,10 @@ pub fn sandwich(model: &mut Model, simulated: &Simulated, settings: &Annealing) 
         let here = simulated.z.iter().zip(widths).map(|(z, k)| z[first * k..][..part.images() * k].to_vec());
         let z: Vec<Vec<f32>> = here.collect();
         first += part.images();
-        let mut run = Run::new(model, &part, settings, number, passes)?;
-        let steps = run.tune()?;
-        let forward = run.anneal(&Start::Prior, &steps)?;
-        let reverse = run.anneal(&Start::Exact(&z), &steps)?;
+        let run = Run::new(model, &part, settings, number, passes)?;
+        let steps = run.tune(model)?;
+        let forward = run.anneal(model, &Start::Prior, &steps)?;
+        let reverse = run.anneal(model, &Start::Exact(&z), &steps)?;
         all.extend(
             forward.into_iter().zip(reverse).map(|(f, r)| Sandwich {
                 forward: f.estimate(),
@@ -144,8 +144,7 @@ fn blocks(model: &Model, observed: &Observed, settings: &Annealing) -> Vec<Obser
 }
 
 /// The chains of one block of images.
-struct Run<'m> {
-    model: &'m mut Model,
+struct Run {
     settings: Annealing,
     block: Block,
     start: Bound,
@@ -163,14 +162,8 @@ struct Passes {
     blocks: usize,
 }
 
-impl<'m> Run<'m> {
-    fn new(
-        model: &'m mut Model,
-        part: &Observed,
-        settings: &Annealing,
-        number: usize,
-        passes: Passes,
-    ) -> Result<Run<'m>> {
+impl Run {
+    fn new(model: &mut Model, part: &Observed, settings: &Annealing, number: usize, passes: Passes) -> Result<Run> {
         let block = Block { images: part.images(), chains: settings.chains };
         let of = format!("{} × {}", block.images, block.chains);
         let start = model.plan(&format!("ais start {of}"), |vae| start_graph(vae, block))?;
@@ -179,93 +172,94 @@ impl<'m> Run<'m> {
         let transition =
             model.plan(&format!("hmc {of} × {leapfrog}"), |vae| transition_graph(vae, block, leapfrog))?;
         model.exec.write(&name("x", block.images), &part.x)?;
-        Ok(Run { model, settings: *settings, block, start, given, transition, number, passes })
+        Ok(Run { settings: *settings, block, start, given, transition, number, passes })
     }
 
-    /// Fresh counters for one of the runs of a block: tuning, forward, reverse.
-    fn begin(&mut self, which: u64) -> crate::optim::Control {
-        let seed = evaluation_seed(self.settings.seed).wrapping_add(100 + 3 * self.number as u64 + which);
-        self.model.start(seed)
+    /// The seed of one of the runs of a block: tuning, forward, reverse.
+    fn seed(&self, which: u64) -> u64 {
+        evaluation_seed(self.settings.seed).wrapping_add(100 + 3 * self.number as u64 + which)
     }
 
     /// Tells that in this block's pass `pass` (0 tunes, 1 and 2 anneal) so many temperatures are done.
-    fn report(&self, pass: usize, temperatures: usize) {
+    fn report(&self, model: &Model, pass: usize, temperatures: usize) {
         let (all, Passes { each, blocks }) = (self.settings.temperatures, self.passes);
-        self.model.watch.at("annealing", (each * self.number + pass) * all + temperatures, each * blocks * all);
+        model.watch.at("annealing", (each * self.number + pass) * all + temperatures, each * blocks * all);
     }
 
-    fn state(&self, what: &str) -> Result<Vec<f64>> {
-        Ok(self.model.exec.read(&self.block.name(what))?.into_iter().map(f64::from).collect())
+    fn state(&self, model: &Model, what: &str) -> Result<Vec<f64>> {
+        Ok(model.exec.read(&self.block.name(what))?.into_iter().map(f64::from).collect())
     }
 
-    fn transition(&mut self, beta: f64, steps: &[f64]) -> Result<()> {
+    fn transition(&self, model: &mut Model, beta: f64, steps: &[f64]) -> Result<()> {
         let chains = self.block.chains;
         let rows: Vec<f32> = (0..chains).flat_map(|_| steps.iter().map(|&s| s as f32)).collect();
-        self.model.exec.write(&self.block.name("step"), &rows)?;
-        self.model.exec.write(&self.block.name("beta"), &[beta as f32])?;
-        self.model.exec.run(self.transition, 1)
+        model.exec.write(&self.block.name("step"), &rows)?;
+        model.exec.write(&self.block.name("beta"), &[beta as f32])?;
+        model.exec.run(self.transition, 1)
     }
 
     /// Step sizes for each temperature t = 0 … T − 1 and image: along the path, ε grows while more is accepted than is
     /// wanted, and shrinks while less is.
-    fn tune(&mut self) -> Result<Vec<Vec<f64>>> {
-        let kept = self.begin(0);
-        let (images, chains, t_max) = (self.block.images, self.block.chains, self.settings.temperatures);
-        let stride = t_max.div_ceil(TUNED);
-        self.model.exec.run(self.start, 1)?;
-        let mut current = vec![0.2; images];
-        let mut table: Vec<Vec<f64>> = Vec::with_capacity(t_max);
-        for t in 0..t_max {
-            if t % stride == 0 {
-                for _ in 0..TRANSITIONS {
-                    self.transition(self.settings.beta(t), &current)?;
-                    let accepted = self.state("accepted")?;
-                    for (i, step) in current.iter_mut().enumerate() {
-                        let rate = |s: usize| Some(accepted[s * images + i]).filter(|a| !a.is_nan()).unwrap_or(0.0);
-                        let mean = (0..chains).map(rate).sum::<f64>() / chains as f64;
-                        *step = (*step * (GAIN * (mean - ACCEPTANCE)).exp()).clamp(STEP_SIZES.0, STEP_SIZES.1);
+    fn tune(&self, model: &mut Model) -> Result<Vec<Vec<f64>>> {
+        model.aside(self.seed(0), |model| {
+            let (images, chains, t_max) = (self.block.images, self.block.chains, self.settings.temperatures);
+            let stride = t_max.div_ceil(TUNED);
+            model.exec.run(self.start, 1)?;
+            let mut current = vec![0.2; images];
+            let mut table: Vec<Vec<f64>> = Vec::with_capacity(t_max);
+            for t in 0..t_max {
+                if t % stride == 0 {
+                    for _ in 0..TRANSITIONS {
+                        self.transition(model, self.settings.beta(t), &current)?;
+                        let accepted = self.state(model, "accepted")?;
+                        for (i, step) in current.iter_mut().enumerate() {
+                            let rate = |s: usize| Some(accepted[s * images + i]).filter(|a| !a.is_nan()).unwrap_or(0.0);
+                            let mean = (0..chains).map(rate).sum::<f64>() / chains as f64;
+                            *step = (*step * (GAIN * (mean - ACCEPTANCE)).exp()).clamp(STEP_SIZES.0, STEP_SIZES.1);
+                        }
                     }
                 }
+                table.push(current.clone());
             }
-            table.push(current.clone());
-            self.report(0, t + 1);
-        }
-        *self.model.exec.control_mut() = kept;
-        Ok(table)
+                self.report(model, 0, t + 1);
+            }
+            Ok(table)
+        })
     }
 
     /// The sums of log w over the chains of each image; of −log w for a run that begins at an exact draw.
-    fn anneal(&mut self, start: &Start<'_>, steps: &[Vec<f64>]) -> Result<Vec<LogMeanExp>> {
+    fn anneal(&self, model: &mut Model, start: &Start<'_>, steps: &[Vec<f64>]) -> Result<Vec<LogMeanExp>> {
         let (rows, images, t_max) = (self.block.rows(), self.block.images, self.settings.temperatures);
         let reverse = matches!(start, Start::Exact(_));
-        let kept = self.begin(1 + u64::from(reverse));
-        match start {
-            Start::Prior => self.model.exec.run(self.start, 1)?,
-            Start::Exact(z) => {
-                for (layer, z) in z.iter().enumerate() {
-                    self.model.exec.write(&self.block.z(layer), &z.repeat(self.block.chains))?;
+        model.aside(self.seed(1 + u64::from(reverse)), |model| {
+            match start {
+                Start::Prior => model.exec.run(self.start, 1)?,
+                Start::Exact(z) => {
+                    for (layer, z) in z.iter().enumerate() {
+                        model.exec.write(&self.block.z(layer), &z.repeat(self.block.chains))?;
+                    }
+                    model.exec.run(self.given, 1)?;
                 }
-                self.model.exec.run(self.given, 1)?;
             }
-        }
-        let mut log_w = vec![0.0; rows];
-        // z_{t−1} is weighed on its way to β_t; a transition at β_t lies between z_{t−1} and z_t, in both directions.
-        for i in 1..=t_max {
-            let t = if reverse { t_max + 1 - i } else { i };
-            let width = self.settings.beta(t) - self.settings.beta(t - 1);
-            self.state("log p")?.iter().zip(&mut log_w).for_each(|(log_p, w)| *w += width * log_p);
-            let between = if reverse { t - 1 } else { t };
-            if (1..t_max).contains(&between) {
-                self.transition(self.settings.beta(between), &steps[between])?;
+            let mut log_w = vec![0.0; rows];
+            // z_{t−1} is weighed on its way to β_t; a transition at β_t lies between z_{t−1} and z_t, in both directions.
+            for i in 1..=t_max {
+                let t = if reverse { t_max + 1 - i } else { i };
+                let width = self.settings.beta(t) - self.settings.beta(t - 1);
+                self.state(model, "log p")?.iter().zip(&mut log_w).for_each(|(log_p, w)| *w += width * log_p);
+                let between = if reverse { t - 1 } else { t };
+                if (1..t_max).contains(&between) {
+                    self.transition(model, self.settings.beta(between), &steps[between])?;
+                }
             }
-            self.report(1 + usize::from(reverse), i);
-        }
-        *self.model.exec.control_mut() = kept;
-        let mut sums = vec![LogMeanExp::default(); images];
-        for (row, w) in log_w.into_iter().enumerate() {
-            sums[row % images].push(if reverse { -w } else { w });
-        }
-        Ok(sums)
+                self.report(model, 1 + usize::from(reverse), i);
+            }
+            let mut sums = vec![LogMeanExp::default(); images];
+            for (row, w) in log_w.into_iter().enumerate() {
+                sums[row % images].push(if reverse { -w } else { w });
+            }
+            Ok(sums)
+        })
     }
 }
 

@@ -11,7 +11,7 @@
 
 use super::Estimate;
 use super::accumulate::LogMeanExp;
-use crate::rng::Draw;
+use crate::rng::{Draw, streams};
 
 /// The harmonic mean of likelihoods, from log p(x|z) at draws from the posterior.
 pub fn harmonic_mean(log_likelihoods: &[f64]) -> Estimate {
@@ -35,14 +35,11 @@ pub fn resample(log_w: &[f64], draws: usize, seed: u64, which: u32) -> Vec<usize
             sum
         })
         .collect();
-    let noise = Draw { seed, step: which, stream: RESAMPLING_STREAM };
+    let noise = Draw { seed, step: which, stream: streams::RESAMPLING };
     let last = cumulative.len().checked_sub(1).expect("weights to draw by");
     let pick = |i: u64| cumulative.partition_point(|&c| c <= f64::from(noise.uniform(i)) * sum).min(last);
     (0..draws as u64).map(pick).collect()
 }
-
-/// Draws by weight.
-const RESAMPLING_STREAM: u32 = 42;
 
 #[cfg(test)]
 mod tests {

@@ -13,11 +13,8 @@
 use super::observed::name;
 use crate::grad::grad;
 use crate::graph::{Graph, Var};
-use crate::vae::{PRIOR_STREAM, Vae};
-
-/// Momentum, one stream per stochastic layer.
-const MOMENTUM_STREAM: u32 = 50;
-const ACCEPT_STREAM: u32 = 60;
+use crate::rng::streams;
+use crate::vae::Vae;
 
 /// Chains for a block of images: row s·B + i is chain s of image i.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -54,7 +51,7 @@ fn latents<'g>(g: &'g Graph, vae: &Vae, block: Block) -> Vec<Var<'g>> {
 /// z drawn from the prior into the states of z, and their log p(x|z), `[rows, 1]`.
 pub(super) fn start_graph(vae: &Vae, block: Block) -> Graph {
     let g = Graph::new();
-    let z = vae.ancestral(&g, block.rows(), PRIOR_STREAM);
+    let z = vae.ancestral(&g, block.rows(), streams::PRIOR);
     z.iter().enumerate().for_each(|(layer, &z)| g.store(&block.z(layer), z));
     g.store(&block.name("log p"), vae.log_likelihood(images(&g, vae, block), z[0]));
     g
@@ -90,7 +87,7 @@ pub(super) fn transition_graph(vae: &Vae, block: Block, leapfrog: usize) -> Grap
     let step = g.state(&block.name("step"), &[rows, 1]);
     let start = latents(&g, vae, block);
     let (likelihood, potential) = energy(vae, x, beta, &start);
-    let noise = start.iter().zip(MOMENTUM_STREAM..).map(|(z, stream)| g.normal(&z.shape(), stream));
+    let noise = start.iter().zip(streams::MOMENTUM..).map(|(z, stream)| g.normal(&z.shape(), stream));
     let momentum: Vec<Var> = noise.collect();
     let before = potential + kinetic(&momentum);
 
@@ -112,7 +109,7 @@ pub(super) fn transition_graph(vae: &Vae, block: Block, leapfrog: usize) -> Grap
     let change = before - (u + kinetic(&p));
     let probability = change.minimum(g.full(&[rows, 1], 0.0)).exp();
     // A trajectory that left the numbers has a probability of NaN, which is not above any.
-    let accepted = g.uniform(&[rows, 1], ACCEPT_STREAM).lt(probability);
+    let accepted = g.uniform(&[rows, 1], streams::ACCEPTANCE).lt(probability);
     for (layer, (&new, &old)) in z.iter().zip(&start).enumerate() {
         g.store(&block.z(layer), accepted.select(new, old));
     }

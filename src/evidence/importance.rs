@@ -22,7 +22,8 @@ use super::observed::{Observed, name};
 use super::pairwise::{pairwise_log_likelihood, points_per_step};
 use crate::error::{Error, Result};
 use crate::graph::Graph;
-use crate::vae::{Gaussian, Model, PRIOR_STREAM, Vae, evaluation_seed};
+use crate::rng::streams;
+use crate::vae::{Gaussian, Model, Vae, evaluation_seed};
 
 /// Where z is drawn from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -140,38 +141,39 @@ pub fn log_weights(
     let steps = samples.div_ceil(most);
     let draws = samples.div_ceil(steps);
     let stream = u64::from(proposal == Proposal::Prior);
-    let kept = model.start(evaluation_seed(seed).wrapping_add(1 + stream));
-    let mut columns = (vec![0f32; draws], vec![0f32; draws]);
-    for first in (0..images).step_by(block) {
-        let part = observed.part(first..images.min(first + block));
-        let b = part.images();
-        let bound = model.plan(&format!("{proposal:?} {b} × {draws}"), |vae| match proposal {
-            Proposal::Posterior => posterior_graph(vae, b, draws),
-            Proposal::Prior => prior_graph(vae, b, draws),
-        })?;
-        match proposal {
-            Proposal::Posterior => part.write(model)?,
-            Proposal::Prior => model.exec.write(&name("columns", b), &transposed(&part.x, part.pixels))?,
-        }
-        for step in 0..steps {
-            model.exec.run(bound, 1)?;
-            let weights = model.exec.read(&pair("log w", b, draws))?;
-            let likelihoods = match proposal {
-                Proposal::Posterior => model.exec.read(&pair("log p", b, draws))?,
-                Proposal::Prior => weights.clone(),
-            };
-            model.watch.at(proposal.draws(), first / block * steps + step + 1, images.div_ceil(block) * steps);
-            let wanted = draws.min(samples - step * draws);
-            for image in 0..b {
-                for s in 0..wanted {
-                    columns.0[s] = weights[s * b + image];
-                    columns.1[s] = likelihoods[s * b + image];
+    model.aside(evaluation_seed(seed).wrapping_add(1 + stream), |model| {
+        let mut columns = (vec![0f32; draws], vec![0f32; draws]);
+        for first in (0..images).step_by(block) {
+            let part = observed.part(first..images.min(first + block));
+            let b = part.images();
+            let bound = model.plan(&format!("{proposal:?} {b} × {draws}"), |vae| match proposal {
+                Proposal::Posterior => posterior_graph(vae, b, draws),
+                Proposal::Prior => prior_graph(vae, b, draws),
+            })?;
+            match proposal {
+                Proposal::Posterior => part.write(model)?,
+                Proposal::Prior => model.exec.write(&name("columns", b), &transposed(&part.x, part.pixels))?,
+            }
+            for step in 0..steps {
+                model.exec.run(bound, 1)?;
+                let weights = model.exec.read(&pair("log w", b, draws))?;
+                let likelihoods = match proposal {
+                    Proposal::Posterior => model.exec.read(&pair("log p", b, draws))?,
+                    Proposal::Prior => weights.clone(),
+                };
+                model.watch.at(proposal.draws(), first / block * steps + step + 1, images.div_ceil(block) * steps);
+                let wanted = draws.min(samples - step * draws);
+                for image in 0..b {
+                    for s in 0..wanted {
+                        columns.0[s] = weights[s * b + image];
+                        columns.1[s] = likelihoods[s * b + image];
+                    }
+                    each(first + image, &columns.0[..wanted], &columns.1[..wanted]);
                 }
-                each(first + image, &columns.0[..wanted], &columns.1[..wanted]);
             }
         }
-    }
-    *model.exec.control_mut() = kept;
+        Ok(())
+    })?;
     Ok(())
 }
 
@@ -201,7 +203,7 @@ fn posterior_graph(vae: &Vae, images: usize, draws: usize) -> Graph {
 /// log p(x|z) of `draws` draws from the prior, the same for all images of a block, `[draws, images]`.
 fn prior_graph(vae: &Vae, images: usize, draws: usize) -> Graph {
     let g = Graph::new();
-    let z = vae.ancestral(&g, draws, PRIOR_STREAM);
+    let z = vae.ancestral(&g, draws, streams::PRIOR);
     let columns = g.state(&name("columns", images), &[vae.config.pixels(), images]);
     g.store(&pair("log w", images, draws), pairwise_log_likelihood(vae, z[0], columns));
     g

@@ -30,20 +30,21 @@ impl Observed {
         if count == 0 || count > there {
             return Err(Error::argument("images", count, format!("a number of images from 1 to {there}")));
         }
-        let kept = model.start(evaluation_seed(seed));
-        let mut x = Vec::with_capacity(count * model.vae.config.pixels());
-        for (rows, times) in batches(count, EVALUATION_BATCH) {
-            let bound = model.plan(&format!("observe {slot} {rows}"), |vae| {
-                let g = Graph::new();
-                g.store(&name("x", rows), images(&g, vae, slot, rows));
-                g
-            })?;
-            for _ in 0..times {
-                model.exec.run(bound, 1)?;
-                x.extend(model.exec.read(&name("x", rows))?);
+        let x = model.aside(evaluation_seed(seed), |model| {
+            let mut x = Vec::with_capacity(count * model.vae.config.pixels());
+            for (rows, times) in batches(count, EVALUATION_BATCH) {
+                let bound = model.plan(&format!("observe {slot} {rows}"), |vae| {
+                    let g = Graph::new();
+                    g.store(&name("x", rows), images(&g, vae, slot, rows));
+                    g
+                })?;
+                for _ in 0..times {
+                    model.exec.run(bound, 1)?;
+                    x.extend(model.exec.read(&name("x", rows))?);
+                }
             }
-        }
-        *model.exec.control_mut() = kept;
+            Ok(x)
+        })?;
         Observed::encode(model, x)
     }
 
@@ -59,18 +60,19 @@ impl Observed {
         assert!(x.len().is_multiple_of(pixels), "{} numbers are no images of {pixels} pixels", x.len());
         let (mut mu, mut logvar) = (Vec::new(), Vec::new());
         let mut done = 0;
-        let kept = model.start(0);
-        for (rows, times) in batches(x.len() / pixels, EVALUATION_BATCH) {
-            let bound = model.plan(&format!("encode given {rows}"), |vae| encode_graph(vae, rows))?;
-            for _ in 0..times {
-                model.exec.write(&name("x", rows), &x[done * pixels..][..rows * pixels])?;
-                model.exec.run(bound, 1)?;
-                mu.extend(model.exec.read(&name("mu", rows))?);
-                logvar.extend(model.exec.read(&name("logvar", rows))?);
-                done += rows;
+        model.aside(0, |model| {
+            for (rows, times) in batches(x.len() / pixels, EVALUATION_BATCH) {
+                let bound = model.plan(&format!("encode given {rows}"), |vae| encode_graph(vae, rows))?;
+                for _ in 0..times {
+                    model.exec.write(&name("x", rows), &x[done * pixels..][..rows * pixels])?;
+                    model.exec.run(bound, 1)?;
+                    mu.extend(model.exec.read(&name("mu", rows))?);
+                    logvar.extend(model.exec.read(&name("logvar", rows))?);
+                    done += rows;
+                }
             }
-        }
-        *model.exec.control_mut() = kept;
+            Ok(())
+        })?;
         Ok(Observed { pixels, latent, x, mu, logvar })
     }
 

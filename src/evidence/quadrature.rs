@@ -33,7 +33,7 @@ use crate::error::{Error, Result};
 use crate::graph::Graph;
 use crate::interp::Interp;
 use crate::nn::Activation;
-use crate::rng::Draw;
+use crate::rng::{Draw, streams};
 use crate::vae::{Model, Vae, VaeConfig};
 
 /// A point this many nats below an image's largest does not count: e⁻⁴⁰ = 4e-18.
@@ -166,7 +166,7 @@ impl Exact {
     /// When the points were not kept.
     pub fn draw(&self, draws: usize, seed: u64, which: u32) -> Vec<usize> {
         assert!(!self.posterior.is_empty(), "the posterior's points were not kept");
-        let noise = [0, 1].map(|stream| Draw { seed, step: which, stream: POSTERIOR_STREAM + stream });
+        let noise = [0, 1].map(|stream| Draw { seed, step: which, stream: streams::GRID_POINTS + stream });
         let uniform = |i: u64| {
             // 48 bits: one f32 would not reach into the tails.
             f64::from(noise[0].uniform(i)) + f64::from(noise[1].uniform(i)) / f64::from(1u32 << 24)
@@ -175,9 +175,6 @@ impl Exact {
         (0..draws as u64).map(|i| self.posterior.partition_point(|p| p.2 <= uniform(i)).min(last)).collect()
     }
 }
-
-/// Draws from the posterior's points.
-const POSTERIOR_STREAM: u32 = 40;
 
 /// Whether the model's latent space is small enough for a grid.
 ///

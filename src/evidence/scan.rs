@@ -45,19 +45,20 @@ impl Scan {
         let tiles = (0..grid.tiles()).filter(|&t| candidates[t]);
         let points: Vec<(usize, u8, GridPoint)> =
             tiles.flat_map(|t| (0..).zip(grid.points(t)).map(move |(n, p)| (t, n, p))).collect();
-        let kept = model.start(0);
-        for (number, block) in points.chunks(size).enumerate() {
-            model.watch.at("quadrature, where the mass is", number + 1, points.len().div_ceil(size));
-            let mut z: Vec<f32> = block.iter().flat_map(|(_, _, p)| p.z.iter().map(|&z| z as f32)).collect();
-            z.resize(size * grid.dimensions, 0.0);
-            model.exec.write(&name("grid z", size), &z)?;
-            model.exec.run(bound, 1)?;
-            let log_p = model.exec.read(&name(&format!("grid/{size}"), b))?;
-            for ((t, n, p), row) in block.iter().zip(log_p.chunks_exact(b)) {
-                scan.add(*t, *n, p, row);
+        model.aside(0, |model| {
+            for (number, block) in points.chunks(size).enumerate() {
+                model.watch.at("quadrature, where the mass is", number + 1, points.len().div_ceil(size));
+                let mut z: Vec<f32> = block.iter().flat_map(|(_, _, p)| p.z.iter().map(|&z| z as f32)).collect();
+                z.resize(size * grid.dimensions, 0.0);
+                model.exec.write(&name("grid z", size), &z)?;
+                model.exec.run(bound, 1)?;
+                let log_p = model.exec.read(&name(&format!("grid/{size}"), b))?;
+                for ((t, n, p), row) in block.iter().zip(log_p.chunks_exact(b)) {
+                    scan.add(*t, *n, p, row);
+                }
             }
-        }
-        *model.exec.control_mut() = kept;
+            Ok(())
+        })?;
         for (t, _) in candidates.iter().enumerate().filter(|(_, c)| **c) {
             scan.compare_with_q(t, &grid.points(t), observed);
         }

@@ -4,8 +4,8 @@
 use super::observed::name;
 use crate::error::{Error, Result};
 use crate::graph::Graph;
-use crate::rng::Draw;
-use crate::vae::{Likelihood, Model, PRIOR_STREAM, evaluation_seed};
+use crate::rng::{Draw, streams};
+use crate::vae::{Likelihood, Model, evaluation_seed};
 
 /// z ~ p(z), x ~ p(x|z).
 #[derive(Clone, Debug, PartialEq)]
@@ -28,22 +28,20 @@ pub fn simulate(model: &mut Model, count: usize, seed: u64) -> Result<Simulated>
     let layers = model.vae.config.latents().len();
     let bound = model.plan(&format!("simulate {count}"), |vae| {
         let g = Graph::new();
-        let z = vae.ancestral(&g, count, PRIOR_STREAM);
+        let z = vae.ancestral(&g, count, streams::PRIOR);
         z.iter().enumerate().for_each(|(layer, &z)| g.store(&z_name(layer), z));
         g.store(&name("simulated raw", count), vae.decoder.apply(z[0]).values);
         g
     })?;
     let seed = evaluation_seed(seed).wrapping_add(10);
-    let kept = model.start(seed);
-    model.exec.run(bound, 1)?;
-    *model.exec.control_mut() = kept;
+    model.aside(seed, |model| model.exec.run(bound, 1))?;
     let z = (0..layers).map(|layer| model.exec.read(&z_name(layer))).collect::<Result<_>>()?;
     let raw = model.exec.read(&name("simulated raw", count))?;
     let likelihood = model.vae.config.likelihood;
     let shared = if likelihood.has_shared_sigma() { model.exec.read("decoder.sigma")?[0] } else { 0.0 };
     let pixels = model.vae.config.pixels();
     let width = raw.len() / count;
-    let noise = Draw { seed, step: 0, stream: PIXELS_STREAM };
+    let noise = Draw { seed, step: 0, stream: streams::SIMULATED_PIXELS };
     let pixel = |i: usize| {
         let row = &raw[i / pixels * width..][..width];
         let second = if width > pixels { row[pixels + i % pixels] } else { shared };
@@ -51,9 +49,6 @@ pub fn simulate(model: &mut Model, count: usize, seed: u64) -> Result<Simulated>
     };
     Ok(Simulated { z, x: (0..count * pixels).map(pixel).collect() })
 }
-
-/// The pixels of simulated images.
-const PIXELS_STREAM: u32 = 43;
 
 /// x ~ p(x|z) of a pixel from the decoder's numbers for it: a logit or a mean, and a raw spread.
 fn draw_pixel(likelihood: Likelihood, first: f64, spread: f64, noise: Draw, i: u64) -> f64 {

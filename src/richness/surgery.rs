@@ -8,12 +8,9 @@ use serde::{Deserialize, Serialize};
 
 use super::Estimate;
 use crate::isa::Isa;
-use crate::rng::Draw;
+use crate::rng::{Draw, streams};
 use crate::vae::Encoded;
 use crate::watch::Watch;
-
-/// The stream of the draws of z, apart from those of training and evaluation.
-const SURGERY_STREAM: u32 = 0x51C4_0001;
 
 /// How the average KL(q(z|x) ‖ p(z)) divides into what z tells about x and how far the aggregate is from the prior:
 ///
@@ -80,7 +77,7 @@ impl Surgery {
 pub(super) fn draw(encoded: &Encoded, n: usize, seed: u64) -> (Vec<f64>, Vec<f32>) {
     let k = encoded.latent;
     let mut noise = vec![0.0f32; k];
-    Draw { seed, step: n as u32, stream: SURGERY_STREAM }.fill_normal(Isa::detect(), 0, &mut noise);
+    Draw { seed, step: n as u32, stream: streams::SURGERY }.fill_normal(Isa::detect(), 0, &mut noise);
     let (mu, lv) = (&encoded.mu[n * k..][..k], &encoded.logvar[n * k..][..k]);
     let z = (0..k).map(|d| at(mu[d]) + (0.5 * at(lv[d])).exp() * at(noise[d])).collect();
     (z, noise)

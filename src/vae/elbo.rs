@@ -2,13 +2,8 @@
 
 use super::Vae;
 use super::gaussian::Gaussian;
-use super::importance::LATENT_STREAMS;
 use crate::graph::{Graph, Var};
-
-/// The draw of dynamic binarisation.
-const PIXEL_STREAM: u32 = 2;
-/// z ~ N(0, I) of new images; layers below the topmost draw from the streams after it.
-pub(crate) const PRIOR_STREAM: u32 = 3;
+use crate::rng::streams;
 
 /// The two terms of −ELBO for a batch, each summed over images, pixels and dimensions, in nats.
 #[derive(Clone, Copy, Debug)]
@@ -23,13 +18,13 @@ pub struct Terms<'g> {
 /// The images of a batch of the data slot `data`, `[rows, D]`, as the model sees them.
 #[track_caller]
 pub(crate) fn images<'g>(g: &'g Graph, vae: &Vae, data: &str, rows: usize) -> Var<'g> {
-    vae.config.binarisation.apply(g.batch(data, rows, vae.config.pixels()), PIXEL_STREAM)
+    vae.config.binarisation.apply(g.batch(data, rows, vae.config.pixels()), streams::BATCH_PIXELS)
 }
 
 /// One draw of z₁ for each image.
 #[track_caller]
 fn draw<'g>(q: Gaussian<'g>) -> Var<'g> {
-    q.sample(q.mu.graph().normal(&q.mu.shape(), LATENT_STREAMS[0]))
+    q.sample(q.mu.graph().normal(&q.mu.shape(), streams::LATENT[0]))
 }
 
 /// The terms of −ELBO of the images `x`, `[B, D]`.
@@ -59,7 +54,7 @@ pub fn evaluation_graph(vae: &Vae, data: &str, rows: usize) -> Graph {
 /// `rows` new images: z ~ p(z), E[x|z] stored in `samples`, `[rows, D]`.
 pub fn sampling_graph(vae: &Vae, rows: usize) -> Graph {
     let g = Graph::new();
-    let z = vae.ancestral(&g, rows, PRIOR_STREAM);
+    let z = vae.ancestral(&g, rows, streams::PRIOR);
     g.store("samples", vae.decoder.mean(z[0]));
     g
 }
@@ -137,7 +132,7 @@ mod tests {
     fn fill<'g>(vae: &Vae, g: &'g Graph) -> Interp<'g, f64> {
         let mut run = Interp::new(g);
         let bytes: Vec<u8> = (0..45u32).map(|i| (i * 97 % 256) as u8).collect();
-        run.set_data("train", &bytes, 9);
+        run.set_data("train", &bytes, 9).unwrap();
         for init in vae.init(3) {
             let values: Vec<f64> = init.values.iter().map(|&v| f64::from(v)).collect();
             if g.slots().iter().any(|s| s.name == init.name) {

@@ -4,11 +4,10 @@
 use super::Vae;
 use super::gaussian::{Gaussian, log_standard_normal, repeat_rows};
 use crate::graph::Var;
+use crate::rng::streams;
 
-/// The noise ε of z_l = μ + σ·ε, from this stream on, one stream per stochastic layer from below.
-pub(super) const LATENT_STREAMS: [u32; MOST_LAYERS] = [1, 17, 18, 19, 20, 21, 22, 23];
 /// More stochastic layers than anyone has trained in this way.
-pub(super) const MOST_LAYERS: usize = 8;
+pub(super) const MOST_LAYERS: usize = streams::LATENT.len();
 
 /// k draws for each image, of every stochastic layer.
 #[derive(Clone, Debug)]
@@ -53,7 +52,7 @@ impl Vae {
     pub fn draw_from<'g>(&self, first: Gaussian<'g>, samples: usize) -> Draws<'g> {
         let mut z = Vec::new();
         let mut q = first.repeated(samples);
-        for (layer, stream) in LATENT_STREAMS.into_iter().take(self.upper.len() + 1).enumerate() {
+        for (layer, stream) in streams::LATENT.into_iter().take(self.upper.len() + 1).enumerate() {
             z.push(q.sample(first.mu.graph().normal(&q.mu.shape(), stream)));
             if let Some(upper) = self.upper.get(layer) {
                 q = upper.posterior.apply(z[layer]);

@@ -74,7 +74,7 @@ pub use bound::{Bound, BoundKind, Estimator, KlTerm};
 pub use config::{Objective, StochasticLayer, VaeConfig};
 pub use decoder::Decoder;
 pub(crate) use decoder::SHARED_SIGMA;
-pub(crate) use elbo::{PRIOR_STREAM, images};
+pub(crate) use elbo::images;
 pub use elbo::{
     Terms, decode_graph, encode_graph, encode_layers_graph, evaluation_graph, reconstruction_graph, sampling_graph,
     slopes_graph, terms,

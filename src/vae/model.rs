@@ -172,6 +172,12 @@ impl Model {
             });
         }
         let prepared = self.vae.config.binarisation.prepare(data);
+        // Executors know the slots of bound plans; those that read this one may come later.
+        self.plan(&format!("declare {slot}"), |vae| {
+            let g = Graph::new();
+            g.metric("first pixel", g.batch(slot, 1, vae.config.pixels()).slice_cols(0, 1).reshape(&[]));
+            g
+        })?;
         self.exec.set_data(slot, &prepared.images, prepared.cols)?;
         self.rows.insert(slot.into(), prepared.rows);
         Ok(())
@@ -192,18 +198,19 @@ impl Model {
     /// [`Error::Slot`] when the slot holds no images, and from the executor.
     pub fn evaluate(&mut self, slot: &str, seed: u64) -> Result<Evaluation> {
         let images = self.rows(slot)?;
-        let kept = self.start(evaluation_seed(seed));
-        let mut sums = [0.0; 2];
-        for (rows, times) in batches(images, EVALUATION_BATCH) {
-            let bound = self.plan(&format!("evaluate {slot} {rows}"), |vae| evaluation_graph(vae, slot, rows))?;
-            for _ in 0..times {
-                self.exec.run(bound, 1)?;
-                let metrics = self.exec.take_metrics(bound)?;
-                sums[0] += metrics["rec"];
-                sums[1] += metrics["kl"];
+        let sums = self.aside(evaluation_seed(seed), |model| {
+            let mut sums = [0.0; 2];
+            for (rows, times) in batches(images, EVALUATION_BATCH) {
+                let bound = model.plan(&format!("evaluate {slot} {rows}"), |vae| evaluation_graph(vae, slot, rows))?;
+                for _ in 0..times {
+                    model.exec.run(bound, 1)?;
+                    let metrics = model.exec.take_metrics(bound)?;
+                    sums[0] += metrics["rec"];
+                    sums[1] += metrics["kl"];
+                }
             }
-        }
-        *self.exec.control_mut() = kept;
+            Ok(sums)
+        })?;
         Ok(Evaluation { images, rec: sums[0] / images as f64, kl: sums[1] / images as f64 })
     }
 
@@ -217,9 +224,13 @@ impl Model {
         Ok(bound)
     }
 
-    /// Sets fresh counters under `seed` and returns the old ones, which the caller puts back.
-    pub(crate) fn start(&mut self, seed: u64) -> Control {
-        std::mem::replace(self.exec.control_mut(), Control::new(seed))
+    /// Does `work` with fresh counters under `seed`, and puts the old ones back, also after an error: whoever is in the
+    /// middle of a training goes on with its own.
+    pub(crate) fn aside<T>(&mut self, seed: u64, work: impl FnOnce(&mut Model) -> Result<T>) -> Result<T> {
+        let kept = std::mem::replace(self.exec.control_mut(), Control::new(seed));
+        let result = work(self);
+        *self.exec.control_mut() = kept;
+        result
     }
 
     /// q(z|x) of all images of a slot, in their order.
@@ -230,16 +241,17 @@ impl Model {
         let images = self.rows(slot)?;
         let latent = self.vae.config.latent;
         let mut encoded = Encoded { latent, mu: Vec::new(), logvar: Vec::new() };
-        let kept = self.start(evaluation_seed(seed));
-        for (rows, times) in batches(images, EVALUATION_BATCH) {
-            let bound = self.plan(&format!("encode {slot} {rows}"), |vae| encode_graph(vae, slot, rows))?;
-            for _ in 0..times {
-                self.exec.run(bound, 1)?;
-                encoded.mu.extend(self.exec.read(&format!("mu/{rows}"))?);
-                encoded.logvar.extend(self.exec.read(&format!("logvar/{rows}"))?);
+        self.aside(evaluation_seed(seed), |model| {
+            for (rows, times) in batches(images, EVALUATION_BATCH) {
+                let bound = model.plan(&format!("encode {slot} {rows}"), |vae| encode_graph(vae, slot, rows))?;
+                for _ in 0..times {
+                    model.exec.run(bound, 1)?;
+                    encoded.mu.extend(model.exec.read(&format!("mu/{rows}"))?);
+                    encoded.logvar.extend(model.exec.read(&format!("logvar/{rows}"))?);
+                }
             }
-        }
-        *self.exec.control_mut() = kept;
+            Ok(())
+        })?;
         Ok(encoded)
     }
 
@@ -256,19 +268,20 @@ impl Model {
         let latents = self.vae.config.latents();
         let mut layers: Vec<Encoded> =
             latents.iter().map(|&latent| Encoded { latent, mu: Vec::new(), logvar: Vec::new() }).collect();
-        let kept = self.start(evaluation_seed(seed));
-        for (rows, times) in batches(count, EVALUATION_BATCH) {
-            let name = format!("encode layers {slot} {rows}");
-            let bound = self.plan(&name, |vae| encode_layers_graph(vae, slot, rows))?;
-            for _ in 0..times {
-                self.exec.run(bound, 1)?;
-                for (layer, l) in layers.iter_mut().zip(1..) {
-                    layer.mu.extend(self.exec.read(&format!("mu{l}/{rows}"))?);
-                    layer.logvar.extend(self.exec.read(&format!("logvar{l}/{rows}"))?);
+        self.aside(evaluation_seed(seed), |model| {
+            for (rows, times) in batches(count, EVALUATION_BATCH) {
+                let name = format!("encode layers {slot} {rows}");
+                let bound = model.plan(&name, |vae| encode_layers_graph(vae, slot, rows))?;
+                for _ in 0..times {
+                    model.exec.run(bound, 1)?;
+                    for (layer, l) in layers.iter_mut().zip(1..) {
+                        layer.mu.extend(model.exec.read(&format!("mu{l}/{rows}"))?);
+                        layer.logvar.extend(model.exec.read(&format!("logvar{l}/{rows}"))?);
+                    }
                 }
             }
-        }
-        *self.exec.control_mut() = kept;
+            Ok(())
+        })?;
         Ok(layers)
     }
 
@@ -306,13 +319,14 @@ impl Model {
     /// From the executor.
     pub fn sample(&mut self, count: usize, seed: u64) -> Result<Vec<f32>> {
         let bound = self.plan("sample", |vae| sampling_graph(vae, DECODE_BATCH))?;
-        let kept = self.start(seed);
-        let mut images = Vec::with_capacity(count * self.vae.config.pixels());
-        for _ in 0..count.div_ceil(DECODE_BATCH) {
-            self.exec.run(bound, 1)?;
-            images.extend(self.exec.read("samples")?);
-        }
-        *self.exec.control_mut() = kept;
+        let mut images = self.aside(seed, |model| {
+            let mut images = Vec::with_capacity(count * model.vae.config.pixels());
+            for _ in 0..count.div_ceil(DECODE_BATCH) {
+                model.exec.run(bound, 1)?;
+                images.extend(model.exec.read("samples")?);
+            }
+            Ok(images)
+        })?;
         images.truncate(count * self.vae.config.pixels());
         Ok(images)
     }
@@ -351,9 +365,7 @@ impl Model {
             return Err(Error::argument("count", count, format!("a number of images from 1 to {images}")));
         }
         let bound = self.plan(&format!("rebuild {slot} {count}"), |vae| reconstruction_graph(vae, slot, count))?;
-        let kept = self.start(evaluation_seed(seed));
-        self.exec.run(bound, 1)?;
-        *self.exec.control_mut() = kept;
+        self.aside(evaluation_seed(seed), |model| model.exec.run(bound, 1))?;
         Ok((self.exec.read(&format!("originals/{count}"))?, self.exec.read(&format!("rebuilt/{count}"))?))
     }
 }
