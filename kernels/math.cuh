@@ -172,6 +172,15 @@ __device__ __forceinline__ f32 expm1(f32 x) {
     return with_sign_of(scale(p + (f32(1.0f) - exp2_minus(k)), k), x);
 }
 
+__device__ __forceinline__ f32 expm1mx(f32 x) {
+    const f32 z = x * x;
+    const f32 series = polynomial(x, z,
+                                  {0.5f, 1.6666667e-1f, 4.1666668e-2f, 8.333334e-3f, 1.3888889e-3f, 1.984127e-4f,
+                                   2.4801588e-5f, 2.755732e-6f, 2.7557319e-7f, 2.5052108e-8f});
+    const f32 difference = expm1(x) - select(x > 89.0f, 89.0f, x);
+    return select(abs(x) <= 1.0f, z * series, difference);
+}
+
 // What a logarithm is where its argument a = x or 1 + x is not a positive finite number, and y elsewhere.
 __device__ __forceinline__ f32 log_limits(f32 x, f32 y, f32 zero_of_a) {
     y = select(x < from_bits(INFINITY_BITS), y, x);

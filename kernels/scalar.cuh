@@ -8,6 +8,7 @@
 #define ELBO_SCALAR_FUNCTIONS(X)                                                                  \
     X(exp, math::exp(x))                                                                          \
     X(expm1, math::expm1(x))                                                                      \
+    X(expm1mx, math::expm1mx(x))                                                                  \
     X(log, math::log(x))                                                                          \
     X(log1p, math::log1p(x))                                                                      \
     X(sqrt, math::sqrt(x))                                                                        \
@@ -20,8 +21,8 @@
     X(tanh, math::tanh(x))                                                                        \
     X(sigmoid, sigmoid_of_exp(x, exp_minus_abs(x)))                                               \
     X(softplus, softplus_of_exp(x, exp_minus_abs(x)))                                             \
-    X(silu, x * sigmoid_of_exp(x, exp_minus_abs(x)))                                              \
-    X(gelu, f32(0.5f) * x * (f32(1.0f) + math::tanh(gelu_inner(x))))
+    X(silu, gated(x, x * f32(0.5f)))                                                              \
+    X(gelu, gated(x, gelu_inner(x)))
 
 // X(name, value at a and b)
 #define ELBO_BINARY_FUNCTIONS(X)                                                                  \
@@ -55,6 +56,12 @@ __device__ __forceinline__ f32 sigmoid_of_exp(f32 x, f32 e) {
 
 // ln(1 + eˣ) = max(x, 0) + ln(1 + e), given e = e^(−|x|).
 __device__ __forceinline__ f32 softplus_of_exp(f32 x, f32 e) { return math::max(x, 0.0f) + math::log1p(e); }
+
+// x·σ(2u) for u of the sign of x.
+__device__ __forceinline__ f32 gated(f32 x, f32 u) {
+    const f32 h = exp_minus_abs(u);
+    return math::select(u >= 0.0f, x, x * h * h) / (f32(1.0f) + h * h);
+}
 
 // √(2/π)·(x + 0.044715x³)
 __device__ __forceinline__ f32 gelu_inner(f32 x) {

@@ -48,6 +48,8 @@ pub trait Real:
     fn exp(self) -> Self;
     /// eˣ − 1 without cancellation near 0
     fn expm1(self) -> Self;
+    /// eˣ − 1 − x without cancellation near 0
+    fn expm1mx(self) -> Self;
     /// ln x
     fn log(self) -> Self;
     /// ln(1 + x) without cancellation near 0
@@ -93,6 +95,7 @@ impl Real for f32 {
     #[inline(always)] fn from_f32(v: f32) -> f32 { v }
     #[inline(always)] fn exp(self) -> f32 { single::exp(self) }
     #[inline(always)] fn expm1(self) -> f32 { single::expm1(self) }
+    #[inline(always)] fn expm1mx(self) -> f32 { single::expm1mx(self) }
     #[inline(always)] fn log(self) -> f32 { single::log(self) }
     #[inline(always)] fn log1p(self) -> f32 { single::log1p(self) }
     #[inline(always)] fn sqrt(self) -> f32 { f32::sqrt(self) }
@@ -109,6 +112,7 @@ impl Real for f64 {
     #[inline(always)] fn from_f32(v: f32) -> f64 { f64::from(v) }
     #[inline(always)] fn exp(self) -> f64 { f64::exp(self) }
     #[inline(always)] fn expm1(self) -> f64 { f64::exp_m1(self) }
+    #[inline(always)] fn expm1mx(self) -> f64 { expm1mx_f64(self) }
     #[inline(always)] fn log(self) -> f64 { f64::ln(self) }
     #[inline(always)] fn log1p(self) -> f64 { f64::ln_1p(self) }
     #[inline(always)] fn sqrt(self) -> f64 { f64::sqrt(self) }
@@ -116,6 +120,16 @@ impl Real for f64 {
     #[inline(always)] fn tanh(self) -> f64 { f64::tanh(self) }
     #[inline(always)] fn powf(self, c: f64) -> f64 { f64::powf(self, c) }
     choices!();
+}
+
+/// eˣ − 1 − x: for |x| ≤ 1 the series x²(1/2! + x/3! + x²/4! + …), whose terms fall below the last place before the
+/// twentieth, and the difference beyond, where it loses two bits at most.
+fn expm1mx_f64(x: f64) -> f64 {
+    if x.abs() > 1.0 {
+        return if x == f64::INFINITY { x } else { x.exp_m1() - x };
+    }
+    let sum = (3..=21).rev().fold(0.0, |sum, n| (sum + 1.0) * x / f64::from(n));
+    0.5 * x * x * (1.0 + sum)
 }
 
 /// `dst[i]` = f(`src[i]`), vectorised for `isa` when `f` is branch-free.

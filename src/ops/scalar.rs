@@ -72,6 +72,14 @@ fn sigmoid<F: Real>(x: F) -> F {
     F::select(x >= c(0.0), c(1.0), e) / (c::<F>(1.0) + e)
 }
 
+/// x·σ(2u) for u of the sign of x, from h = e^(−|u|): x/(1 + h²) for u ≥ 0 and (x·h)·h/(1 + h²) below, where nothing
+/// cancels and the product underflows gradually, once and at the end.
+#[inline(always)]
+fn gated<F: Real>(x: F, u: F) -> F {
+    let h = (-u.abs()).exp();
+    F::select(u >= c(0.0), x, x * h * h) / (c::<F>(1.0) + h * h)
+}
+
 /// The inner function of the tanh form of GELU, √(2/π)(x + 0.044715 x³).
 #[inline(always)]
 fn gelu_inner<F: Real>(x: F) -> F {
@@ -90,6 +98,10 @@ scalar_table! {
     /// eˣ − 1 without cancellation near 0; d/dx = eˣ
     Expm1 expm1(x) = x.expm1();
     dx(x, y, dy): dy * x.exp();
+
+    /// eˣ − 1 − x without cancellation near 0, where it is x²/2; d/dx = eˣ − 1
+    Expm1mx expm1mx(x) = x.expm1mx();
+    dx(x, y, dy): dy * x.expm1();
 
     /// ln x; d/dx = 1/x
     Log log(x) = x.log();
@@ -140,17 +152,17 @@ scalar_table! {
     dx(x, y, dy): dy * x.sigmoid();
 
     /// x σ(x), also called swish; d/dx = σ(x) + x σ(x) σ(−x)
-    Silu silu(x) = x * sigmoid(x);
+    Silu silu(x) = gated(x, x * c(0.5));
     dx(x, y, dy): dy * (x.sigmoid() + y * (-x).sigmoid());
 
     /// GELU in its tanh form, ½x(1 + tanh(√(2/π)(x + 0.044715x³))) (Hendrycks & Gimpel 2016; PyTorch's
-    /// `approximate="tanh"`); with t = tanh(u), d/dx = ½(1 + t) + ½x(1 − t²) u′
-    Gelu gelu(x) = c::<F>(0.5) * x * (c::<F>(1.0) + gelu_inner(x).tanh());
+    /// `approximate="tanh"`), computed as x σ(2u), u = √(2/π)(x + 0.044715x³), because 1 + tanh u has no digits left for
+    /// x < −5; d/dx = σ(2u) + x σ(2u) σ(−2u) 2u′
+    Gelu gelu(x) = gated(x, gelu_inner(x));
     dx(x, y, dy): {
-        let u = (x + x * x * x * GELU_CUBIC) * GELU_SCALE;
-        let t = u.tanh();
-        let du = (x.square() * (3.0 * GELU_CUBIC) + 1.0) * GELU_SCALE;
-        dy * ((t + 1.0) * 0.5 + x * 0.5 * (1.0 - t.square()) * du)
+        let v = (x + x * x * x * GELU_CUBIC) * (2.0 * GELU_SCALE);
+        let dv = (x.square() * (3.0 * GELU_CUBIC) + 1.0) * (2.0 * GELU_SCALE);
+        dy * (v.sigmoid() + y * (-v).sigmoid() * dv)
     };
 }
 
