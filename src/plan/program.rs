@@ -203,13 +203,13 @@ pub enum Output {
         /// Where it goes.
         view: View,
     },
-    /// The sum of the register over the tile goes to the partial sums; [`Kind::Scalars`](crate::plan::Kind) adds
-    /// them up in index order.
+    /// Sums of parts of the register go to the partial sums; [`Kind::Scalars`](crate::plan::Kind) adds them up in index
+    /// order.
     Sum {
         /// The register.
         reg: Reg,
-        /// The partial sums; a tile at (row, column) owns element row · ⌈columns / 8⌉ + column / 8 (see
-        /// [`PARTIAL_COLUMNS`]).
+        /// The partial sums: element row · ⌈columns / 8⌉ + column / 8 is that of 8 columns of a row on the CPU, and on a GPU
+        /// that of the tile which begins there (see [`PARTIAL_COLUMNS`]).
         partials: View,
     },
 }

@@ -278,8 +278,11 @@ impl Bound {
                 }
                 Output::Sum { reg, .. } => {
                     let per_row = self.program.cols.div_ceil(PARTIAL_COLUMNS);
-                    let index = tile.row * per_row + tile.col / PARTIAL_COLUMNS;
-                    *region.ptr.add(index) = sum(regs.read(reg, n));
+                    let first = region.ptr.add(tile.row * per_row + tile.col / PARTIAL_COLUMNS);
+                    for (r, row) in regs.read(reg, n).chunks_exact(tile.cols).enumerate() {
+                        let len = tile.cols.div_ceil(PARTIAL_COLUMNS);
+                        sums(row, std::slice::from_raw_parts_mut(first.add(r * per_row), len));
+                    }
                 }
             }
         }
@@ -303,21 +306,23 @@ unsafe fn load_rows(regs: &Registers, dst: u16, tile: &Tile, from: *const f32, l
     }
 }
 
-/// Sixteen running sums, then their total in order: a fixed order that vectorises.
+/// The sum of every [`PARTIAL_COLUMNS`] elements of a row, by halving. Tiles differ between instruction sets, these sums
+/// do not: so what is added up from them has the same bits on all.
 #[inline(always)]
-fn sum(x: &[f32]) -> f32 {
-    let mut lanes = [0f32; 16];
-    let blocks = x.chunks_exact(16);
-    let rest = blocks.remainder();
-    for block in blocks {
-        for (lane, v) in lanes.iter_mut().zip(block) {
-            *lane += v;
-        }
+fn sums(row: &[f32], out: &mut [f32]) {
+    let halve = |x: &[f32; PARTIAL_COLUMNS]| {
+        let four = [x[0] + x[4], x[1] + x[5], x[2] + x[6], x[3] + x[7]];
+        (four[0] + four[2]) + (four[1] + four[3])
+    };
+    let (blocks, rest) = row.as_chunks::<PARTIAL_COLUMNS>();
+    for (block, sum) in blocks.iter().zip(&mut *out) {
+        *sum = halve(block);
     }
-    for (lane, v) in lanes.iter_mut().zip(rest) {
-        *lane += v;
+    if let Some(sum) = out.get_mut(blocks.len()) {
+        let mut padded = [0.0; PARTIAL_COLUMNS];
+        padded[..rest.len()].copy_from_slice(rest);
+        *sum = halve(&padded);
     }
-    lanes.iter().sum()
 }
 
 #[inline(always)]
