@@ -132,7 +132,7 @@ fn bind(g: &Graph, device: Device) -> (Box<dyn Exec>, Bound) {
 fn check(name: &str, g: &Graph, device: Device) {
     let (mut exec, bound) = bind(g, device);
     let mut run = Interp::<f64>::new(g);
-    run.set_data("images", &images(), 784);
+    run.set_data("images", &images(), 784).unwrap();
     run.control = exec.control().clone();
     let slots: Vec<String> = g.slots().into_iter().map(|s| s.name).filter(|name| exec.read(name).is_ok()).collect();
     for slot in &slots {

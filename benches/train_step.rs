@@ -51,8 +51,8 @@ fn control() -> Control {
 
 fn bind(case: &Case, g: &Graph, device: Device) -> (Box<dyn Exec>, Bound) {
     let mut exec = device.open().unwrap();
-    exec.set_data("train", &images(), 784).unwrap();
     let step = exec.bind(&Plan::build(g, Fusion::all()).unwrap()).unwrap();
+    exec.set_data("train", &images(), 784).unwrap();
     case.vae.init(0).iter().for_each(|i| exec.write(&i.name, &i.values).unwrap());
     *exec.control_mut() = control();
     (exec, step)
@@ -61,7 +61,7 @@ fn bind(case: &Case, g: &Graph, device: Device) -> (Box<dyn Exec>, Bound) {
 /// The loss of one step, from the interpreter in f64.
 fn truth(case: &Case, g: &Graph) -> f64 {
     let mut run = Interp::<f64>::new(g);
-    run.set_data("train", &images(), 784);
+    run.set_data("train", &images(), 784).unwrap();
     for init in case.vae.init(0) {
         run.set(&init.name, &init.values.iter().map(|&v| f64::from(v)).collect::<Vec<_>>()).unwrap();
     }

@@ -32,6 +32,7 @@ pub fn grad<'g>(y: Var<'g>, wrt: &[Var<'g>]) -> Vec<Var<'g>> {
 pub fn grad_with<'g>(y: Var<'g>, dy: Var<'g>, wrt: &[Var<'g>]) -> Vec<Var<'g>> {
     assert_eq!(y.shape(), dy.shape(), "grad_with: y and its cotangent dy");
     let g = y.graph();
+    wrt.iter().chain([&dy]).for_each(|x| y.meets("grad", *x));
     let on_path = depends_on(y, wrt);
     let mut cotangent: Vec<Option<Var<'g>>> = vec![None; y.id().index() + 1];
     cotangent[y.id().index()] = Some(dy);

@@ -155,17 +155,35 @@ impl Graph {
     }
 
     /// Pushes a node, or returns the equal one that is there already.
+    ///
+    /// # Panics
+    /// When an input is a value of another graph.
     #[track_caller]
-    pub(crate) fn push(&self, op: Op, ins: &[Id], shape: Shape) -> Id {
+    pub(crate) fn push(&self, op: Op, ins: &[Var<'_>], shape: Shape) -> Var<'_> {
+        ins.iter().for_each(|x| ins[0].meets(op.name(), *x));
+        let ids: Vec<Id> = ins.iter().map(|x| x.id).collect();
         let mut arena = self.arena.borrow_mut();
-        let ins = Ins::new(ins);
+        let ins = Ins::new(&ids);
         if let Some(&id) = arena.known.get(&(op, ins, shape)) {
-            return id;
+            return self.var(id);
         }
         let id = Id(u32::try_from(arena.nodes.len()).expect("fewer than 2^32 nodes"));
         arena.nodes.push(Node { op, ins, shape, at: Location::caller() });
         arena.known.insert((op, ins, shape), id);
-        id
+        self.var(id)
+    }
+
+    /// Checks that `x` is a value of this graph: an index means nothing in another one.
+    ///
+    /// # Panics
+    /// When it is not, with the lines that made `x` and the first value of this graph.
+    #[track_caller]
+    pub(crate) fn owns(&self, what: &str, x: Var<'_>) {
+        if !std::ptr::eq(self, x.graph) {
+            let first = if self.is_empty() { "nowhere yet".into() } else { self.node(Id(0)).at.to_string() };
+            let at = x.graph.node(x.id).at;
+            panic!("{what}: {x:?}, made at {at}, is a value of another graph than this one, which begins at {first}");
+        }
     }
 
     /// The handle of a node of this graph.
@@ -210,7 +228,7 @@ impl Graph {
 
     #[track_caller]
     fn leaf(&self, leaf: Leaf, shape: Shape) -> Var<'_> {
-        self.var(self.push(Op::Leaf(leaf), &[], shape))
+        self.push(Op::Leaf(leaf), &[], shape)
     }
 
     /// A scalar constant, shape `[]`. Operators take plain `f64` operands directly.
@@ -306,6 +324,7 @@ impl Graph {
     /// When the slot has another shape or is stored to twice.
     #[track_caller]
     pub fn store(&self, name: &str, value: Var<'_>) {
+        self.owns("store", value);
         let slot = self.declare(name, SlotKind::State, value.shape());
         let mut arena = self.arena.borrow_mut();
         assert!(arena.effects.stores.iter().all(|(s, _)| *s != slot), "slot {name} is stored to twice");
@@ -315,6 +334,7 @@ impl Graph {
     /// At the end of every step, adds the scalar `value` to the running sum `name`.
     #[track_caller]
     pub fn metric(&self, name: &str, value: Var<'_>) {
+        self.owns("metric", value);
         assert!(value.shape().is_empty(), "metric {name} must be a scalar, its shape is {}", value.shape());
         self.arena.borrow_mut().effects.metrics.push((name.into(), value.id));
     }
@@ -328,6 +348,7 @@ impl Graph {
     /// As [`Graph::optimize`], with every gradient multiplied by the scalar `scale`.
     #[track_caller]
     pub fn optimize_scaled(&self, rule: Optimizer, pairs: &[(Var<'_>, Var<'_>)], scale: Var<'_>) {
+        self.owns("optimize", scale);
         assert!(scale.shape().is_empty(), "the gradients' scale must be a scalar, its shape is {}", scale.shape());
         self.set_optimize(rule, pairs, Some(scale.id));
     }
@@ -335,6 +356,7 @@ impl Graph {
     #[track_caller]
     fn set_optimize(&self, rule: Optimizer, pairs: &[(Var<'_>, Var<'_>)], scale: Option<Id>) {
         let pairs = pairs.iter().map(|(param, grad)| {
+            [*param, *grad].into_iter().for_each(|x| self.owns("optimize", x));
             let slot = match self.node(param.id).op {
                 Op::Leaf(Leaf::Slot(slot)) if self.slot(slot).kind == SlotKind::Param => slot,
                 _ => panic!("optimize: node %{} is not a parameter", param.id.0),
@@ -400,6 +422,19 @@ impl<'g> Var<'g> {
     /// The shape of the value.
     pub fn shape(self) -> Shape {
         self.graph.arena.borrow().nodes[self.id.index()].shape
+    }
+
+    /// Checks that `other` is a value of the same graph: an index means nothing in another one.
+    ///
+    /// # Panics
+    /// When it is not, with the lines that made both.
+    #[track_caller]
+    pub(crate) fn meets(self, what: &str, other: Var<'_>) {
+        if !std::ptr::eq(self.graph, other.graph) {
+            let at = |x: Var<'_>| x.graph.node(x.id).at;
+            let (here, there) = (at(self), at(other));
+            panic!("{what}: values of two graphs, {self:?} made at {here} and {other:?} made at {there}");
+        }
     }
 
     /// The value, if this is a constant (possibly broadcast).

@@ -7,7 +7,7 @@ use std::collections::HashMap;
 use std::rc::Rc;
 
 use crate::error::{Error, Result};
-use crate::graph::{Ctl, Graph, Id, Slot, SlotKind, Var};
+use crate::graph::{Ctl, Graph, Id, Slot, SlotInfo, SlotKind, Var};
 use crate::math::Real;
 use crate::ops::{self, Leaf, Op};
 use crate::optim::Control;
@@ -61,12 +61,27 @@ impl<'g, F: Real> Interp<'g, F> {
 
     /// Sets a data slot to bytes, row by row.
     ///
-    /// # Panics
-    /// When `bytes` is not a whole number of rows.
-    pub fn set_data(&mut self, name: &str, bytes: &[u8], columns: usize) {
-        assert!(columns > 0 && bytes.len().is_multiple_of(columns), "{} bytes in rows of {columns}", bytes.len());
-        self.data.insert(name.into(), (bytes.to_vec(), columns));
-        self.forget();
+    /// # Errors
+    /// [`Error::Slot`] when the graph has no such data slot or `bytes` is not a whole number of its rows.
+    pub fn set_data(&mut self, name: &str, bytes: &[u8], columns: usize) -> Result<()> {
+        let slots = self.graph.slots();
+        let known: Vec<&SlotInfo> = slots.iter().filter(|s| s.kind == SlotKind::Data).collect();
+        let problem = match known.iter().find(|s| s.name == name) {
+            None => {
+                let names: Vec<&str> = known.iter().map(|s| s.name.as_str()).collect();
+                format!("the graph reads no data of this name; known are {}", names.join(", "))
+            }
+            Some(s) if s.shape[1] != columns => format!("rows of {columns} bytes for rows of {}", s.shape[1]),
+            Some(_) if columns == 0 || !bytes.len().is_multiple_of(columns) => {
+                format!("{} bytes are not whole rows of {columns}", bytes.len())
+            }
+            Some(_) => {
+                self.data.insert(name.into(), (bytes.to_vec(), columns));
+                self.forget();
+                return Ok(());
+            }
+        };
+        Err(Error::Slot { name: name.into(), problem })
     }
 
     /// The content of a parameter or state slot, if it was set or stored to.
@@ -87,8 +102,10 @@ impl<'g, F: Real> Interp<'g, F> {
     /// The value of `var`, row-major. Nodes already evaluated in this step are not evaluated again.
     ///
     /// # Panics
-    /// When a batch is read from a data slot that was not set, or an index is out of range.
+    /// When `var` is of another graph, a batch is read from a data slot that was not set, or an index is out of range.
+    #[track_caller]
     pub fn eval(&mut self, var: Var<'g>) -> Vec<F> {
+        self.graph.owns("Interp::eval", var);
         self.value(var.id()).to_vec()
     }
 

@@ -42,8 +42,8 @@ fn bits(values: &[f32]) -> Vec<u32> {
 
 /// A plan of the training step, bound, with data and initial parameters in place.
 fn start(exec: &mut dyn Exec, vae: &Vae, objective: &Objective, fusion: Fusion) -> Bound {
-    exec.set_data("train", &data(ROWS, vae.config.pixels()), vae.config.pixels()).unwrap();
     let step = exec.bind(&Plan::build(&training_graph(vae, objective, "train", BATCH), fusion).unwrap()).unwrap();
+    exec.set_data("train", &data(ROWS, vae.config.pixels()), vae.config.pixels()).unwrap();
     vae.init(1).iter().for_each(|i| exec.write(&i.name, &i.values).unwrap());
     *exec.control_mut() = control();
     step
@@ -504,8 +504,8 @@ fn two_plans_share_parameters() {
     let Some(mut gpu) = cuda(Precision::F32) else { return };
     let vae = small(Binarisation::Grey);
     let step = start(&mut gpu, &vae, &ADAM, Fusion::all());
-    gpu.set_data("test", &data(20, vae.config.pixels()), vae.config.pixels()).unwrap();
     let evaluation = gpu.bind(&Plan::build(&evaluation_graph(&vae, "test", 20), Fusion::all()).unwrap()).unwrap();
+    gpu.set_data("test", &data(20, vae.config.pixels()), vae.config.pixels()).unwrap();
     let mut loss = || -> f64 {
         let kept = std::mem::replace(gpu.control_mut(), Control::new(5));
         gpu.run(evaluation, 1).unwrap();

@@ -107,8 +107,8 @@ fn trained(exec: &mut dyn Exec) -> f64 {
     let objective = Objective::elbo(Optimizer::adam(), Some(5.0));
     let draw = Draw { seed: 7, step: 0, stream: 0 };
     let images: Vec<u8> = (0..72 * 60).map(|i| if draw.uniform(i) < 0.3 { 255 } else { 0 }).collect();
-    exec.set_data("train", &images, 72).unwrap();
     let step = exec.bind(&Plan::build(&training_graph(&vae, &objective, "train", 10), Fusion::all()).unwrap()).unwrap();
+    exec.set_data("train", &images, 72).unwrap();
     vae.init(1).iter().for_each(|i| exec.write(&i.name, &i.values).unwrap());
     *exec.control_mut() = Control { shuffle: true, ..Control::new(3) };
     exec.run(step, 6).unwrap();

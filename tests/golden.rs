@@ -126,7 +126,7 @@ fn the_interpreter_follows_the_reference() {
     let curve = curve();
     let g = training_step();
     let mut run = Interp::<f64>::new(&g);
-    run.set_data("images", &images(), PIXELS);
+    run.set_data("images", &images(), PIXELS).unwrap();
     initial().iter().for_each(|(name, _, values)| run.set(name, values).unwrap());
     run.control = control();
     let mut before = BTreeMap::new();
@@ -150,8 +150,8 @@ fn the_cpu_plan_follows_the_reference() {
     let g = training_step();
     for fusion in [Fusion::all(), Fusion::none()] {
         let mut cpu = Cpu::new(2);
-        cpu.set_data("images", &images(), PIXELS).unwrap();
         let step = cpu.bind(&Plan::build(&g, fusion).unwrap()).unwrap();
+        cpu.set_data("images", &images(), PIXELS).unwrap();
         for (name, _, values) in initial() {
             cpu.write(&name, &values.iter().map(|&v| v as f32).collect::<Vec<_>>()).unwrap();
         }

@@ -44,8 +44,8 @@ fn steps_do_not_allocate() {
         let objective = Objective::elbo(Optimizer::adam(), Some(1.0));
         let plan = Plan::build(&training_graph(&vae, &objective, "train", 32), Fusion::all()).unwrap();
         let mut cpu = Cpu::new(threads);
-        cpu.set_data("train", &vec![100; 144 * 32 * 100], 144).unwrap();
         let step = cpu.bind(&plan).unwrap();
+        cpu.set_data("train", &vec![100; 144 * 32 * 100], 144).unwrap();
         vae.init(0).iter().for_each(|i| cpu.write(&i.name, &i.values).unwrap());
         *cpu.control_mut() = Control { shuffle: true, ..Control::new(1) };
         let mut count = |steps: usize| {

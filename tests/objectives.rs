@@ -77,7 +77,7 @@ const METRICS: [&str; 3] = ["rec", "kl", "loss"];
 
 fn in_f64(vae: &Vae, g: &Graph) -> Outcome {
     let mut run = Interp::<f64>::new(g);
-    run.set_data("train", &data(vae.config.pixels()), vae.config.pixels());
+    run.set_data("train", &data(vae.config.pixels()), vae.config.pixels()).unwrap();
     run.control = control();
     for init in vae.init(1) {
         run.set(&init.name, &init.values.iter().map(|&v| f64::from(v)).collect::<Vec<_>>()).unwrap();
@@ -89,10 +89,10 @@ fn in_f64(vae: &Vae, g: &Graph) -> Outcome {
 }
 
 fn on(exec: &mut dyn Exec, vae: &Vae, g: &Graph, fusion: Fusion) -> Outcome {
-    exec.set_data("train", &data(vae.config.pixels()), vae.config.pixels()).unwrap();
     let plan = Plan::build(g, fusion).unwrap();
     plan.verify().unwrap();
     let step = exec.bind(&plan).unwrap();
+    exec.set_data("train", &data(vae.config.pixels()), vae.config.pixels()).unwrap();
     vae.init(1).iter().for_each(|i| exec.write(&i.name, &i.values).unwrap());
     *exec.control_mut() = control();
     exec.run(step, STEPS).unwrap();
@@ -144,7 +144,7 @@ fn the_reported_terms_are_those_of_the_elbo_with_beta_one() {
         let trained = training_graph(&vae, &objective, "train", BATCH);
         let run = |g: &Graph| {
             let mut run = Interp::<f64>::new(g);
-            run.set_data("train", &data(vae.config.pixels()), vae.config.pixels());
+            run.set_data("train", &data(vae.config.pixels()), vae.config.pixels()).unwrap();
             run.control = control();
             for init in vae.init(1) {
                 run.set(&init.name, &init.values.iter().map(|&v| f64::from(v)).collect::<Vec<_>>()).unwrap();

@@ -50,8 +50,8 @@ fn vae(image: [usize; 2], hidden: &[usize], latent: usize) -> Vae {
 /// An executor with the plan bound, parameters and data in place.
 fn bind(plan: &Plan, vae: &Vae, data: &[u8], threads: usize, isa: Isa) -> (Cpu, Bound) {
     let mut cpu = Cpu::with_isa(threads, isa);
-    cpu.set_data("train", data, vae.config.pixels()).unwrap();
     let bound = cpu.bind(plan).unwrap();
+    cpu.set_data("train", data, vae.config.pixels()).unwrap();
     vae.init(3).iter().for_each(|init| cpu.write(&init.name, &init.values).unwrap());
     *cpu.control_mut() = Control { shuffle: true, ..Control::new(9) };
     (cpu, bound)
@@ -186,7 +186,7 @@ fn every_kernel_agrees_with_the_interpreter() {
     let inputs = [("a", 37 * 19), ("b", 37 * 19), ("v", 19), ("cube", 420), ("w", 19 * 70), ("column", 37)];
     let data = bytes(64, 30);
     let mut run = Interp::<f64>::new(&g);
-    run.set_data("train", &data, 30);
+    run.set_data("train", &data, 30).unwrap();
     run.control = Control { shuffle: true, ..Control::new(9) };
     for (i, (name, n)) in (0..).zip(inputs) {
         run.set(name, &numbers(i, n).iter().map(|&v| f64::from(v)).collect::<Vec<_>>()).unwrap();
@@ -195,8 +195,8 @@ fn every_kernel_agrees_with_the_interpreter() {
     for isa in Isa::available() {
         for fusion in [Fusion::all(), Fusion::none()] {
             let mut cpu = Cpu::with_isa(2, isa);
-            cpu.set_data("train", &data, 30).unwrap();
             let step = cpu.bind(&Plan::build(&g, fusion).unwrap()).unwrap();
+            cpu.set_data("train", &data, 30).unwrap();
             (0..).zip(inputs).for_each(|(i, (name, n))| cpu.write(name, &numbers(i, n)).unwrap());
             *cpu.control_mut() = Control { shuffle: true, ..Control::new(9) };
             cpu.run(step, 1).unwrap();

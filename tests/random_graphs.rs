@@ -88,7 +88,6 @@ impl<'g> Builder<'g> {
         let [m, n, k] = r.sizes;
         let (run, pool, leaves) = (Interp::new(g), Vec::new(), Vec::new());
         let mut b = Builder { g, run, pool, leaves, seed: r.seed, streams: 0, detached: false };
-        b.run.set_data("images", &bytes(r.seed, n), n);
         b.run.control = control(r.seed);
         for shape in [&[m, n][..], &[m, n], &[n], &[m, 1], &[m, k], &[]] {
             b.leaf(false, shape);
@@ -96,6 +95,7 @@ impl<'g> Builder<'g> {
         b.leaf(true, &[n, k]);
         b.leaf(true, &[k]);
         b.pool.push(g.batch("images", m, n));
+        b.run.set_data("images", &bytes(r.seed, n), n).unwrap();
         b.pool.push(g.normal(&[m, n], 1));
         b.pool.push(g.uniform(&[n], 2));
         b.pool.push(g.ctl(Ctl::Beta));
@@ -345,7 +345,7 @@ type Trace = Vec<Vec<Vec<f64>>>;
 
 fn interpret<F: Real>(g: &Graph, b: &Builder<'_>, columns: usize, names: &[String]) -> Trace {
     let mut run = Interp::<F>::new(g);
-    run.set_data("images", &bytes(b.seed, columns), columns);
+    run.set_data("images", &bytes(b.seed, columns), columns).unwrap();
     (0..).zip(&b.leaves).for_each(|(i, (name, x))| run.set(name, &b.values(i, *x)).unwrap());
     run.control = control(b.seed);
     let read = |run: &Interp<F>, name: &String| run.get(name).unwrap().iter().map(|v| v.to_f64()).collect();
@@ -364,8 +364,8 @@ fn execute(
     columns: usize,
     names: &[String],
 ) -> Result<Trace, Error> {
-    exec.set_data("images", &bytes(b.seed, columns), columns).unwrap();
     let bound = exec.bind(plan)?;
+    exec.set_data("images", &bytes(b.seed, columns), columns).unwrap();
     for (i, (name, x)) in b.leaves.iter().enumerate() {
         exec.write(name, &b.values(i, *x).iter().map(|&v| v as f32).collect::<Vec<_>>()).unwrap();
     }

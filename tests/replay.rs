@@ -26,8 +26,8 @@ fn control() -> Control {
 
 fn start(vae: &Vae, threads: usize, fusion: Fusion) -> (Cpu, Bound) {
     let mut cpu = Cpu::new(threads);
-    cpu.set_data("train", &data(vae), vae.config.pixels()).unwrap();
     let step = cpu.bind(&Plan::build(&training_graph(vae, &ADAM, "train", BATCH), fusion).unwrap()).unwrap();
+    cpu.set_data("train", &data(vae), vae.config.pixels()).unwrap();
     vae.init(1).iter().for_each(|i| cpu.write(&i.name, &i.values).unwrap());
     *cpu.control_mut() = control();
     (cpu, step)
@@ -64,9 +64,9 @@ fn any_number_of_threads_gives_the_same_bits() {
         let mut cpu = Cpu::with_isa(threads, isa);
         let pixels = vae.config.pixels();
         let bytes: Vec<u8> = data(&small()).into_iter().cycle().take(rows * steps * pixels).collect();
-        cpu.set_data("train", &bytes, pixels).unwrap();
         let g = training_graph(vae, &ADAM, "train", rows);
         let step = cpu.bind(&Plan::build(&g, Fusion::all()).unwrap()).unwrap();
+        cpu.set_data("train", &bytes, pixels).unwrap();
         vae.init(1).iter().for_each(|i| cpu.write(&i.name, &i.values).unwrap());
         *cpu.control_mut() = control();
         cpu.run(step, steps).unwrap();
@@ -130,7 +130,7 @@ fn schedules_and_warm_up_follow_the_interpreter() {
     let mut ends = Vec::new();
     for lr in schedules {
         let mut run = Interp::<f64>::new(&g);
-        run.set_data("train", &data(&vae), vae.config.pixels());
+        run.set_data("train", &data(&vae), vae.config.pixels()).unwrap();
         for init in vae.init(1) {
             run.set(&init.name, &init.values.iter().map(|&v| f64::from(v)).collect::<Vec<_>>()).unwrap();
         }
@@ -196,8 +196,8 @@ fn batches_follow_the_permutation_of_their_epoch() {
     g.store("images", g.batch("train", 7, 12));
     let mut cpu = Cpu::new(2);
     let bytes: Vec<u8> = (0..28 * 12).map(|i| (i * 31 % 256) as u8).collect();
-    cpu.set_data("train", &bytes, 12).unwrap();
     let step = cpu.bind(&Plan::build(&g, Fusion::all()).unwrap()).unwrap();
+    cpu.set_data("train", &bytes, 12).unwrap();
     for (shuffle, epoch) in [(false, 0), (true, 0), (true, 5)] {
         *cpu.control_mut() = Control { shuffle, epoch, ..Control::new(77) };
         let order = Permutation::new(77, epoch, 28);

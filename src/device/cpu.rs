@@ -7,8 +7,8 @@ use std::time::Instant;
 
 use super::memory::{Aligned, Memory, SMALLER};
 use super::room::must_fit;
-use super::team::{self, Course, MOST_CHUNKS};
-use super::{Bound, Exec, Moment, Snapshot};
+use super::team::{self, Course, MOST_CHUNKS, MOST_WAVES};
+use super::{Bound, Exec, Moment, Snapshot, check_rows};
 use crate::error::{Error, Result};
 use crate::isa::Isa;
 use crate::optim::{Control, Optimizer};
@@ -201,19 +201,24 @@ impl Exec for Cpu {
         for launch in &mut plan.steps {
             if let Launch::Batch { run, slot } = launch {
                 run.data = self.memory.data(slot, run.out.cols)?;
-                let end = self.control.cursor as usize + times.max(1) * plan.batch_rows;
-                if end > run.data.rows {
-                    let problem = format!("{times} batches end at row {end}, the data has {} rows", run.data.rows);
-                    return Err(Error::Slot { name: slot.clone(), problem });
-                }
+                check_rows(slot, run.data.rows, self.control.cursor, times, plan.batch_rows)?;
             }
         }
         if times == 0 {
             return Ok(());
         }
+        let most = MOST_WAVES / plan.waves.len().max(1) as u64;
+        let waves =
+            u64::try_from(times).ok().filter(|&times| times <= most).map(|times| times * plan.waves.len() as u64);
+        let waves = waves.ok_or_else(|| Error::argument("times", times, format!("at most {most} steps in one run")))?;
+        if waves == 0 {
+            // Everything that the plan writes is empty.
+            (0..times).for_each(|_| self.control.tick(plan.batch_rows, plan.rule.is_some()));
+            return Ok(());
+        }
         let bad_index = AtomicBool::new(false);
         let scratch: Vec<Region> =
-            self.scratch.iter_mut().map(|s| Region { ptr: s.ptr(), rows: 1, cols: 0, stride: 0 }).collect();
+            self.scratch.iter().map(|s| Region { ptr: s.ptr(), rows: 1, cols: 0, stride: 0 }).collect();
         let sums = plan.sums.as_mut_ptr();
         let shared = Shared {
             plan,
@@ -222,7 +227,6 @@ impl Exec for Cpu {
             now: UnsafeCell::new(Now { values: StepValues::new(&self.control, plan.rule), control: &mut self.control }),
             bad_index: &bad_index,
         };
-        let waves = shared.plan.waves.len() as u64 * times as u64;
         team::run(self.pool.as_ref(), waves, &shared);
         if bad_index.into_inner() {
             let problem = "a row index is negative, fractional or outside the table".into();
@@ -514,3 +518,6 @@ impl Binder<'_> {
         optimize::pieces(&wholes)
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,6 +1,6 @@
 //! Named memory that outlives a step, on the host.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 
 use super::Moment;
 use super::room::must_fit;
@@ -18,28 +18,44 @@ pub(super) const SMALLER: &str = "choose a smaller --hidden, --latent or --batch
 struct Line([f32; 16]);
 
 /// An array of f32 that starts on a cache line and never moves.
+///
+/// It is held by its address and not as a `Box`, because the launches of bound plans keep addresses into it: a `Box`
+/// claims to be the only way to its content whenever it is moved or borrowed, which would make those invalid.
 pub(crate) struct Aligned {
-    lines: Box<[Line]>,
+    lines: *mut [Line],
     len: usize,
+}
+
+// SAFETY: an array of floats, owned; what may be done with its addresses is said where they are used.
+unsafe impl Send for Aligned {}
+// SAFETY: through a shared reference it is only read.
+unsafe impl Sync for Aligned {}
+
+impl Drop for Aligned {
+    fn drop(&mut self) {
+        // SAFETY: the address came from a `Box` of this type, and nothing else frees it.
+        drop(unsafe { Box::from_raw(self.lines) });
+    }
 }
 
 impl Aligned {
     pub(crate) fn zeroed(len: usize) -> Aligned {
-        Aligned { lines: vec![Line([0.0; 16]); len.div_ceil(16)].into_boxed_slice(), len }
+        Aligned { lines: Box::into_raw(vec![Line([0.0; 16]); len.div_ceil(16)].into_boxed_slice()), len }
     }
 
-    pub(crate) fn ptr(&mut self) -> *mut f32 {
-        self.lines.as_mut_ptr().cast()
+    /// The first element's address. It may be written through as long as the array lives and nobody borrows it.
+    pub(crate) fn ptr(&self) -> *mut f32 {
+        self.lines.cast()
     }
 
     pub(crate) fn slice(&self) -> &[f32] {
         // SAFETY: the lines hold at least `len` floats.
-        unsafe { std::slice::from_raw_parts(self.lines.as_ptr().cast(), self.len) }
+        unsafe { std::slice::from_raw_parts(self.ptr(), self.len) }
     }
 
     pub(crate) fn slice_mut(&mut self) -> &mut [f32] {
         // SAFETY: as above, and the borrow is exclusive.
-        unsafe { std::slice::from_raw_parts_mut(self.lines.as_mut_ptr().cast(), self.len) }
+        unsafe { std::slice::from_raw_parts_mut(self.ptr(), self.len) }
     }
 }
 
@@ -72,6 +88,36 @@ pub(super) fn whole_rows(name: &str, bytes: &[u8], cols: usize) -> Result<usize>
     })
 }
 
+/// The data slots that bound plans read, with what was loaded into them.
+pub(super) struct DataSlots<D>(BTreeMap<String, Option<D>>);
+
+impl<D> Default for DataSlots<D> {
+    fn default() -> DataSlots<D> {
+        DataSlots(BTreeMap::new())
+    }
+}
+
+impl<D> DataSlots<D> {
+    /// Takes note of the data slots of a plan.
+    pub(super) fn admit(&mut self, slots: &[SlotInfo]) {
+        for slot in slots.iter().filter(|s| s.kind == SlotKind::Data) {
+            self.0.entry(slot.name.clone()).or_insert(None);
+        }
+    }
+
+    /// What a slot holds, to be replaced.
+    pub(super) fn entry(&mut self, name: &str) -> Result<&mut Option<D>> {
+        let known: Vec<&str> = self.0.keys().map(String::as_str).collect();
+        let problem = format!("no bound plan reads data of this name; known are {}", known.join(", "));
+        self.0.get_mut(name).ok_or(Error::Slot { name: name.into(), problem })
+    }
+
+    pub(super) fn get(&self, name: &str) -> Result<&D> {
+        let missing = || Error::Slot { name: name.into(), problem: "no data was loaded; call set_data first".into() };
+        self.0.get(name).and_then(Option::as_ref).ok_or_else(missing)
+    }
+}
+
 /// Everything that plans bound to one executor share, by slot name.
 #[derive(Default)]
 pub(crate) struct Memory {
@@ -80,7 +126,7 @@ pub(crate) struct Memory {
     homes: HashMap<String, (Home, Shape)>,
     /// Parameter names in the order of their memory.
     params: Vec<String>,
-    data: HashMap<String, Data>,
+    data: DataSlots<Data>,
 }
 
 /// The addresses of a parameter and its moments.
@@ -104,6 +150,7 @@ impl Memory {
                 }
             }
         }
+        self.data.admit(slots);
         let new: Vec<&SlotInfo> = slots.iter().filter(|s| !self.homes.contains_key(&s.name)).collect();
         // A parameter has a value and two moments, and a fourth array holds its initial values while they are drawn.
         let words = |s: &&SlotInfo| s.shape.size() as u64 * if s.kind == SlotKind::Param { 4 } else { 1 };
@@ -134,7 +181,7 @@ impl Memory {
     }
 
     /// The address of a parameter or state that was admitted.
-    pub(crate) fn ptr(&mut self, name: &str) -> *mut f32 {
+    pub(crate) fn ptr(&self, name: &str) -> *mut f32 {
         match self.homes[name].0 {
             // SAFETY: the offset lies inside the block.
             Home::Param { block, offset } => unsafe { self.blocks[block].p.ptr().add(offset) },
@@ -143,9 +190,9 @@ impl Memory {
     }
 
     /// The addresses of a parameter that was admitted.
-    pub(crate) fn param_ptrs(&mut self, name: &str) -> ParamPtrs {
+    pub(crate) fn param_ptrs(&self, name: &str) -> ParamPtrs {
         let Home::Param { block, offset } = self.homes[name].0 else { unreachable!("{name} is a parameter") };
-        let b = &mut self.blocks[block];
+        let b = &self.blocks[block];
         // SAFETY: the offset lies inside the block.
         unsafe { ParamPtrs { p: b.p.ptr().add(offset), m: b.m.ptr().add(offset), v: b.v.ptr().add(offset) } }
     }
@@ -198,15 +245,15 @@ impl Memory {
 
     pub(crate) fn set_data(&mut self, name: &str, bytes: &[u8], cols: usize) -> Result<()> {
         whole_rows(name, bytes, cols)?;
-        self.data.insert(name.into(), Data { bytes: bytes.to_vec(), cols });
+        *self.data.entry(name)? = Some(Data { bytes: bytes.to_vec(), cols });
         Ok(())
     }
 
     pub(crate) fn data(&self, name: &str, cols: usize) -> Result<Bytes> {
-        let wrong = |problem| Error::Slot { name: name.into(), problem };
-        let data = self.data.get(name).ok_or_else(|| wrong("no data was loaded; call set_data first".into()))?;
+        let data = self.data.get(name)?;
         if data.cols != cols {
-            return Err(wrong(format!("rows of {} bytes were loaded, the plan reads rows of {cols}", data.cols)));
+            let problem = format!("rows of {} bytes were loaded, the plan reads rows of {cols}", data.cols);
+            return Err(Error::Slot { name: name.into(), problem });
         }
         Ok(Bytes { ptr: data.bytes.as_ptr(), rows: data.bytes.len() / cols, cols })
     }

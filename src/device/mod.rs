@@ -13,7 +13,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::str::FromStr;
 
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::optim::Control;
 use crate::plan::Plan;
 use crate::shape::Shape;
@@ -68,7 +68,7 @@ pub trait Exec {
     /// Loads a data set of `bytes` in rows of `cols` into data slot `name`, replacing what was there.
     ///
     /// # Errors
-    /// [`Error::Slot`](crate::Error::Slot) when the bytes are not whole rows; [`Error::Device`](crate::Error::Device) when
+    /// [`Error::Slot`](crate::Error::Slot) when no bound plan reads it, or the bytes are not whole rows; [`Error::Device`](crate::Error::Device) when
     /// the device refuses, for want of memory for example. So may all functions below.
     fn set_data(&mut self, name: &str, bytes: &[u8], cols: usize) -> Result<()>;
 
@@ -116,7 +116,7 @@ pub trait Exec {
     ///
     /// # Errors
     /// [`Error::Slot`](crate::Error::Slot) when data is missing, or the cursor would run over its end, or a row index is
-    /// out of range.
+    /// out of range; [`Error::Argument`](crate::Error::Argument) when `times` is more than can be counted.
     fn run(&mut self, plan: Bound, times: usize) -> Result<()>;
 
     /// Waits until everything that was asked for is done. [`Exec::run`] may return before; whatever reads a result waits
@@ -213,6 +213,16 @@ pub enum Device {
         /// Of the matrix products.
         precision: Precision,
     },
+}
+
+/// Checks that a run of `times` steps ends before the data does.
+fn check_rows(slot: &str, rows: usize, cursor: u32, times: usize, batch_rows: usize) -> Result<()> {
+    let end = u128::from(cursor) + times.max(1) as u128 * batch_rows as u128;
+    if end > rows as u128 {
+        let problem = format!("{times} batches end at row {end}, the data has {rows} rows");
+        return Err(Error::Slot { name: slot.into(), problem });
+    }
+    Ok(())
 }
 
 impl Device {

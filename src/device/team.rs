@@ -28,6 +28,9 @@ const CHUNK_BITS: u32 = 24;
 /// The most chunks of a wave, leaving room for the vain claims of every thread.
 pub(super) const MOST_CHUNKS: usize = 1 << (CHUNK_BITS - 1);
 
+/// The most waves of a run: the number after the last one must fit beside the claims.
+pub(super) const MOST_WAVES: u64 = (1 << (64 - CHUNK_BITS)) - 1;
+
 /// On cache lines of its own, so that counters do not disturb each other.
 #[derive(Default)]
 #[repr(align(128))]

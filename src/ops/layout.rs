@@ -29,7 +29,7 @@ impl<'g> Var<'g> {
         let g = self.graph();
         let node = g.node(self.id());
         let source = if node.op == Op::Reshape { g.var(node.ins[0]) } else { self };
-        if source.shape() == to { source } else { g.var(g.push(Op::Reshape, &[source.id()], to)) }
+        if source.shape() == to { source } else { g.push(Op::Reshape, &[source], to) }
     }
 
     /// The transpose of a matrix. In front of a product use the flags of [`Var::matmul_t`] instead.
@@ -45,7 +45,7 @@ impl<'g> Var<'g> {
         if node.op == Op::Transpose {
             return g.var(node.ins[0]);
         }
-        g.var(g.push(Op::Transpose, &[self.id()], Shape::new(&[s[1], s[0]])))
+        g.push(Op::Transpose, &[self], Shape::new(&[s[1], s[0]]))
     }
 
     /// Columns `start .. start + len` of the last dimension.
@@ -59,14 +59,14 @@ impl<'g> Var<'g> {
             return self;
         }
         let g = self.graph();
-        g.var(g.push(Op::SliceCols(start as u32), &[self.id()], with_cols(s, len)))
+        g.push(Op::SliceCols(start as u32), &[self], with_cols(s, len))
     }
 
     /// This value as columns `start …` of a value with `cols` columns, zero elsewhere.
     #[track_caller]
     pub(crate) fn pad_cols(self, start: usize, cols: usize) -> Var<'g> {
         let g = self.graph();
-        g.var(g.push(Op::PadCols(start as u32), &[self.id()], with_cols(self.shape(), cols)))
+        g.push(Op::PadCols(start as u32), &[self], with_cols(self.shape(), cols))
     }
 
     /// Rows of this table `[n, columns]` by `index`, a vector of whole numbers in 0..n; the result is
@@ -76,7 +76,7 @@ impl<'g> Var<'g> {
         let (t, i) = (self.shape(), index.shape());
         assert!(t.len() == 2 && i.len() == 1, "gather_rows needs a table and a vector of indices, not {t} and {i}");
         let g = self.graph();
-        g.var(g.push(Op::GatherRows, &[self.id(), index.id()], Shape::new(&[i[0], t[1]])))
+        g.push(Op::GatherRows, &[self, index], Shape::new(&[i[0], t[1]]))
     }
 
     /// Sums the rows of this value `[m, columns]` into a table of `rows` rows by `index`: the transpose of gathering.
@@ -85,14 +85,14 @@ impl<'g> Var<'g> {
         let (s, i) = (self.shape(), index.shape());
         assert!(s.len() == 2 && i.len() == 1 && s[0] == i[0], "scatter_rows of {s} by indices of shape {i}");
         let g = self.graph();
-        g.var(g.push(Op::ScatterRows, &[self.id(), index.id()], Shape::new(&[rows, s[1]])))
+        g.push(Op::ScatterRows, &[self, index], Shape::new(&[rows, s[1]]))
     }
 
     /// The value, treated as a constant by the reverse pass.
     #[track_caller]
     pub fn stop_gradient(self) -> Var<'g> {
         let g = self.graph();
-        g.var(g.push(Op::StopGradient, &[self.id()], self.shape()))
+        g.push(Op::StopGradient, &[self], self.shape())
     }
 }
 
@@ -103,6 +103,7 @@ impl Graph {
     /// When `parts` is empty or their rows differ.
     #[track_caller]
     pub fn concat_cols<'g>(&'g self, parts: &[Var<'g>]) -> Var<'g> {
+        parts.iter().for_each(|x| self.owns("concat_cols", *x));
         let (first, rest) = parts.split_first().expect("concat_cols needs at least one value");
         rest.iter().fold(*first, |a, &b| {
             let (sa, sb) = (a.shape(), b.shape());
@@ -111,7 +112,7 @@ impl Graph {
                 !sa.is_empty() && sa.len() == sb.len() && with_cols(sa, cb) == sb,
                 "concat_cols: shapes {sa} and {sb} differ in more than their columns"
             );
-            self.var(self.push(Op::ConcatCols, &[a.id(), b.id()], with_cols(sa, ca + cb)))
+            self.push(Op::ConcatCols, &[a, b], with_cols(sa, ca + cb))
         })
     }
 }

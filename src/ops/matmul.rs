@@ -28,6 +28,7 @@ impl<'g> Var<'g> {
     /// When an operand is not a matrix, or the inner sizes differ.
     #[track_caller]
     pub fn matmul_t(self, ta: bool, other: Var<'g>, tb: bool) -> Var<'g> {
+        self.meets("matmul", other);
         let (a, b) = (self.shape(), other.shape());
         assert!(a.len() == 2 && b.len() == 2, "matmul needs two matrices, not shapes {a} and {b}");
         let (m, ka) = if ta { (a[1], a[0]) } else { (a[0], a[1]) };
@@ -35,7 +36,7 @@ impl<'g> Var<'g> {
         let mark = |t: bool| if t { "ᵀ" } else { "" };
         assert!(ka == kb, "matmul: inner sizes of {a}{} and {b}{} are {ka} and {kb}", mark(ta), mark(tb));
         let g = self.graph();
-        g.var(g.push(Op::MatMul { ta, tb }, &[self.id(), other.id()], Shape::new(&[m, n])))
+        g.push(Op::MatMul { ta, tb }, &[self, other], Shape::new(&[m, n]))
     }
 }
 

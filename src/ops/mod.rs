@@ -238,7 +238,7 @@ impl<'g> Var<'g> {
         if let (Some(v), Op::Scalar(f)) = (self.as_constant(), op) {
             return g.full(&self.shape(), f.eval(v));
         }
-        g.var(g.push(op, &[self.id()], self.shape()))
+        g.push(op, &[self], self.shape())
     }
 
     #[track_caller]
@@ -251,12 +251,13 @@ impl<'g> Var<'g> {
         let swap = matches!(f, BinaryFn::Add | BinaryFn::Mul) && a.id() > b.id();
         let (a, b) = if swap { (b, a) } else { (a, b) };
         let g = self.graph();
-        g.var(g.push(Op::Binary(f), &[a.id(), b.id()], a.shape()))
+        g.push(Op::Binary(f), &[a, b], a.shape())
     }
 
     /// Both operands broadcast to their common shape.
     #[track_caller]
     fn broadcast_pair(self, what: &str, other: Var<'g>) -> (Var<'g>, Var<'g>) {
+        self.meets(what, other);
         let (sa, sb) = (self.shape(), other.shape());
         let shape = sa.broadcast(&sb).unwrap_or_else(|| panic!("{what}: shapes {sa} and {sb} do not broadcast"));
         (self.broadcast_to(&shape), other.broadcast_to(&shape))
@@ -340,7 +341,7 @@ impl<'g> Var<'g> {
         let (q, a) = self.broadcast_pair("select", a);
         let b = b.broadcast_to(&a.shape());
         let g = self.graph();
-        g.var(g.push(Op::Select, &[q.id(), a.id(), b.id()], a.shape()))
+        g.push(Op::Select, &[q, a, b], a.shape())
     }
 }
 

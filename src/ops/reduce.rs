@@ -4,7 +4,7 @@
 //! y = Σ_axes x             dx = dy repeated along the axes           (each x counts once)
 //! y = x repeated           dx = Σ over the repeated axes of dy        (x counts once per copy)
 //! y = max_axes x           dx = dy where x = y, shared by ties
-//! log Σ exp x = m + log Σ exp(x − m),  m = max x without a gradient   (never overflows)
+//! log Σ exp x = m + log Σ exp(x − m),  m = max x without a gradient   (never overflows; m itself where m = ±∞)
 //! ```
 //!
 //! Broadcasting is undone here and nowhere else: element-by-element rules see operands of one shape.
@@ -18,6 +18,7 @@ use crate::shape::{Shape, for_each_offset};
 fn axes_bits(shape: Shape, axes: &[usize]) -> u8 {
     axes.iter().fold(0, |bits, &axis| {
         assert!(axis < shape.len(), "axis {axis} of a value of shape {shape}");
+        assert!(bits >> axis & 1 == 0, "axis {axis} is named twice in {axes:?}");
         bits | 1 << axis
     })
 }
@@ -30,7 +31,7 @@ impl<'g> Var<'g> {
         if shape == self.shape() {
             return self;
         }
-        g.var(g.push(op(bits), &[self.id()], shape))
+        g.push(op(bits), &[self], shape)
     }
 
     /// Σ over `axes`, which disappear from the shape.
@@ -56,8 +57,9 @@ impl<'g> Var<'g> {
     /// The mean over `axes`, which disappear from the shape.
     #[track_caller]
     pub fn mean(self, axes: &[usize]) -> Var<'g> {
+        let sum = self.sum(axes);
         let count: usize = axes.iter().map(|&axis| self.shape()[axis]).product();
-        self.sum(axes) * (1.0 / count as f64)
+        sum * (1.0 / count as f64)
     }
 
     /// The mean over everything, a scalar.
@@ -66,7 +68,7 @@ impl<'g> Var<'g> {
         self.sum_all() * (1.0 / self.shape().size() as f64)
     }
 
-    /// The maximum over `axes`, which disappear from the shape.
+    /// The maximum over `axes`, which disappear from the shape; −∞ over an empty axis.
     #[track_caller]
     pub fn max(self, axes: &[usize]) -> Var<'g> {
         let shape = self.shape();
@@ -79,12 +81,16 @@ impl<'g> Var<'g> {
         self.reduce(Op::MaxOver, axes_bits(self.shape(), axes))
     }
 
-    /// ln Σ exp over `axes`, which disappear from the shape; finite whenever the largest element is.
+    /// ln Σ exp over `axes`, which disappear from the shape; finite whenever the largest element is, and else the
+    /// largest element: −∞ where all are, ∞ where one is. d/dx = e^(x − y), the softmax, and 0 where y is infinite.
     #[track_caller]
     pub fn log_sum_exp(self, axes: &[usize]) -> Var<'g> {
         let shape = self.shape();
         let m = self.max_keep(axes).stop_gradient();
-        let kept = (self - m).exp().sum_keep(axes).log() + m;
+        let below = self - m;
+        // ∞ − ∞ must reach neither the sum nor, as 0/0, the gradient: such a row counts as zeros.
+        let finite = m.broadcast_to(&shape).abs().lt(self.graph().constant(f64::INFINITY));
+        let kept = finite.select(below, self.graph().constant(0.0)).exp().sum_keep(axes).log() + m;
         kept.reshape(&shape.without(axes_bits(shape, axes)))
     }
 
@@ -106,7 +112,7 @@ impl<'g> Var<'g> {
         let mut lead = vec![1; to.len() - source.shape().len()];
         lead.extend_from_slice(&source.shape());
         let source = source.reshape(&lead);
-        if source.shape() == to { source } else { g.var(g.push(Op::Broadcast, &[source.id()], to)) }
+        if source.shape() == to { source } else { g.push(Op::Broadcast, &[source], to) }
     }
 }
 

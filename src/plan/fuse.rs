@@ -235,8 +235,8 @@ impl Fused {
             let dy = self.ins[id.index()][0];
             let taken = |m: Id| self.riders.iter().any(|&(_, product)| product == m);
             let product = self.users[dy.index()].iter().copied().find(|&m| {
-                // The left operand must not depend on the sum; older nodes cannot.
-                let fits = |ins: &[Id]| ins[1] == dy && ins[0] < id && !taken(m);
+                // The left operand must not depend on the sum; older nodes cannot. An empty product is no step.
+                let fits = |ins: &[Id]| ins[1] == dy && ins[0] < id && !taken(m) && self.node(m).shape.size() > 0;
                 matches!(self.node(m).op, Op::MatMul { tb: false, .. }) && fits(&self.ins[m.index()])
             });
             if let Some(product) = product {

@@ -211,7 +211,18 @@ impl Lower {
 
 /// Steps.
 impl Lower {
+    /// Adds a step, unless there is nothing that it would write.
     fn push(&mut self, kind: Kind, id: Id) {
+        let empty = match &kind {
+            Kind::Batch { out, .. } | Kind::Move { out, .. } => out.rows * out.cols == 0,
+            Kind::Gemm { mnk: (m, n, _), .. } => m * n == 0,
+            Kind::Pointwise(program) => program.rows * program.cols == 0,
+            Kind::Reduce { sizes: (outer, _, inner), .. } => outer * inner == 0,
+            Kind::Scalars { .. } | Kind::Optimize { .. } => false,
+        };
+        if empty {
+            return;
+        }
         let at = self.f.node(id).at;
         self.steps.push((kind, format!("{}:{}", at.file(), at.line())));
     }
@@ -322,7 +333,7 @@ impl Lower {
         let source = self.f.ins[id.index()][0];
         let mut dims = self.f.node(source).shape.to_vec();
         let mut x = self.contiguous_view(source);
-        let reduced_axis = |axis: usize, dims: &[usize]| bits >> axis & 1 == 1 && dims[axis] > 1;
+        let reduced_axis = |axis: usize, dims: &[usize]| bits >> axis & 1 == 1 && dims[axis] != 1;
         while let Some(last) = (0..dims.len()).rev().find(|&axis| reduced_axis(axis, &dims)) {
             let mut first = last;
             while first > 0 && (bits >> (first - 1) & 1 == 1 || dims[first - 1] == 1) {

@@ -9,6 +9,7 @@ use crate::device::Device;
 use crate::error::Result;
 use crate::graph::Graph;
 use crate::plan::{Fusion, Plan};
+use crate::vae::batches;
 use crate::watch::Watch;
 
 /// The nearest known points of some queries.
@@ -97,15 +98,16 @@ impl Neighbours {
         let k = k.min(images.rows);
         let mut best: Vec<Best> = (0..count).map(|_| Best::new(k)).collect();
         let mut exec = device.open()?;
-        exec.set_data("images", &images.images, pixels)?;
-        let mut done = 0;
-        for (rows, times) in [(BLOCK, images.rows / BLOCK), (images.rows % BLOCK, 1)] {
-            if rows * times == 0 {
-                continue;
-            }
+        let mut blocks = Vec::new();
+        for (rows, times) in batches(images.rows, BLOCK) {
             let name = format!("distances/{rows}");
             let bound = exec.bind(&Plan::build(&distances(&name, count, rows, pixels), Fusion::all())?)?;
-            exec.write("queries", queries)?;
+            blocks.push((rows, times, name, bound));
+        }
+        exec.set_data("images", &images.images, pixels)?;
+        exec.write("queries", queries)?;
+        let mut done = 0;
+        for (rows, times, name, bound) in blocks {
             for _ in 0..times {
                 exec.run(bound, 1)?;
                 let distances = exec.read(&name)?;

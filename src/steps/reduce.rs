@@ -45,6 +45,9 @@ impl Bound {
                 #[inline(always)]
                 || {
                     out.fill(if self.max { f32::NEG_INFINITY } else { 0.0 });
+                    if self.reduced == 0 {
+                        return;
+                    }
                     if self.inner == 1 {
                         // SAFETY: one row of `reduced` elements.
                         out[0] = fold_row(unsafe { self.elements(o * self.reduced, self.reduced) }, self.max);

@@ -9,7 +9,7 @@ use super::mailbox::Mailbox;
 use super::memory::Memory;
 use super::params::{self, Clock, Ctl, HashParams, StepValues};
 use super::probe::{Gpu, Version};
-use crate::device::{Bound, Exec, Moment, Precision, Snapshot};
+use crate::device::{Bound, Exec, Moment, Precision, Snapshot, check_rows};
 use crate::error::{Error, Result};
 use crate::optim::{Control, Optimizer};
 use crate::plan::Plan;
@@ -168,11 +168,7 @@ impl Cuda {
         let plan = &mut self.bound[plan.0];
         for (at, usage) in plan.data.iter().enumerate() {
             let data = self.memory.data(&usage.slot, usage.cols)?;
-            let end = self.control.cursor as usize + times.max(1) * plan.batch_rows;
-            if end > data.rows {
-                let problem = format!("{times} batches end at row {end}, the data has {} rows", data.rows);
-                return Err(Error::Slot { name: usage.slot.clone(), problem });
-            }
+            check_rows(&usage.slot, data.rows, self.control.cursor, times, plan.batch_rows)?;
             if plan.versions[at] != data.version {
                 plan.launches[usage.launch].launch.params = usage.params(data.address(), data.rows);
                 plan.versions[at] = data.version;

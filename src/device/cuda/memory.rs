@@ -5,6 +5,7 @@ use std::rc::Rc;
 
 use super::driver::{Address, Buffer, Driver};
 use crate::device::Moment;
+use crate::device::memory::{DataSlots, whole_rows};
 use crate::error::{Error, Result};
 use crate::graph::{SlotInfo, SlotKind};
 use crate::shape::Shape;
@@ -49,7 +50,7 @@ impl Data {
 pub(crate) struct Memory {
     homes: HashMap<String, Home>,
     params: Vec<String>,
-    data: HashMap<String, Data>,
+    data: DataSlots<Data>,
     /// One allocation for the slots that were first seen together.
     allocations: Vec<Buffer>,
 }
@@ -67,6 +68,7 @@ impl Memory {
                 return Err(Error::Slot { name: slot.name.clone(), problem });
             }
         }
+        self.data.admit(slots);
         let new: Vec<&SlotInfo> =
             slots.iter().filter(|s| s.kind != SlotKind::Data && !self.homes.contains_key(&s.name)).collect();
         let is_param = |s: &&&SlotInfo| s.kind == SlotKind::Param;
@@ -139,23 +141,24 @@ impl Memory {
     }
 
     pub fn set_data(&mut self, driver: &Rc<Driver>, name: &str, bytes: &[u8], cols: usize) -> Result<()> {
-        let rows = crate::device::memory::whole_rows(name, bytes, cols)?;
+        let rows = whole_rows(name, bytes, cols)?;
+        let slot = self.data.entry(name)?;
         // In place where it fits exactly: recorded graphs stay valid.
-        if let Some(known) = self.data.get(name).filter(|d| (d.rows, d.cols) == (rows, cols)) {
+        if let Some(known) = slot.as_ref().filter(|d| (d.rows, d.cols) == (rows, cols)) {
             return driver.upload(known.address(), bytes);
         }
-        let version = self.data.get(name).map_or(0, |d| d.version) + 1;
+        let version = slot.as_ref().map_or(0, |d| d.version) + 1;
         let buffer = driver.alloc(bytes.len(), &format!("the images of \"{name}\""))?;
         driver.upload(buffer.address(), bytes)?;
-        self.data.insert(name.into(), Data { bytes: buffer, rows, cols, version });
+        *slot = Some(Data { bytes: buffer, rows, cols, version });
         Ok(())
     }
 
     pub fn data(&self, name: &str, cols: usize) -> Result<&Data> {
-        let wrong = |problem| Error::Slot { name: name.into(), problem };
-        let data = self.data.get(name).ok_or_else(|| wrong("no data was loaded; call set_data first".into()))?;
+        let data = self.data.get(name)?;
         if data.cols != cols {
-            return Err(wrong(format!("rows of {} bytes were loaded, the plan reads rows of {cols}", data.cols)));
+            let problem = format!("rows of {} bytes were loaded, the plan reads rows of {cols}", data.cols);
+            return Err(Error::Slot { name: name.into(), problem });
         }
         Ok(data)
     }
