@@ -220,7 +220,6 @@ impl Run {
                     }
                 }
                 table.push(current.clone());
-            }
                 self.report(model, 0, t + 1);
             }
             Ok(table)
@@ -251,7 +250,6 @@ impl Run {
                 if (1..t_max).contains(&between) {
                     self.transition(model, self.settings.beta(between), &steps[between])?;
                 }
-            }
                 self.report(model, 1 + usize::from(reverse), i);
             }
             let mut sums = vec![LogMeanExp::default(); images];

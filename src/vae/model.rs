@@ -294,18 +294,19 @@ impl Model {
         let images = self.rows(slot)?;
         let layers = self.vae.hidden().into_iter().flat_map(|(mlp, _)| &mlp.layers);
         let mut slopes: Vec<_> = layers.map(|layer| (layer.name.clone(), vec![0.0f32; layer.fan_out])).collect();
-        let kept = self.start(evaluation_seed(seed));
-        for (rows, times) in batches(images, EVALUATION_BATCH) {
-            let bound = self.plan(&format!("slopes {slot} {rows}"), |vae| slopes_graph(vae, slot, rows))?;
-            for _ in 0..times {
-                self.exec.run(bound, 1)?;
-                for (layer, largest) in &mut slopes {
-                    let found = self.exec.read(&format!("slope {layer}/{rows}"))?;
-                    largest.iter_mut().zip(found).for_each(|(most, slope)| *most = most.max(slope));
+        self.aside(evaluation_seed(seed), |model| {
+            for (rows, times) in batches(images, EVALUATION_BATCH) {
+                let bound = model.plan(&format!("slopes {slot} {rows}"), |vae| slopes_graph(vae, slot, rows))?;
+                for _ in 0..times {
+                    model.exec.run(bound, 1)?;
+                    for (layer, largest) in &mut slopes {
+                        let found = model.exec.read(&format!("slope {layer}/{rows}"))?;
+                        largest.iter_mut().zip(found).for_each(|(most, slope)| *most = most.max(slope));
+                    }
                 }
             }
-        }
-        *self.exec.control_mut() = kept;
+            Ok(())
+        })?;
         let count = |slopes: &[f32]| slopes.iter().filter(|&&slope| slope == 0.0).count();
         let units =
             |(layer, slopes): (String, Vec<f32>)| HiddenUnits { layer, units: slopes.len(), dead: count(&slopes) };
