@@ -91,6 +91,12 @@ impl Checkpoint {
         self.write(path, &VALUES, stored)
     }
 
+    /// Whether it has the optimiser's moments, without which a run cannot go on.
+    pub fn has_moments(&self) -> bool {
+        let (prefix, _) = families(&self.config.objective.optimizer)[1];
+        self.slots.keys().any(|name| name.starts_with(prefix))
+    }
+
     fn write(&self, path: &Path, families: &[Family], stored: Stored) -> Result<()> {
         let bytes = self.to_bytes(families, stored)?;
         replace(path, |out| out.write_all(&bytes))?;

@@ -109,8 +109,9 @@ fn resume(path: &Path, args: &args::Train, typed: &ArgMatches, device: Device) -
     if epochs < done {
         return Err(Error::argument("epochs", epochs, format!("at least {done}, which the run has done")));
     }
-    let config = &mut checkpoint.config;
-    if epochs == done && pictures::names(&config.model).into_iter().all(|name| folder.file(name).exists()) {
+    let drawn = pictures::names(&checkpoint.config.model).into_iter().all(|name| folder.file(name).exists());
+    // An exported file in the checkpoint's place is refused below, whatever is asked for.
+    if epochs == done && drawn && checkpoint.has_moments() {
         let path = folder.path().display();
         super::print(&format!(
             "the run in {path} is finished, with {}; nothing was done. To go on: elbo train --resume {path} --epochs {}\n",
@@ -119,6 +120,7 @@ fn resume(path: &Path, args: &args::Train, typed: &ArgMatches, device: Device) -
         ))?;
         return Ok(None);
     }
+    let config = &mut checkpoint.config;
     config.epochs = epochs;
     let data = images(path, args, config)?;
     let per_epoch = config.train_images.unwrap_or(data.train.rows).div_ceil(config.batch) as f64;
