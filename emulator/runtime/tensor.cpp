@@ -1,19 +1,37 @@
 // ldmatrix and mma.sync: the 32 lanes bring their fragments, one of them computes for all.
 //
-// The tensor cores multiply exactly and add with truncation. The sum is formed here in f64 and then rounded toward
-// zero, once per instruction: an error of the same kind and direction as the hardware's, not the same bits.
+// The tensor cores multiply exactly and add with truncation. An instruction works through k in steps; in each the sum so
+// far and the step's products are shifted to the largest exponent among them, cut off there, added exactly, and the sum
+// is cut off to the 24 bits of f32. So 1 + 2⁻²⁵ + 2⁻²⁵ is 1: what is cut off each addend is lost one by one.
+//
+// How many products a step takes and how many bits an addend keeps differs between GPUs: Fasi, Higham, Mikaitis, Pranesh,
+// "Numerical behavior of NVIDIA tensor cores", PeerJ Computer Science 7:e330, 2021. Here it is the worst of those that the
+// kernels run on, sm_80 to 89: the shortest steps and one bit behind those of f32. Later ones take longer steps and keep
+// more. An error is at least as large as the hardware's on average, its bits are not the hardware's.
 #include "emu_ptx.cuh"
 
 namespace emu {
 
 namespace {
 
-float toward_zero(double a) {
+// Bits of an addend behind the binary point of the largest one.
+constexpr int KEPT = 24;
+
+// Cut off to f32. From 2¹²⁸ on there is no finite number with these bits, and the sum is infinite.
+float cut_off(double a) {
+    if (fabs(a) >= 0x1p128) return static_cast<float>(copysign(HUGE_VAL, a));
     float out = static_cast<float>(a);
     // Rounded away from zero: the neighbour with the next smaller bits. It is not zero, so there is one.
     if (fabs(static_cast<double>(out)) > fabs(a)) out = __uint_as_float(__float_as_uint(out) - 1);
     return out;
 }
+
+// 2^e for |e| ≤ 1022, exactly.
+double power_of_two(int e) { return bits_of<double>(u64(1023 + e) << 52); }
+
+// The exponent that a number is stored with; below the normal ones it is the least of them. Zero has none.
+constexpr int NONE = -1000;
+int exponent_of(double a, int least) { return a == 0 ? NONE : ilogb(a) < least ? least : ilogb(a); }
 
 float f16_to_float(u16 a) {
     u32 sign = u32(a & 0x8000) << 16, exponent = a >> 10 & 31, mantissa = a & 1023;
@@ -59,37 +77,63 @@ struct Product {
 
     static float tf32(u32 word) { return __uint_as_float(word & 0xffffe000); }
 
+    // d + Σ a[i]·b[i] over the products of one step.
+    static float add(float d, const double* a, const int* a_exponent, const double* b, const int* b_exponent, int step) {
+        int largest = exponent_of(d, -126);
+        double plain = d;
+        for (int i = 0; i < step; ++i) {
+            plain += a[i] * b[i];
+            if (a_exponent[i] == NONE || b_exponent[i] == NONE) continue;
+            largest = max(largest, a_exponent[i] + b_exponent[i]);
+        }
+        // Nothing but zeros; or an operand that is infinite or no number, and so is the sum.
+        if (largest == NONE || !isfinite(plain)) return static_cast<float>(plain);
+        double scale = power_of_two(KEPT - largest);
+        long long sum = static_cast<long long>(d * scale);
+        for (int i = 0; i < step; ++i) sum += static_cast<long long>(a[i] * b[i] * scale);
+        return cut_off(static_cast<double>(sum) * power_of_two(largest - KEPT));
+    }
+
     static void complete(void* const lanes[32], u32) {
         auto lane = [&](int i) { return static_cast<Product*>(lanes[i]); };
         int k = lane(0)->k;
-        double a[16][16], b[16][8], d[16][8];
+        double a[16][16], b[8][16];  // b by columns
+        float d[16][8];
         for (int l = 0; l < 32; ++l) {
             const Product& p = *lane(l);
             int group = l / 4, pos = l % 4;
             if (p.type == TF32) {
                 for (int r = 0; r < 4; ++r) a[group + 8 * (r & 1)][pos + 4 * (r >> 1)] = tf32(p.a[r]);
-                for (int r = 0; r < 2; ++r) b[pos + 4 * r][group] = tf32(p.b[r]);
+                for (int r = 0; r < 2; ++r) b[group][pos + 4 * r] = tf32(p.b[r]);
                 continue;
             }
             for (int half = 0; half < 2; ++half) {
                 for (int r = 0; r < k / 4; ++r) {
                     a[group + 8 * (r & 1)][2 * pos + half + 8 * (r >> 1)] = p.element(p.a[r], half);
                 }
-                for (int r = 0; r < k / 8; ++r) b[2 * pos + half + 8 * r][group] = p.element(p.b[r], half);
+                for (int r = 0; r < k / 8; ++r) b[group][2 * pos + half + 8 * r] = p.element(p.b[r], half);
             }
+        }
+        int least = lane(0)->type == F16 ? -14 : -126, step = lane(0)->type == TF32 ? 4 : 8;
+        int a_exponent[16][16], b_exponent[8][16];
+        for (int i = 0; i < k; ++i) {
+            for (int row = 0; row < 16; ++row) a_exponent[row][i] = exponent_of(a[row][i], least);
+            for (int col = 0; col < 8; ++col) b_exponent[col][i] = exponent_of(b[col][i], least);
         }
         auto each_sum = [&](auto f) {
             for (int l = 0; l < 32; ++l) {
                 for (int r = 0; r < 4; ++r) f(lane(l)->d[r], d[l / 4 + 8 * (r >> 1)][2 * (l % 4) + (r & 1)]);
             }
         };
-        each_sum([](float& mine, double& sum) { sum = mine; });
+        each_sum([](float& mine, float& sum) { sum = mine; });
         for (int row = 0; row < 16; ++row) {
-            for (int i = 0; i < k; ++i) {
-                for (int col = 0; col < 8; ++col) d[row][col] += a[row][i] * b[i][col];
+            for (int col = 0; col < 8; ++col) {
+                for (int i = 0; i < k; i += step) {
+                    d[row][col] = add(d[row][col], a[row] + i, a_exponent[row] + i, b[col] + i, b_exponent[col] + i, step);
+                }
             }
         }
-        each_sum([](float& mine, double& sum) { mine = toward_zero(sum); });
+        each_sum([](float& mine, float& sum) { mine = sum; });
     }
 };
 

@@ -178,3 +178,52 @@ fn tensor_core_products_are_those_of_three_loops() {
         }
     }
 }
+
+/// One row of A times one column of B in bf16, k = 16.
+fn tensor_sum(emulator: &Emulator, row: [f32; 16], column: [f32; 16]) -> f32 {
+    let bf16 = |v: &f32| (v.to_bits() >> 16) as u16;
+    let a: Vec<u16> = row.iter().map(bf16).chain([0; 240]).collect();
+    let b: Vec<u16> = column.iter().map(bf16).chain([0; 112]).collect();
+    let mut out = vec![f32::NAN; 128];
+    let (a32, b32) = (std::ptr::null(), std::ptr::null());
+    let params = MmaParams { a: a.as_ptr(), b: b.as_ptr(), a32, b32, out: out.as_mut_ptr(), kind: 0 };
+    // SAFETY: the struct mirrors the kernel's, which reads no f32 for this kind; the memory has the sizes that it uses.
+    unsafe { emulator.launch("check_mma", [1, 1, 1], [32, 1, 1], 768, &params) }.unwrap();
+    out[0]
+}
+
+/// A sum of the tensor cores that f32 cannot hold is infinite, as in every other unit, and one that it can hold is not.
+#[test]
+fn tensor_core_sums_overflow_to_infinity() {
+    let Some(emulator) = emulator() else { return };
+    let with = |first: f32, second: f32| {
+        let row = std::array::from_fn(|i| if i < 2 { 2f32.powi(100) } else { 0.0 });
+        let column = std::array::from_fn(|i| [first, second].get(i).copied().unwrap_or(1.0));
+        tensor_sum(&emulator, row, column)
+    };
+    assert_eq!(with(2f32.powi(100), 1.0), f32::INFINITY);
+    assert_eq!(with(-2f32.powi(28), 0.0), f32::NEG_INFINITY);
+    assert_eq!(with(2f32.powi(27), 2f32.powi(27)), f32::INFINITY);
+    assert_eq!(with(2f32.powi(27), 2f32.powi(26)), 1.5 * 2f32.powi(127));
+    // In between the sum is too large, and in the end it is not: addends are as wide as they need to be.
+    assert_eq!(with(2f32.powi(28), -2f32.powi(27)), 2f32.powi(127));
+    assert_eq!(with(f32::INFINITY, 1.0), f32::INFINITY);
+    assert!(with(f32::INFINITY, f32::NEG_INFINITY).is_nan() && with(f32::NAN, 1.0).is_nan());
+}
+
+/// Every addend is cut off where the largest one of its eight ends, and not only their sum.
+#[test]
+fn tensor_cores_cut_off_each_addend() {
+    let Some(emulator) = emulator() else { return };
+    let sum = |small: f32| tensor_sum(&emulator, [1.0; 16], std::array::from_fn(|i| if i == 0 { 1.0 } else { small }));
+    let units = |v: f32| f64::from(v - 1.0) / 2f64.powi(-23);
+    // Added first and cut off once, fifteen of these would be 3.75 units.
+    assert_eq!(units(sum(2f32.powi(-25))), 0.0);
+    assert_eq!(units(sum(-(2f32.powi(-25)))), 0.0);
+    // One bit more than f32 has is kept: seven halves of a unit are cut off to three, and eight are four.
+    assert_eq!(units(sum(2f32.powi(-24))), 7.0);
+    assert_eq!(units(sum(2f32.powi(-23))), 15.0);
+    // Without a large one among them nothing is lost.
+    let even = tensor_sum(&emulator, [2f32.powi(-25); 16], [1.0; 16]);
+    assert_eq!(even, 2f32.powi(-21));
+}
