@@ -10,10 +10,16 @@
 //   Bf16<2>     a ≈ a₀ + a₁, a₁ = bf16(a − a₀)         a₁b₀ + a₀b₁ + a₀b₀                               2⁻¹⁶
 //   Bf16<3>     a = a₀ + a₁ + a₂                       a₂b₀ + a₁b₁ + a₀b₂ + a₁b₀ + a₀b₁ + a₀b₀          2⁻²⁴
 //
-// a − a₀ is exact in f32. Products are summed from the smallest to the largest. Tensor cores cut the sums off instead of
-// rounding them, which over a long k would be a bias; so the split forms sum 16 steps of k from zero and add that to the
-// result with an ordinary, rounded addition. Where a is infinite, or rounds to infinity in bf16, the split forms give
-// NaN.
+// a − a₀ is exact in f32. Tensor cores cut the sums off instead of rounding them, which over a long k would be a bias; so
+// the split forms sum 16 steps of k from zero, the small products from the smallest to the largest and a₀b₀ apart, and
+// add that to the result with ordinary, rounded additions.
+//
+// What is not finite: where Σ a₀b₀ is infinite or no number, the small products are left out, which would be ∞ − ∞ or
+// ∞ · 0 there. So ∞ · b is ∞ with its sign, and ∞ · 0 and ∞ − ∞ are NaN, as in f32.
+//
+// The range: bf16 has the exponents of f32, but from 3.39·10³⁸ (2¹²⁸ − 2¹¹⁹) on a number rounds to infinity, and a part
+// below 2⁻¹³³ is lost. Three parts hold every number from 2⁻¹¹⁰ ≈ 8·10⁻³⁴ on, two parts keep 17 bits from
+// 2⁻¹¹⁷ ≈ 6·10⁻³⁶ on. Below, digits are lost one after the other, all of them below 2⁻¹³⁴ ≈ 5·10⁻⁴¹.
 #pragma once
 #include "gemm_finish.cuh"
 
@@ -42,6 +48,7 @@ struct Tf32 {
 template <int PARTS_>
 struct Bf16 {
     static constexpr int PARTS = PARTS_;
+    static constexpr float LARGEST = 3.402823466e38f;
 
     static __device__ __forceinline__ void convert(const float (&x)[4], u32 (&first)[PARTS], u32 (&second)[PARTS]) {
         split(x[0], x[1], first);
@@ -61,15 +68,19 @@ struct Bf16 {
     static __device__ __forceinline__ void multiply(float (*d)[4], const u32 (&a)[PARTS][4],
                                                     const u32 (&b)[N][PARTS][2]) {
         if (PARTS == 1) return product<N>(d, a, b, 0, 0);
-        float sum[N][4] = {};
+        float sum[N][4] = {}, small[N][4] = {};
 #pragma unroll
-        for (int order = PARTS - 1; order >= 0; --order)  // parts i and j make a product of size 2⁻⁸⁽ⁱ⁺ʲ⁾
+        for (int order = PARTS - 1; order >= 1; --order)  // parts i and j make a product of size 2⁻⁸⁽ⁱ⁺ʲ⁾
 #pragma unroll
-            for (int i = order; i >= 0; --i) product<N>(sum, a, b, i, order - i);
+            for (int i = order; i >= 0; --i) product<N>(small, a, b, i, order - i);
+        product<N>(sum, a, b, 0, 0);
 #pragma unroll
         for (int j = 0; j < N; ++j)
 #pragma unroll
-            for (int e = 0; e < 4; ++e) d[j][e] = __fadd_rn(d[j][e], sum[j][e]);
+            for (int e = 0; e < 4; ++e) {
+                const float whole = __fadd_rn(sum[j][e], small[j][e]);
+                d[j][e] = __fadd_rn(d[j][e], fabsf(sum[j][e]) <= LARGEST ? whole : sum[j][e]);
+            }
     }
 
     template <int N>

@@ -28,6 +28,19 @@ fn no_kernel_spills_registers() {
     assert!(spills.is_empty(), "too few registers:\n{}", spills.join("\n"));
 }
 
+/// A stack is local memory, which lies in the GPU's: an array that is indexed with what only the run knows, a parameter
+/// struct that was copied. No kernel may have one.
+#[test]
+fn no_kernel_has_a_stack() {
+    if let Err(reason) = images::toolkit() {
+        println!("skipped: there are no kernels: {reason}");
+        return;
+    }
+    assert!(!images::kernels().is_empty());
+    let stacks: Vec<String> = images::stacks().map(|kernel| format!("{kernel:?}")).collect();
+    assert!(stacks.is_empty(), "local memory:\n{}", stacks.join("\n"));
+}
+
 #[test]
 fn every_kernel_file_became_an_image_for_every_architecture() {
     let Ok(toolkit) = images::toolkit() else {

@@ -182,16 +182,40 @@ fn products_are_as_exact_as_their_precision_promises() {
     }
 }
 
-/// With factors that bf16 and TF32 hold exactly, all precisions are as exact as f32: what they round is the factors, and
-/// nothing else.
+/// With factors that bf16 (TF32) holds exactly, all precisions are as exact as f32: what they round is the factors, and
+/// nothing else but what tensor cores cut off of sums.
 #[test]
 fn reduced_precision_rounds_factors_only() {
-    let rounded = |v: f32| half::bf16::from_f32(v).to_f32();
+    const K: usize = 65;
+    let bf16 = |v: f32| half::bf16::from_f32(v).to_f32();
+    let tf32 = |v: f32| f32::from_bits(v.to_bits() & 0xffff_e000);
     for &precision in Precision::ALL {
         let Some(mut gpu) = cuda(precision) else { return };
-        let error = product_error_of(&mut gpu, (40, 33, 65), (false, true), rounded);
-        assert!(error < 1e-6, "{precision}: {error:e}");
+        let bound = match precision {
+            // Few sums are cut off, and those are added up with rounding.
+            Precision::F32 | Precision::Bf16x3 => 1e-6,
+            Precision::Bf16 => cut_off(K, 8),
+            Precision::Tf32 => cut_off(K, 4),
+        };
+        let error = product_error_of(&mut gpu, (40, 33, K), (false, true), bf16);
+        assert!(error < bound, "{precision}: {error:e}, bound {bound:e}");
+        if precision == Precision::Tf32 {
+            // Products of 22 bits: these sums are cut off, where those of 16 bits nearly all fit.
+            let error = product_error_of(&mut gpu, (33, 40, K), (false, true), tf32);
+            assert!(error < bound, "{precision}: {error:e}, bound {bound:e}");
+            // Rounding to nearest would leave about a tenth of the bound. So the emulated ones do cut off.
+            assert!(!common::emulated() || error > bound / 5.0, "{precision}: {error:e}, bound {bound:e}");
+        }
     }
+}
+
+/// What a sum over k loses, relative to the sum, where a tensor core adds `step` products to it at a time and then cuts off
+/// the bits behind f32's: each time between 0 and 2⁻²³ of the sum so far, always towards zero, so 2⁻²⁴ on average at most.
+/// The sum so far is two thirds of the last one on average, since sums of numbers around zero grow as √k; the other third
+/// is left for the bits that are cut off from single addends. Steps of 8 in bf16 and 4 in TF32 are those of sm_80, and the
+/// shortest. A small product takes the tile of 32 × 32, in which four warps share k and their sums are added with rounding.
+fn cut_off(k: usize, step: usize) -> f64 {
+    k.div_ceil(4).div_ceil(step) as f64 * 2f64.powi(-24)
 }
 
 fn product_error(exec: &mut dyn Exec, m: usize, n: usize, k: usize, ta: bool, tb: bool) -> f64 {
@@ -596,6 +620,62 @@ fn every_product_kernel_is_right() {
             assert!(check.product < bound && check.column_sums < 1e-6, "n = {n}: {check:?}");
         }
     }
+}
+
+/// What is not finite comes out of every kernel as f32 arithmetic gives it, whatever the factors are rounded to or cut
+/// into; small factors are as exact as the precision promises down to where bf16 ends.
+#[test]
+fn products_of_infinities_are_those_of_f32() {
+    let Some(gpu) = cuda(Precision::F32) else { return };
+    const N: usize = 136;
+    let normal = |stream| (0..(N * N) as u64).map(move |i| Draw { seed: 9, step: 0, stream }.normal(i));
+    let (mut a, mut b): (Vec<f32>, Vec<f32>) = (normal(0).collect(), normal(1).collect());
+    // Rows of A, each with what its elements of C must be; columns 0 to 2 of B hold a 0, a 1 and an infinity where these
+    // rows have theirs, and −∞ in another place.
+    let (at, other) = (70, 131);
+    a[N + at] = f32::INFINITY;
+    a[2 * N + at] = f32::NEG_INFINITY;
+    (a[3 * N + at], a[3 * N + other]) = (f32::INFINITY, f32::INFINITY);
+    a[4 * N + at] = f32::NAN;
+    // Exactly a bf16, so that its other parts are 0.
+    (b[at * N], b[at * N + 1], b[at * N + 2], b[other * N + 2]) = (0.0, 1.0, f32::INFINITY, f32::NEG_INFINITY);
+    (a[at], a[other]) = (1.0, 1.0);
+    let plain = |i: usize, j: usize| (0..N).map(|p| a[i * N + p] * b[p * N + j]).sum::<f32>();
+    for (kernel, splits, c) in gpu.every_product(N, &a, &b).unwrap() {
+        for i in 0..N {
+            for j in 0..N {
+                let (found, expected) = (c[i * N + j], plain(i, j));
+                let same = if expected.is_finite() { found.is_finite() } else { found.to_bits() == expected.to_bits() };
+                let same = same || found.is_nan() && expected.is_nan();
+                assert!(same, "{kernel}, {splits} splits, [{i}, {j}]: {found} instead of {expected}");
+            }
+        }
+    }
+}
+
+/// Down to the sizes that the documentation of [`Precision`] gives, cut factors are as exact as others.
+#[test]
+fn small_factors_are_as_exact_as_the_documentation_says() {
+    let Some(gpu) = cuda(Precision::F32) else { return };
+    const N: usize = 40;
+    let draw = |stream| (0..(N * N) as u64).map(move |i| Draw { seed: 10, step: 0, stream }.uniform(i) + 1.0);
+    let b: Vec<f32> = draw(1).collect();
+    let error = |prefix: &str, size: f32| {
+        let a: Vec<f32> = draw(0).map(|v| v * size).collect();
+        let exact = |i: usize, j: usize| (0..N).map(|p| f64::from(a[i * N + p]) * f64::from(b[p * N + j])).sum::<f64>();
+        let mut worst = 0.0f64;
+        for (_, _, c) in gpu.every_product(N, &a, &b).unwrap().iter().filter(|(name, ..)| name.starts_with(prefix)) {
+            for (e, found) in c.iter().enumerate() {
+                worst = worst.max((f64::from(*found) / exact(e / N, e % N) - 1.0).abs());
+            }
+        }
+        worst
+    };
+    for (kernels, least, bound) in [("gemm_bf16x6", 8e-34, 1e-6), ("gemm_bf16x3", 6e-36, 3e-5)] {
+        let (inside, below) = (error(kernels, least), error(kernels, least / 1000.0));
+        assert!(inside < bound && below > bound, "{kernels}: {inside:e} at {least:e}, {below:e} a thousandth of it");
+    }
+    assert!(error("gemm_f32", 8e-36) < 1e-6);
 }
 
 /// The numbers of the steps are uploaded in portions; this takes two.

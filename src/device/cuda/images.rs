@@ -67,4 +67,9 @@ pub fn spills() -> impl Iterator<Item = &'static KernelUse> {
     KERNELS.iter().filter(|kernel| kernel.spill_stores + kernel.spill_loads > 0)
 }
 
+/// The kernels with a stack in local memory. There should be none.
+pub fn stacks() -> impl Iterator<Item = &'static KernelUse> {
+    KERNELS.iter().filter(|kernel| kernel.stack > 0)
+}
+
 include!(concat!(env!("OUT_DIR"), "/images.rs"));

@@ -88,6 +88,20 @@ impl Cuda {
         gemm::every(n, n, n, self.capability()).into_iter().map(check).collect()
     }
 
+    /// C = A·B, [n, n] each, row-major, by every kernel of the matrix product that this GPU can run, with one split and
+    /// with several: the kernel's name, its splits, and C.
+    ///
+    /// # Panics
+    /// When A or B has another number of elements than n².
+    ///
+    /// # Errors
+    /// [`Error::Device`](crate::Error::Device) from the device.
+    pub fn every_product(&self, n: usize, a: &[f32], b: &[f32]) -> Result<Vec<(&'static str, u32, Vec<f32>)>> {
+        let matrices = Matrices::of(self, n, a, b)?;
+        let compute = |choice: Choice| Ok((choice.kernel, choice.splits, matrices.run(self, &choice, false)?.c));
+        gemm::every(n, n, n, self.capability()).into_iter().map(compute).collect()
+    }
+
     fn capability(&self) -> (u32, u32) {
         let Version(major, minor) = self.driver.gpu.compute_capability;
         (major, minor)
@@ -119,13 +133,17 @@ impl Matrices {
             let draw = Draw { seed: 1, step: 0, stream };
             (0..(n * n) as u64).map(|i| draw.normal(i)).collect()
         };
-        let (a, b) = (numbers(0), numbers(1));
+        Matrices::of(cuda, n, &numbers(0), &numbers(1))
+    }
+
+    fn of(cuda: &Cuda, n: usize, a: &[f32], b: &[f32]) -> Result<Matrices> {
+        assert!(a.len() == n * n && b.len() == n * n, "{} and {} numbers for n = {n}", a.len(), b.len());
         let mut column_sums = vec![0.0; n];
         for row in b.chunks_exact(n) {
             column_sums.iter_mut().zip(row).for_each(|(sum, v)| *sum += f64::from(*v));
         }
-        let truth = product(&a, &b, n);
-        Ok(Matrices { n, a: cuda.matrix(&a)?, b: cuda.matrix(&b)?, truth, column_sums })
+        let truth = product(a, b, n);
+        Ok(Matrices { n, a: cuda.matrix(a)?, b: cuda.matrix(b)?, truth, column_sums })
     }
 
     /// Launches a kernel once and reads what it wrote; without `sums` the column sums stay NaN.

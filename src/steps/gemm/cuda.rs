@@ -19,14 +19,31 @@ enum Arithmetic {
 }
 
 impl Arithmetic {
-    /// Multiply-adds of one multiprocessor in one cycle, at best: from the data sheets; on sm_90 what `mma.sync`
-    /// reaches of the tensor cores, about 65 %.
+    /// Multiply-adds of one multiprocessor in one cycle, at best.
+    ///
+    /// | capability | f32 units | bf16, sums in f32 | from |
+    /// |---|---|---|---|
+    /// | 7.5 | 64 | none | Turing white paper |
+    /// | 8.0 | 64 | 1024 | A100 white paper: 19.5 and 312 TFLOP/s |
+    /// | 8.6, 8.7 | 128 | 256 | GA102 white paper, RTX 3090: 35.6 and 71; A40: twice as much bf16 |
+    /// | 8.9 | 128 | 256 | Ada white paper, RTX 4090: 82.6 and 165.2; data sheet of the L40S: twice as much bf16 |
+    /// | 9.0 | 128 | 1300 | H100 white paper: 2048, by `wgmma`; estimate: 65 % of it by `mma.sync`, which is used here |
+    /// | 10.x, 11.x | 128 | 1024 | f32: B200 data sheet; bf16: estimate, for `mma.sync` as on 8.0, by `tcgen05` it is 4096 |
+    /// | 12.x | 128 | 256 | RTX Blackwell white paper, RTX 5090: 104.8 and 209.5; RTX PRO 6000: twice as much bf16 |
+    ///
+    /// Where boards of one capability differ, it is the lower rate. It decides between tiles; between the f32 units and
+    /// six bf16 products it would decide alike with twice as much. TF32 is half of bf16 in all of these sources. None of
+    /// it was measured here.
     fn rate(self, cc: (u32, u32)) -> f64 {
         let (simt, bf16) = match cc {
             (7, _) => (64.0, 0.0),
             (8, 0) => (64.0, 1024.0),
             (8, _) => (128.0, 256.0),
-            _ => (128.0, 1300.0),
+            (9, _) => (128.0, 1300.0),
+            (10 | 11, _) => (128.0, 1024.0),
+            // What comes later is unknown; the last family that is known is the safer guess, since it keeps f32 products
+            // on the f32 units.
+            _ => (128.0, 256.0),
         };
         match self {
             Arithmetic::Simt => simt,
@@ -170,7 +187,9 @@ fn multiprocessors(cc: (u32, u32)) -> usize {
         (8, 0) => 108,
         (8, 6) => 60,
         (8, _) => 80,
-        _ => 132,
+        (9, _) => 132,
+        (10 | 11, _) => 148,
+        _ => 84,
     }
 }
 
@@ -318,7 +337,7 @@ mod tests {
     use crate::plan::{Fusion, GemmOut, Kind, Plan};
     use crate::vae::{Objective, Vae, VaeConfig, training_graph};
 
-    const CAPABILITIES: [(u32, u32); 5] = [(7, 5), (8, 0), (8, 6), (8, 9), (9, 0)];
+    const CAPABILITIES: [(u32, u32); 7] = [(7, 5), (8, 0), (8, 6), (8, 9), (9, 0), (10, 0), (12, 0)];
     const PRECISIONS: [Precision; 4] = [Precision::F32, Precision::Tf32, Precision::Bf16, Precision::Bf16x3];
 
     /// The epilogues of a training step's products that have one, in order.
@@ -400,6 +419,24 @@ mod tests {
         assert_eq!(kernel(128, 400, 784, Precision::F32, (9, 0)), "gemm_f32_32x32");
         assert!(choose(784, 400, 8192, Precision::Tf32, (9, 0), false).splits > 1);
         assert_eq!(choose(4096, 4096, 4096, Precision::Tf32, (9, 0), false).splits, 1);
+    }
+
+    /// On boards for graphics six bf16 products take longer than one on the f32 units, which are also exact for every
+    /// factor; on those for computing they are faster.
+    #[test]
+    fn large_f32_products_take_whichever_units_are_faster() {
+        for (m, n, k) in [(1024, 1024, 1024), (8192, 784, 400), (4096, 4096, 4096), (8192, 8192, 8192)] {
+            for cc in [(8, 6), (8, 9), (12, 0), (12, 1), (13, 0)] {
+                let choice = choose(m, n, k, Precision::F32, cc, false);
+                assert!(choice.kernel.starts_with("gemm_f32_"), "{m} {n} {k} on {cc:?}: {}", choice.kernel);
+                // Also on the boards of the capability that have twice the rate.
+                assert!(2.0 * Arithmetic::Bf16x6.rate(cc) * 0.6 < Arithmetic::Simt.rate(cc) * 0.85, "{cc:?}");
+            }
+            for cc in [(8, 0), (9, 0), (10, 0)] {
+                let choice = choose(m, n, k, Precision::F32, cc, false);
+                assert!(choice.kernel.starts_with("gemm_bf16x6_"), "{m} {n} {k} on {cc:?}: {}", choice.kernel);
+            }
+        }
     }
 
     #[test]
