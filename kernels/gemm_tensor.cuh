@@ -10,9 +10,9 @@
 //   Bf16<2>     a ≈ a₀ + a₁, a₁ = bf16(a − a₀)         a₁b₀ + a₀b₁ + a₀b₀                               2⁻¹⁶
 //   Bf16<3>     a = a₀ + a₁ + a₂                       a₂b₀ + a₁b₁ + a₀b₂ + a₁b₀ + a₀b₁ + a₀b₀          2⁻²⁴
 //
-// a − a₀ is exact in f32. Tensor cores cut the sums off instead of rounding them, which over a long k would be a bias; so
-// the split forms sum 16 steps of k from zero, the small products from the smallest to the largest and a₀b₀ apart, and
-// add that to the result with ordinary, rounded additions.
+// a − a₀ is exact in f32. Tensor cores cut the sums off instead of rounding them, which over a long k would be a bias;
+// so the split forms sum 16 steps of k from zero, the small products from the smallest to the largest and a₀b₀ apart,
+// and add that to the result with ordinary, rounded additions.
 //
 // What is not finite: where Σ a₀b₀ is infinite or no number, the small products are left out, which would be ∞ − ∞ or
 // ∞ · 0 there. So ∞ · b is ∞ with its sign, and ∞ · 0 and ∞ − ∞ are NaN, as in f32.

@@ -209,11 +209,12 @@ fn reduced_precision_rounds_factors_only() {
     }
 }
 
-/// What a sum over k loses, relative to the sum, where a tensor core adds `step` products to it at a time and then cuts off
-/// the bits behind f32's: each time between 0 and 2⁻²³ of the sum so far, always towards zero, so 2⁻²⁴ on average at most.
-/// The sum so far is two thirds of the last one on average, since sums of numbers around zero grow as √k; the other third
-/// is left for the bits that are cut off from single addends. Steps of 8 in bf16 and 4 in TF32 are those of sm_80, and the
-/// shortest. A small product takes the tile of 32 × 32, in which four warps share k and their sums are added with rounding.
+/// What a sum over k loses, relative to the sum, where a tensor core adds `step` products to it at a time and then cuts
+/// off the bits behind f32's: each time between 0 and 2⁻²³ of the sum so far, always towards zero, so 2⁻²⁴ on average
+/// at most. The sum so far is two thirds of the last one on average, since sums of numbers around zero grow as √k; the
+/// other third is left for the bits that are cut off from single addends. Steps of 8 in bf16 and 4 in TF32 are those of
+/// sm_80, and the shortest. A small product takes the tile of 32 × 32, in which four warps share k and their sums are
+/// added with rounding.
 fn cut_off(k: usize, step: usize) -> f64 {
     k.div_ceil(4).div_ceil(step) as f64 * 2f64.powi(-24)
 }
@@ -630,8 +631,8 @@ fn products_of_infinities_are_those_of_f32() {
     const N: usize = 136;
     let normal = |stream| (0..(N * N) as u64).map(move |i| Draw { seed: 9, step: 0, stream }.normal(i));
     let (mut a, mut b): (Vec<f32>, Vec<f32>) = (normal(0).collect(), normal(1).collect());
-    // Rows of A, each with what its elements of C must be; columns 0 to 2 of B hold a 0, a 1 and an infinity where these
-    // rows have theirs, and −∞ in another place.
+    // Rows of A, each with what its elements of C must be; columns 0 to 2 of B hold a 0, a 1 and an infinity where
+    // these rows have theirs, and −∞ in another place.
     let (at, other) = (70, 131);
     a[N + at] = f32::INFINITY;
     a[2 * N + at] = f32::NEG_INFINITY;

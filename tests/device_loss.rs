@@ -78,6 +78,44 @@ fn training_does_not_wait_between_portions() {
     }
 }
 
+/// A copy from pageable memory may wait for the stream, so there is none for a portion of steps.
+#[test]
+fn training_uploads_nothing_from_pageable_memory_between_portions() {
+    let _alone = alone();
+    let Behind::Emulator(emulator) = behind() else { return };
+    let uploads = [1, 2, 3, 7].map(|portions| {
+        let mut trainer = trainer(&config(2), 2 * 64 * portions);
+        let before = emulator.pageable_uploads();
+        assert_eq!(trainer.run(&mut (), &AtomicBool::new(false)).unwrap(), Outcome::Finished);
+        emulator.pageable_uploads() - before
+    });
+    assert!(uploads.iter().all(|&n| n == uploads[0]), "uploads from pageable memory in an epoch: {uploads:?}");
+}
+
+/// The device reads a table of step values when it comes to it, under the emulator as late as it may: a table that the
+/// host has overwritten by then would give other noise.
+#[test]
+fn step_values_on_their_way_are_not_overwritten() {
+    let _alone = alone();
+    if cuda(Precision::F32).is_none() {
+        return;
+    }
+    let run = |portions: &[usize]| {
+        let mut gpu = cuda(Precision::F32).unwrap();
+        let g = Graph::new();
+        let p = g.param("p", &[5]);
+        g.optimize(Optimizer::Sgd { momentum: 0.5 }, &[(p, p - g.normal(&[5], 0))]);
+        let plan = gpu.bind(&Plan::build(&g, Fusion::all()).unwrap()).unwrap();
+        gpu.control_mut().lr = LrSchedule::Cosine { lr: 0.5, lr_end: 0.1, steps: 40 };
+        portions.iter().for_each(|&times| gpu.run(plan, times).unwrap());
+        gpu.read("p").unwrap().iter().map(|v| v.to_bits()).collect::<Vec<_>>()
+    };
+    let expected = run(&[40]);
+    for (schedule, found) in under_all_schedules(|| [run(&[1; 40]), run(&[3, 1, 9, 1, 1, 1, 8, 2, 2, 12])]) {
+        assert!(found.iter().all(|bits| *bits == expected), "{schedule}");
+    }
+}
+
 /// What is known on the way is what had been added up by then, and each look is at most two portions old.
 #[test]
 fn a_look_at_the_sums_gives_those_of_its_update() {

@@ -323,6 +323,12 @@ CONTROL unsigned long long elbo_emu_waits() {
     return waits();
 }
 
+// How often the host has copied from pageable memory to the device so far.
+CONTROL unsigned long long elbo_emu_pageable_uploads() {
+    std::lock_guard<std::recursive_mutex> guard(driver_lock());
+    return pageable_uploads;
+}
+
 // 1: the kernels were compiled for the race detector.
 CONTROL int elbo_emu_detects_races() { return race::enabled(); }
 

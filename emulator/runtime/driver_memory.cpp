@@ -49,6 +49,9 @@ CUresult fill(CUdeviceptr p, uint32_t value, unsigned width, size_t count, CUstr
 
 }  // namespace
 
+// Copies from pageable memory of the host to the device so far.
+unsigned long long pageable_uploads = 0;
+
 bool is_pinned(const void* host, size_t bytes) {
     auto at = static_cast<const unsigned char*>(host);
     auto after = pinned().upper_bound(at);
@@ -94,6 +97,7 @@ API cuMemFree_v2(CUdeviceptr p) {
 
 API cuMemcpyHtoD_v2(CUdeviceptr to, const void* from, size_t bytes) {
     return with_context([&] {
+        if (!is_pinned(from, bytes)) ++pageable_uploads;
         return on_device(to, bytes) ? copy_now(device(to), from, bytes) : CUDA_ERROR_INVALID_VALUE;
     });
 }
@@ -118,6 +122,7 @@ API cuMemcpyHtoDAsync_v2(CUdeviceptr to, const void* from, size_t bytes, CUstrea
         if (!on_device(to, bytes)) return CUDA_ERROR_INVALID_VALUE;
         Node node = copy_node(device(to), from, bytes);
         if (!is_pinned(from, bytes)) {
+            ++pageable_uploads;
             CUresult refused = refuse_on_capturing(stream_or_null(stream));
             if (refused != CUDA_SUCCESS) return refused;
             node.staged.assign(node.from, node.from + bytes);

@@ -1,13 +1,14 @@
 // ldmatrix and mma.sync: the 32 lanes bring their fragments, one of them computes for all.
 //
-// The tensor cores multiply exactly and add with truncation. An instruction works through k in steps; in each the sum so
-// far and the step's products are shifted to the largest exponent among them, cut off there, added exactly, and the sum
-// is cut off to the 24 bits of f32. So 1 + 2⁻²⁵ + 2⁻²⁵ is 1: what is cut off each addend is lost one by one.
+// The tensor cores multiply exactly and add with truncation. An instruction works through k in steps; in each the sum
+// so far and the step's products are shifted to the largest exponent among them, cut off there, added exactly, and the
+// sum is cut off to the 24 bits of f32. So 1 + 2⁻²⁵ + 2⁻²⁵ is 1: what is cut off each addend is lost one by one.
 //
-// How many products a step takes and how many bits an addend keeps differs between GPUs: Fasi, Higham, Mikaitis, Pranesh,
-// "Numerical behavior of NVIDIA tensor cores", PeerJ Computer Science 7:e330, 2021. Here it is the worst of those that the
-// kernels run on, sm_80 to 89: the shortest steps and one bit behind those of f32. Later ones take longer steps and keep
-// more. An error is at least as large as the hardware's on average, its bits are not the hardware's.
+// How many products a step takes and how many bits an addend keeps differs between GPUs: Fasi, Higham, Mikaitis,
+// Pranesh, "Numerical behavior of NVIDIA tensor cores", PeerJ Computer Science 7:e330, 2021. Here it is the worst of
+// those that the kernels run on, sm_80 to 89: the shortest steps and one bit behind those of f32. Later ones take
+// longer steps and keep more. An error is at least as large as the hardware's on average, its bits are not the
+// hardware's.
 #include "emu_ptx.cuh"
 
 namespace emu {

@@ -129,6 +129,13 @@ impl Emulator {
         unsafe { self.function::<F>("elbo_emu_waits")() }
     }
 
+    /// How often the host has copied from pageable memory to the device so far, which on a GPU may wait for the stream.
+    pub fn pageable_uploads(&self) -> u64 {
+        type F = unsafe extern "C" fn() -> u64;
+        // SAFETY: the function has this type.
+        unsafe { self.function::<F>("elbo_emu_pageable_uploads")() }
+    }
+
     /// Were the kernels compiled for the race detector?
     pub fn detects_races(&self) -> bool {
         type F = unsafe extern "C" fn() -> c_int;

@@ -7,9 +7,9 @@
 // of it. The launch is in LADDER, src/steps/gemm/cuda.rs.
 //
 // Here every thread computes one element of C. The trouble is which: the 32 threads of a warp run together, and here
-// neighbours take neighbouring rows, so that a warp covers 16 rows and 2 columns of C. In every step it reads 16 addresses
-// of A that lie lda apart, each in a piece of memory of its own, and uses 4 of the 32 bytes that come with each; of B it
-// reads 2 neighbours. The stores to C use 8 of every 32 bytes.
+// neighbours take neighbouring rows, so that a warp covers 16 rows and 2 columns of C. In every step it reads 16
+// addresses of A that lie lda apart, each in a piece of memory of its own, and uses 4 of the 32 bytes that come with
+// each; of B it reads 2 neighbours. The stores to C use 8 of every 32 bytes.
 #include "../params.cuh"
 
 ELBO_KERNEL(dev_gemm_1, 256, GemmParams) {

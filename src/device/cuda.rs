@@ -2,7 +2,7 @@
 //!
 //! Read in this order: [`executor`] (how a plan runs), `lower.rs` (its steps as launches), `program.rs` and `params.rs`
 //! (what kernels are given), `memory.rs` (slots by name), `mailbox.rs` (results that nobody
-//! waits for), `driver.rs` (the calls), [`ladder`] (the matrix product step by
+//! waits for), `pinned.rs` (memory that the device reads and writes by itself), `driver.rs` (the calls), [`ladder`] (the matrix product step by
 //! step), [`probe`] (whether there is a GPU, and why not), [`images`] (the kernels that nvcc compiled).
 //!
 //! ```text
@@ -30,6 +30,8 @@ mod mailbox;
 mod memory;
 #[cfg(feature = "cuda")]
 mod params;
+#[cfg(feature = "cuda")]
+mod pinned;
 pub mod probe;
 #[cfg(feature = "cuda")]
 mod program;

@@ -1,8 +1,8 @@
 //! A thin layer over the CUDA driver: one context, two streams, memory, modules, kernels by name, graphs.
 //!
-//! Only this file, `mailbox.rs` and `probe.rs` know cudarc, and of cudarc only the driver's own functions: what the safe layer adds
-//! (event tracking per allocation, allocation by pools) would end up in a captured graph. Every failure becomes an
-//! [`Error::Device`] that names the call.
+//! Only this file, `pinned.rs` and `probe.rs` know cudarc, and of cudarc only the driver's own functions: what the safe
+//! layer adds (event tracking per allocation, allocation by pools) would end up in a captured graph. Every failure
+//! becomes an [`Error::Device`] that names the call.
 
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
@@ -121,8 +121,7 @@ impl Driver {
         })?;
         let buffer = Buffer { driver: self.clone(), ptr };
         if bytes > 0 {
-            // SAFETY: the buffer has that many bytes.
-            unsafe { result::memset_d8_async(ptr, 0, bytes, self.main) }.map_err(self.failed("cuMemsetD8Async"))?;
+            self.clear(ptr, bytes)?;
         }
         Ok(buffer)
     }
@@ -138,7 +137,15 @@ impl Driver {
         }
     }
 
-    /// Copies host memory to the device, in the order of the main stream.
+    /// Sets `bytes` bytes to zero, in the order of the main stream.
+    pub fn clear(&self, at: Address, bytes: usize) -> Result<()> {
+        self.enter()?;
+        // SAFETY: the caller hands in an address of a buffer with as many bytes.
+        unsafe { result::memset_d8_async(at, 0, bytes, self.main) }.map_err(self.failed("cuMemsetD8Async"))
+    }
+
+    /// Copies host memory to the device, in the order of the main stream. The driver may wait for the stream first;
+    /// what is uploaded while a plan runs goes through `pinned.rs`.
     pub fn upload<T: Pod>(&self, to: Address, values: &[T]) -> Result<()> {
         if values.is_empty() {
             return Ok(());

@@ -8,6 +8,7 @@ use super::lower::{DataUse, Lower, Lowered, Placed};
 use super::mailbox::Mailbox;
 use super::memory::Memory;
 use super::params::{self, Clock, Ctl, HashParams, StepValues};
+use super::pinned::Uploads;
 use super::probe::{Gpu, Version};
 use crate::device::{Bound, Exec, Moment, Precision, Snapshot, check_rows};
 use crate::error::{Error, Result};
@@ -17,6 +18,10 @@ use crate::shape::Shape;
 
 /// Rows of the table of step values: the most steps between two uploads.
 const TABLE: usize = 1024;
+
+/// Tables on their way at most. The caller's looks at the metrics, two under way, keep at most three portions before
+/// the device, so that a training never waits for room.
+const TABLES_UNDER_WAY: usize = 4;
 
 /// Steps in the larger of the two recorded graphs, among which the host's cost of a launch is shared out.
 const UNROLL: usize = 8;
@@ -59,7 +64,17 @@ struct BoundPlan {
     /// look.
     looks: Option<Mailbox<(u32, u32)>>,
     clock: Clock,
+    /// Tables of step values on their way to the device.
+    tables: Uploads<StepValues>,
     _memory: Vec<Buffer>,
+}
+
+impl BoundPlan {
+    /// Uploads a table of at most [`TABLE`] rows and sets the clock to its first one.
+    fn upload_table(&mut self, driver: &Driver, table: &[StepValues]) -> Result<()> {
+        self.tables.send(self.clock.table, table)?;
+        driver.clear(self.clock.ctl, size_of::<Ctl>())
+    }
 }
 
 /// Parts of one allocation, each at a multiple of 256 bytes.
@@ -220,14 +235,7 @@ impl Cuda {
             table.push(step_values(&self.control, rule));
             self.control.tick(batch_rows, rule.is_some());
         }
-        self.upload_table(plan, &table)
-    }
-
-    /// Uploads a table of at most [`TABLE`] rows and sets the clock to its first one.
-    fn upload_table(&self, plan: Bound, table: &[StepValues]) -> Result<()> {
-        let clock = self.bound[plan.0].clock;
-        self.driver.upload(clock.table, table)?;
-        self.driver.upload(clock.ctl, &[params::zeroed::<Ctl>()])
+        self.bound[plan.0].upload_table(&self.driver, &table)
     }
 
     fn check_indices(&self, plan: Bound) -> Result<()> {
@@ -329,6 +337,7 @@ impl Exec for Cuda {
             sums,
             looks: None,
             clock,
+            tables: Uploads::new(&self.driver, TABLES_UNDER_WAY, TABLE)?,
             _memory: [scratch].into_iter().chain(shared).collect(),
         });
         Ok(Bound(self.bound.len() - 1))
@@ -363,15 +372,19 @@ impl Exec for Cuda {
         self.find_data(plan, 1)?;
         // Every pass of a step is this one: same batch, same noise.
         let table = [step_values(&self.control, self.bound[plan.0].rule); PASSES];
-        let bound = &self.bound[plan.0];
+        let bound = &mut self.bound[plan.0];
         let mut best = vec![f64::INFINITY; bound.steps];
-        for of_step in bound.launches.chunk_by(|a, b| a.step == b.step) {
-            // The kernel that only ticks the clock belongs to no step.
-            let Some(best) = best.get_mut(of_step[0].step) else { continue };
+        let record = |of_step: &[Placed]| {
             let launch = || of_step.iter().try_for_each(|p| self.driver.launch(&p.launch, Lane::Main));
-            let graph = self.driver.capture(|| (0..PASSES).try_for_each(|_| launch()))?;
+            Ok((of_step[0].step, self.driver.capture(|| (0..PASSES).try_for_each(|_| launch()))?))
+        };
+        let graphs: Vec<(usize, Captured)> =
+            bound.launches.chunk_by(|a, b| a.step == b.step).map(record).collect::<Result<_>>()?;
+        for (step, graph) in graphs {
+            // The kernel that only ticks the clock belongs to no step.
+            let Some(best) = best.get_mut(step) else { continue };
             for _ in 0..repetitions {
-                self.upload_table(plan, &table)?;
+                bound.upload_table(&self.driver, &table)?;
                 let seconds = self.driver.time(|| graph.replay())?;
                 *best = best.min(seconds / PASSES as f64);
             }

@@ -1,98 +1,22 @@
 //! Numbers on their way from the device to the host, which does not wait for them.
 //!
-//! A copy into page-locked memory runs when the stream comes to it; the event behind it tells when it has. A copy into
-//! ordinary memory would hold the host up until everything before it is done.
+//! The copies go to page-locked memory (`pinned.rs`): one into ordinary memory would hold the host up until everything
+//! before it is done.
 
 use std::collections::VecDeque;
-use std::ptr;
 use std::rc::Rc;
 
-use cudarc::driver::{result, sys};
-
 use super::driver::{Address, Driver};
+use super::pinned::Pinned;
 use crate::error::Result;
 
 /// Copies under way at most. Together with the steps of a portion it bounds how far the host runs ahead of the device,
 /// and so how long a stop takes.
 const UNDER_WAY: usize = 2;
 
-/// Page-locked memory for one copy, and the event behind it.
-struct Letter {
-    driver: Rc<Driver>,
-    memory: *mut f64,
-    len: usize,
-    event: sys::CUevent,
-}
-
-impl Letter {
-    fn new(driver: &Rc<Driver>, len: usize) -> Result<Letter> {
-        driver.enter()?;
-        let event = result::event::create(sys::CUevent_flags::CU_EVENT_DISABLE_TIMING)
-            .map_err(driver.failed("cuEventCreate"))?;
-        let mut letter = Letter { driver: driver.clone(), memory: ptr::null_mut(), len, event };
-        // SAFETY: a plain allocation, freed by `drop`.
-        let memory = unsafe { result::malloc_host(size_of::<f64>() * len.max(1), 0) }
-            .map_err(driver.failed("cuMemHostAlloc"))?;
-        letter.memory = memory.cast();
-        Ok(letter)
-    }
-
-    /// Enqueues a copy of the numbers at `from`, and the event.
-    fn send(&self, from: Address) -> Result<()> {
-        self.driver.enter()?;
-        // SAFETY: the memory has room for as many numbers and is not read before the event has come.
-        unsafe {
-            if self.len > 0 {
-                let bytes = size_of::<f64>() * self.len;
-                sys::cuMemcpyDtoHAsync_v2(self.memory.cast(), from, bytes, self.driver.main)
-                    .result()
-                    .map_err(self.driver.failed("cuMemcpyDtoHAsync"))?;
-            }
-            result::event::record(self.event, self.driver.main).map_err(self.driver.failed("cuEventRecord"))
-        }
-    }
-
-    /// Whether the copy is done.
-    fn is_here(&self) -> Result<bool> {
-        self.driver.enter()?;
-        // SAFETY: the event lives as long as the letter.
-        match unsafe { result::event::query(self.event) } {
-            Ok(()) => Ok(true),
-            Err(e) if e.0 == sys::CUresult::CUDA_ERROR_NOT_READY => Ok(false),
-            Err(e) => Err(self.driver.failed("cuEventQuery")(e)),
-        }
-    }
-
-    fn wait(&self) -> Result<()> {
-        self.driver.enter()?;
-        // SAFETY: as above.
-        unsafe { result::event::synchronize(self.event) }.map_err(self.driver.failed("cuEventSynchronize"))
-    }
-
-    /// The numbers, once the copy is done.
-    fn read(&self) -> Vec<f64> {
-        // SAFETY: the memory holds `len` numbers. The device wrote them behind the compiler's back, hence volatile.
-        (0..self.len).map(|i| unsafe { self.memory.add(i).read_volatile() }).collect()
-    }
-}
-
-impl Drop for Letter {
-    fn drop(&mut self) {
-        // A copy may still be under way into the memory. An error has nowhere to go.
-        let _ = self.driver.synchronize();
-        // SAFETY: nobody uses event and memory any more.
-        unsafe {
-            let _ = result::event::destroy(self.event);
-            if !self.memory.is_null() {
-                let _ = result::free_host(self.memory.cast());
-            }
-        }
-    }
-}
-
 /// Copies of one array of f64, each with a note of what it is a copy of.
 pub(crate) struct Mailbox<T> {
-    letters: Vec<Letter>,
+    letters: Vec<Pinned<f64>>,
     next: usize,
     /// The numbers of the letters under way, oldest first.
     under_way: VecDeque<(usize, T)>,
@@ -102,7 +26,7 @@ pub(crate) struct Mailbox<T> {
 impl<T> Mailbox<T> {
     /// For arrays of `len` numbers.
     pub fn new(driver: &Rc<Driver>, len: usize) -> Result<Mailbox<T>> {
-        let letters = (0..UNDER_WAY).map(|_| Letter::new(driver, len)).collect::<Result<_>>()?;
+        let letters = (0..UNDER_WAY).map(|_| Pinned::new(driver, len)).collect::<Result<_>>()?;
         Ok(Mailbox { letters, next: 0, under_way: VecDeque::new(), newest: None })
     }
 
@@ -113,7 +37,7 @@ impl<T> Mailbox<T> {
             self.letters[self.next].wait()?;
             self.take_oldest();
         }
-        self.letters[self.next].send(from)?;
+        self.letters[self.next].fetch(from)?;
         self.under_way.push_back((self.next, note));
         self.next = (self.next + 1) % UNDER_WAY;
         Ok(())
@@ -122,7 +46,7 @@ impl<T> Mailbox<T> {
     /// The newest copy that has come.
     pub fn newest(&mut self) -> Result<Option<&(T, Vec<f64>)>> {
         while let Some((letter, _)) = self.under_way.front() {
-            if !self.letters[*letter].is_here()? {
+            if !self.letters[*letter].is_done()? {
                 break;
             }
             self.take_oldest();

@@ -27,13 +27,15 @@ impl Arithmetic {
     /// | 8.0 | 64 | 1024 | A100 white paper: 19.5 and 312 TFLOP/s |
     /// | 8.6, 8.7 | 128 | 256 | GA102 white paper, RTX 3090: 35.6 and 71; A40: twice as much bf16 |
     /// | 8.9 | 128 | 256 | Ada white paper, RTX 4090: 82.6 and 165.2; data sheet of the L40S: twice as much bf16 |
-    /// | 9.0 | 128 | 1300 | H100 white paper: 2048, by `wgmma`; estimate: 65 % of it by `mma.sync`, which is used here |
-    /// | 10.x, 11.x | 128 | 1024 | f32: B200 data sheet; bf16: estimate, for `mma.sync` as on 8.0, by `tcgen05` it is 4096 |
+    /// | 9.0 | 128 | 1300 | H100 white paper: 2048, by `wgmma`; estimate: 65 % of it by `mma.sync`, which is used here
+    /// |
+    /// | 10.x, 11.x | 128 | 1024 | f32: B200 data sheet; bf16: estimate, for `mma.sync` as on 8.0, by `tcgen05` it is
+    /// 4096 |
     /// | 12.x | 128 | 256 | RTX Blackwell white paper, RTX 5090: 104.8 and 209.5; RTX PRO 6000: twice as much bf16 |
     ///
     /// Where boards of one capability differ, it is the lower rate. It decides between tiles; between the f32 units and
-    /// six bf16 products it would decide alike with twice as much. TF32 is half of bf16 in all of these sources. None of
-    /// it was measured here.
+    /// six bf16 products it would decide alike with twice as much. TF32 is half of bf16 in all of these sources. None
+    /// of it was measured here.
     fn rate(self, cc: (u32, u32)) -> f64 {
         let (simt, bf16) = match cc {
             (7, _) => (64.0, 0.0),
@@ -41,8 +43,8 @@ impl Arithmetic {
             (8, _) => (128.0, 256.0),
             (9, _) => (128.0, 1300.0),
             (10 | 11, _) => (128.0, 1024.0),
-            // What comes later is unknown; the last family that is known is the safer guess, since it keeps f32 products
-            // on the f32 units.
+            // What comes later is unknown; the last family that is known is the safer guess, since it keeps f32
+            // products on the f32 units.
             _ => (128.0, 256.0),
         };
         match self {
