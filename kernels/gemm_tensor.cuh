@@ -17,7 +17,7 @@
 // What is not finite: where Σ a₀b₀ is infinite or no number, the small products are left out, which would be ∞ − ∞ or
 // ∞ · 0 there. So ∞ · b is ∞ with its sign, and ∞ · 0 and ∞ − ∞ are NaN, as in f32.
 //
-// The range: bf16 has the exponents of f32, but from 3.39·10³⁸ (2¹²⁸ − 2¹¹⁹) on a number rounds to infinity, and a part
+// The range: bf16 has the exponents of f32, but from 3.396·10³⁸ (2¹²⁸ − 2¹¹⁹) on a number rounds to infinity, and a part
 // below 2⁻¹³³ is lost. Three parts hold every number from 2⁻¹¹⁰ ≈ 8·10⁻³⁴ on, two parts keep 17 bits from
 // 2⁻¹¹⁷ ≈ 6·10⁻³⁶ on. Below, digits are lost one after the other, all of them below 2⁻¹³⁴ ≈ 5·10⁻⁴¹.
 #pragma once

@@ -9,7 +9,7 @@
 #   --python PROGRAM   the Python that has torch and jax                 [default: python3]
 #   --out FOLDER       where results go                                  [default: $OUT, or gpu-check-results]
 #   --minutes N        time for everything; what is left then is not run [default: 25]
-#   --only STAGES      machine,tests,hash,determinism,speed,mnist,sanitizer,bench: some of them, separated by commas
+#   --only STAGES      machine,smoke,plan,tests,hash,determinism,speed,mnist,sanitizer,bench: some of them, separated by commas
 #   --classes LIST     classes of precision whose speed is measured      [default: f32,tf32,bf16]
 #   --rounds N         rounds of the speed measurements                  [default: 3]
 #   --emulated         dry run on the emulated driver, at tiny sizes: shows that the script works and nothing else
@@ -21,7 +21,7 @@
 set -u
 here=$(cd "$(dirname "$0")" && pwd)
 bin=$here data="" peers="" python=python3 out=${OUT:-gpu-check-results} minutes=25 emulated="" rounds=3
-stages=machine,tests,hash,determinism,speed,mnist,sanitizer,bench
+stages=machine,smoke,plan,tests,hash,determinism,speed,mnist,sanitizer,bench
 classes=f32,tf32,bf16
 
 usage() { sed -n '2,/^set -u/{/^set -u/d;s/^# \{0,1\}//;p}' "$0"; }
@@ -105,6 +105,10 @@ if [[ $emulated ]]; then
     testing=(env RUST_BACKTRACE=0 ELBO_TEST_DEVICE=emulator)
 fi
 
+# The model whose steps are timed, and how often.
+model=() passes=10
+[[ $emulated ]] && model=(--hidden 12 --latent 2) passes=1
+
 # ---- stages, most important first ----
 
 stage_machine() {
@@ -121,6 +125,26 @@ stage_machine() {
     [[ -e $bin/pack.txt ]] && step pack 10 cat "$bin/pack.txt"
     needed=yes
     step info 60 "${elbo[@]}" info
+}
+
+# In one minute: does anything work at all? The ladder at a small size, a step of the training, and a short training.
+stage_smoke() {
+    step "every kernel of the ladder" 20 "${ladder[@]/#2048/256}"
+    step "one step" 20 "${elbo[@]}" plan "${model[@]}" --device cuda --time 1
+    step "a short training" 30 "${elbo[@]}" train --train-size 40 --test-size 10 --hidden 12 --latent 2 --batch 16 \
+        --epochs 1 --quiet --device cuda --out "$work/smoke"
+}
+
+# The time of every step of the usual training, in every precision, at the batch sizes whose speed is measured.
+stage_plan() {
+    local precision batch batches=(128 1024 8192)
+    [[ $emulated ]] && batches=(4)
+    for batch in "${batches[@]}"; do
+        for precision in f32 bf16x3 tf32 bf16; do
+            step "steps $precision, batch $batch" 30 "${elbo[@]}" plan "${model[@]}" --device cuda --batch "$batch" \
+                --precision $precision --time $passes
+        done
+    done
 }
 
 stage_tests() {
@@ -295,6 +319,6 @@ find_tool() {
 
 trap finish EXIT
 trap 'exit 130' INT TERM
-for stage in machine tests hash determinism speed mnist sanitizer bench; do
+for stage in machine smoke plan tests hash determinism speed mnist sanitizer bench; do
     [[ ,$stages, == *,$stage,* ]] && "stage_$stage"
 done

@@ -79,7 +79,8 @@ struct Product {
     static float tf32(u32 word) { return __uint_as_float(word & 0xffffe000); }
 
     // d + Σ a[i]·b[i] over the products of one step.
-    static float add(float d, const double* a, const int* a_exponent, const double* b, const int* b_exponent, int step) {
+    static float add(float d, const double* a, const int* a_exponent, const double* b, const int* b_exponent,
+                     int step) {
         int largest = exponent_of(d, -126);
         double plain = d;
         for (int i = 0; i < step; ++i) {
@@ -130,7 +131,8 @@ struct Product {
         for (int row = 0; row < 16; ++row) {
             for (int col = 0; col < 8; ++col) {
                 for (int i = 0; i < k; i += step) {
-                    d[row][col] = add(d[row][col], a[row] + i, a_exponent[row] + i, b[col] + i, b_exponent[col] + i, step);
+                    float& sum = d[row][col];
+                    sum = add(sum, a[row] + i, a_exponent[row] + i, b[col] + i, b_exponent[col] + i, step);
                 }
             }
         }

@@ -162,7 +162,7 @@ pub trait Exec {
 /// moments are f32 always, and so are the sums.
 ///
 /// Infinities and NaN go through products as in f32 with every precision: ∞ · b = ±∞, ∞ · 0 and ∞ − ∞ = NaN. What a cut
-/// or rounded factor cannot hold: from 3.39e38 on (the largest f32 is 3.40e38) it is taken for an infinity by bf16 and
+/// or rounded factor cannot hold: from 3.396e38 on (the largest f32 is 3.40e38) it is taken for an infinity by bf16 and
 /// everything made of it; and parts below 1e-40 are lost, so that [`F32`](Precision::F32) where it takes the tensor
 /// cores is as accurate as f32 for factors from 8e-34 on, and [`Bf16x3`](Precision::Bf16x3) as accurate as stated from
 /// 6e-36 on. A factor below 5e-41 counts as 0 in all of them but TF32.

@@ -334,9 +334,8 @@ pub struct Machine {
     pub device: String,
     /// Precision of matrix products on a GPU: f32, bf16x3, tf32 or bf16
     ///
-    /// bf16x3 takes two bf16 per factor. Everything else than products is f32. With f32, products of 2²⁸ multiply-adds and
-    /// more may be computed from three bf16 per factor: as accurate as f32 for factors of 8e-34 to 3.38e38. Infinities and
-    /// NaN go through products as in f32.
+    /// bf16x3 takes two bf16 per factor. Everything else than products is f32. Large products in f32 may take three bf16 per
+    /// factor: as accurate as f32 for factors of 8e-34 to 3.39e38.
     #[arg(long, value_name = "NAME", default_value = "f32")]
     pub precision: Precision,
 }

@@ -21,17 +21,15 @@ enum Arithmetic {
 impl Arithmetic {
     /// Multiply-adds of one multiprocessor in one cycle, at best.
     ///
-    /// | capability | f32 units | bf16, sums in f32 | from |
+    /// | capability | f32 units | bf16, sums in f32 | from NVIDIA's white papers; TFLOP/s of f32 and bf16 |
     /// |---|---|---|---|
-    /// | 7.5 | 64 | none | Turing white paper |
-    /// | 8.0 | 64 | 1024 | A100 white paper: 19.5 and 312 TFLOP/s |
-    /// | 8.6, 8.7 | 128 | 256 | GA102 white paper, RTX 3090: 35.6 and 71; A40: twice as much bf16 |
-    /// | 8.9 | 128 | 256 | Ada white paper, RTX 4090: 82.6 and 165.2; data sheet of the L40S: twice as much bf16 |
-    /// | 9.0 | 128 | 1300 | H100 white paper: 2048, by `wgmma`; estimate: 65 % of it by `mma.sync`, which is used here
-    /// |
-    /// | 10.x, 11.x | 128 | 1024 | f32: B200 data sheet; bf16: estimate, for `mma.sync` as on 8.0, by `tcgen05` it is
-    /// 4096 |
-    /// | 12.x | 128 | 256 | RTX Blackwell white paper, RTX 5090: 104.8 and 209.5; RTX PRO 6000: twice as much bf16 |
+    /// | 7.5 | 64 | none | Turing |
+    /// | 8.0 | 64 | 1024 | A100: 19.5 and 312 |
+    /// | 8.6, 8.7 | 128 | 256 | GA102, RTX 3090: 35.6 and 71; A40: twice as much bf16 |
+    /// | 8.9 | 128 | 256 | Ada, RTX 4090: 82.6 and 165.2; data sheet of the L40S: twice as much bf16 |
+    /// | 9.0 | 128 | 1300 | H100: 2048 by `wgmma`; estimate: 65 % of it by `mma.sync`, which is used here |
+    /// | 10.x, 11.x | 128 | 1024 | estimate: `mma.sync` as on 8.0; 4096 by `tcgen05` |
+    /// | 12.x | 128 | 256 | RTX Blackwell, RTX 5090: 104.8 and 209.5; RTX PRO 6000: twice as much bf16 |
     ///
     /// Where boards of one capability differ, it is the lower rate. It decides between tiles; between the f32 units and
     /// six bf16 products it would decide alike with twice as much. TF32 is half of bf16 in all of these sources. None
