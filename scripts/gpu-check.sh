@@ -9,7 +9,7 @@
 #   --python PROGRAM   the Python that has torch and jax                 [default: python3]
 #   --out FOLDER       where results go                                  [default: $OUT, or gpu-check-results]
 #   --minutes N        time for everything; what is left then is not run [default: 25]
-#   --only STAGES      machine,smoke,plan,tests,hash,determinism,speed,mnist,sanitizer,bench: some of them, separated by commas
+#   --only STAGES      machine,smoke,plan,tests,hash,determinism,speed,mnist,sanitizer,bench: some, by commas
 #   --classes LIST     classes of precision whose speed is measured      [default: f32,tf32,bf16]
 #   --rounds N         rounds of the speed measurements                  [default: 3]
 #   --emulated         dry run on the emulated driver, at tiny sizes: shows that the script works and nothing else
