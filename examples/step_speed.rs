@@ -73,6 +73,7 @@ fn main() -> elbo::Result<()> {
     let graph = training_graph(&model.vae, &objective, "train", batch);
     let step = model.bind(&graph)?;
     model.exec.control_mut().shuffle = true;
+    let on = model.exec.describe().replace(['"', '\\'], "");
 
     let per_epoch = images.train.rows / batch;
     let mut run = |mut times: usize| -> elbo::Result<f64> {
@@ -107,11 +108,10 @@ fn main() -> elbo::Result<()> {
         rates.sort_by(f64::total_cmp);
         println!(
             "{{\"peer\":\"elbo\",\"workload\":\"{workload}\",\"batch\":{batch},\"threads\":{threads},\"isa\":\"{}\",\
-             \"device\":\"{device}\",\"precision\":\"{precision}\",\"on\":\"{}\",\"update\":{update},\"steps\":{steps},\
+             \"device\":\"{device}\",\"precision\":\"{precision}\",\"on\":\"{on}\",\"update\":{update},\"steps\":{steps},\
              \"reps\":{repetitions},\"steps_per_s\":{:.2},\"min\":{:.2},\"max\":{:.2},\"loss_check\":{loss_check:.3},\
              \"final_loss\":{last:.3}}}",
             Isa::detect(),
-            model.exec.describe().replace(['"', '\\'], ""),
             rates[repetitions / 2],
             rates[0],
             rates[repetitions - 1],
