@@ -60,9 +60,9 @@ fn moments_and_gradients_of_dead_units_end_at_zero() {
     for (name, rule) in RULES {
         let objective = Objective::elbo(rule, None);
         let mut cpu = Cpu::new(1);
-        cpu.set_data("train", &images(&vae), vae.config.pixels()).unwrap();
         let graph = training_graph(&vae, &objective, "train", BATCH);
         let step = cpu.bind(&Plan::build(&graph, Fusion::all()).unwrap()).unwrap();
+        cpu.set_data("train", &images(&vae), vae.config.pixels()).unwrap();
 
         // The gradients by themselves, to be looked at.
         let g = Graph::new();

@@ -87,7 +87,7 @@ fn a_recipe_is_a_start_for_a_training() {
     fs::write(at.path().join("lost.toml"), "base = \"nowhere\"\n").unwrap();
     fails(at.path(), "train --recipe lost.toml", 1, &["lost.toml: base", "\"nowhere\"", "beside this one"]);
     fs::copy(at.path().join("child.toml"), at.path().join("child.json")).unwrap();
-    fails(at.path(), "train --recipe child.json", 1, &["\"child.json\"", ".toml"]);
+    fails(at.path(), "train --recipe child.json", 2, &["\"child.json\"", ".toml"]);
     fails(at.path(), "train --recipe none.toml", 1, &["none.toml"]);
 }
 

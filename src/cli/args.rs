@@ -251,8 +251,9 @@ pub struct Eval {
     /// Samples per image of iwae, prior and harmonic
     #[arg(long, value_name = "K", default_value_t = 5000)]
     pub samples: usize,
-    /// Number of test images for all of --estimators, from the first on [default: all for elbo alone, 100 as soon as one of
-    /// the others is asked for]
+    /// Number of test images for --estimators, from the first on [default: all for elbo alone, else 100]
+    ///
+    /// They are the same for all estimators of a table.
     #[arg(long, value_name = "N")]
     pub images: Option<usize>,
     /// Bounds from both sides by ais for N images that the model draws itself

@@ -204,7 +204,8 @@ mod tests {
         let ((known, names), (judged, truth)) =
             (images(2000, 0.0, 0.0, [0.2, 1.0], 1), images(4000, 0.0, 0.0, [0.2, 1.0], 2));
         let device = Device::Cpu { threads: 1 };
-        let classes = Classes::of([&known, &judged], [&names, &truth], 2, (3, 4000), device, &Watch::default()).unwrap();
+        let classes =
+            Classes::of([&known, &judged], [&names, &truth], 2, (3, 4000), device, &Watch::default()).unwrap();
         assert_eq!((classes.error, classes.fano), (0.5, 0.0), "all means are equal: {classes:?}");
         agrees(classes.draw, exact([(0.0, 0.2), (0.0, 1.0)]), 0.01);
         assert!(classes.draw.at_least.value > 0.25, "{classes:?}");
