@@ -604,6 +604,25 @@ fn every_rung_of_the_ladder_is_right() {
     }
 }
 
+/// Every precision's product is timed in a kernel of that precision, after the check of some of its rows, which tells a
+/// coarser product from a finer one.
+#[test]
+fn products_are_checked_and_timed_in_every_precision() {
+    let Some(gpu) = cuda(Precision::F32) else { return };
+    // 72 rows: one of three is checked, 24 in all.
+    for n in [8, 72] {
+        let timed = gpu.time_products(n, 2, 3).unwrap();
+        assert_eq!(timed.iter().map(|t| t.precision).collect::<Vec<_>>(), Precision::ALL, "{timed:?}");
+        for t in &timed {
+            assert!(t.kernel.starts_with(&format!("gemm_{}_", t.precision)), "n = {n}: {t:?}");
+            assert!(t.least > 0.0 && t.least <= t.median && t.median.is_finite(), "n = {n}: {t:?}");
+        }
+        let errors: Vec<f64> = timed.iter().map(|t| t.error).collect();
+        assert!(errors[0] < 1e-6 && errors[3] < 1e-2, "n = {n}: {errors:?}");
+        assert!(errors.windows(2).all(|two| two[1] > 2.0 * two[0]), "n = {n}: {errors:?}");
+    }
+}
+
 /// Every kernel of the matrix product, also those that only large products take, with and without splits of k.
 #[test]
 fn every_product_kernel_is_right() {

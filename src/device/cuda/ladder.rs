@@ -1,12 +1,12 @@
-//! The matrix products by themselves: the ladder (kernels/dev/), every rung launched, checked and timed, and every kernel
-//! that plans can take, checked.
+//! The matrix products by themselves: the ladder (kernels/dev/), every rung launched, checked and timed, every kernel
+//! that plans can take, checked, and the one that they do take, timed in every precision.
 
 use super::Cuda;
 use super::driver::{Buffer, Lane, Launch};
 use super::params::{GemmParams, words, zeroed};
 use super::probe::Version;
 use crate::device::Precision;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::rng::Draw;
 use crate::steps::gemm::cuda::{self as gemm, Choice, LADDER};
 
@@ -34,7 +34,75 @@ pub struct ProductCheck {
     pub column_sums: f64,
 }
 
+/// The time of a product in the kernel that plans use for its shape and precision.
+#[derive(Clone, Debug, PartialEq)]
+pub struct TimedProduct {
+    /// How exactly it multiplies.
+    pub precision: Precision,
+    /// The kernel's name.
+    pub kernel: &'static str,
+    /// Blocks that shared the k of one tile.
+    pub splits: u32,
+    /// ‖C − C₆₄‖ / ‖C₆₄‖ in the Frobenius norm over the rows that were computed in f64 too.
+    pub error: f64,
+    /// The median of the repetitions, in seconds of one product on the device.
+    pub median: f64,
+    /// The shortest of them.
+    pub least: f64,
+}
+
+/// The rows of a timed product that are checked: in f64 on the host, all rows of a large one would take minutes.
+const CHECKED_ROWS: usize = 32;
+
+/// The error of a right product of numbers from the normal distribution, [n, n]: at most that of cutting the factors
+/// (the bounds of tests/device.rs) and, generously, n additions of relative error 2⁻²⁴ that all go one way.
+fn largest_error(precision: Precision, n: usize) -> f64 {
+    let of_factors = match precision {
+        Precision::F32 => 0.0,
+        Precision::Bf16x3 => 3e-5,
+        Precision::Tf32 => 6e-4,
+        Precision::Bf16 => 6e-3,
+    };
+    of_factors + n as f64 * 2f64.powi(-24)
+}
+
 impl Cuda {
+    /// Times C = A·B, [n, n] each with normal numbers, in every precision with the kernel that plans take. Every
+    /// product is checked before it is timed. A repetition is `launches` launches between two events; one goes ahead
+    /// unmeasured.
+    ///
+    /// # Panics
+    /// When n, `launches` or `repetitions` is 0.
+    ///
+    /// # Errors
+    /// [`Error::Device`] from the device, and when a product is wrong.
+    pub fn time_products(&self, n: usize, launches: usize, repetitions: usize) -> Result<Vec<TimedProduct>> {
+        assert!(n > 0 && launches > 0 && repetitions > 0, "n {n}, {launches} launches, {repetitions} repetitions");
+        let matrices = Matrices::new(self, n, n.div_ceil(CHECKED_ROWS))?;
+        let time = |&precision: &Precision| {
+            let choice = gemm::choose(n, n, n, precision, self.capability(), false);
+            let run = matrices.run(self, &choice, false)?;
+            let (kernel, error) = (choice.kernel, matrices.error(&run.c));
+            if error.is_nan() || error > largest_error(precision, n) {
+                return Err(Error::Device {
+                    device: self.gpu().name.clone(),
+                    reason: format!("{kernel} computes a product of {n} with error {error:.1e} in {precision}"),
+                    remedy: "please report this with the output of `elbo info`".into(),
+                });
+            }
+            let repetition = || {
+                let enqueue = || (0..launches).try_for_each(|_| self.driver.launch(&run.launch, Lane::Main));
+                Ok(self.driver.time(enqueue)? / launches as f64)
+            };
+            repetition()?;
+            let mut seconds = (0..repetitions).map(|_| repetition()).collect::<Result<Vec<f64>>>()?;
+            seconds.sort_by(f64::total_cmp);
+            let median = (seconds[(repetitions - 1) / 2] + seconds[repetitions / 2]) / 2.0;
+            Ok(TimedProduct { precision, kernel, splits: choice.splits, error, median, least: seconds[0] })
+        };
+        Precision::ALL.iter().map(time).collect()
+    }
+
     /// Runs every rung that this GPU can run on C = A·B, [n, n] each with normal numbers; n a multiple of 8.
     ///
     /// # Panics
@@ -45,7 +113,7 @@ impl Cuda {
     pub fn climb_ladder(&self, n: usize, repetitions: usize) -> Result<Vec<Rung>> {
         assert!(n > 0 && n.is_multiple_of(8), "the ladder takes multiples of 8, not {n}");
         debug_assert!(LADDER.iter().all(|rung| 8 % rung.multiple == 0));
-        let matrices = Matrices::new(self, n)?;
+        let matrices = Matrices::new(self, n, 1)?;
         let cc = self.capability();
         let rungs = LADDER.iter().filter(|rung| rung.cc <= cc).map(|rung| Choice {
             kernel: rung.name,
@@ -64,7 +132,7 @@ impl Cuda {
             for _ in 0..repetitions {
                 seconds = seconds.min(self.driver.time(|| self.driver.launch(&run.launch, Lane::Main))?);
             }
-            Ok(Rung { kernel: choice.kernel, error: distance(&run.c, &matrices.truth), seconds })
+            Ok(Rung { kernel: choice.kernel, error: matrices.error(&run.c), seconds })
         };
         rungs.chain([usual]).map(climb).collect()
     }
@@ -75,13 +143,13 @@ impl Cuda {
     /// # Errors
     /// [`Error::Device`](crate::Error::Device) from the device.
     pub fn check_products(&self, n: usize) -> Result<Vec<ProductCheck>> {
-        let matrices = Matrices::new(self, n)?;
+        let matrices = Matrices::new(self, n, 1)?;
         let check = |choice: Choice| {
             let run = matrices.run(self, &choice, true)?;
             Ok(ProductCheck {
                 kernel: choice.kernel,
                 splits: choice.splits,
-                product: distance(&run.c, &matrices.truth),
+                product: matrices.error(&run.c),
                 column_sums: distance(&run.column_sums, &matrices.column_sums),
             })
         };
@@ -97,7 +165,7 @@ impl Cuda {
     /// # Errors
     /// [`Error::Device`](crate::Error::Device) from the device.
     pub fn every_product(&self, n: usize, a: &[f32], b: &[f32]) -> Result<Vec<(&'static str, u32, Vec<f32>)>> {
-        let matrices = Matrices::of(self, n, a, b)?;
+        let matrices = Matrices::of(self, n, a, b, 1)?;
         let compute = |choice: Choice| Ok((choice.kernel, choice.splits, matrices.run(self, &choice, false)?.c));
         gemm::every(n, n, n, self.capability()).into_iter().map(compute).collect()
     }
@@ -113,7 +181,9 @@ struct Matrices {
     n: usize,
     a: Buffer,
     b: Buffer,
-    /// A·B.
+    /// Of so many rows of A·B, one is in `truth`.
+    every: usize,
+    /// A·B: its rows 0, `every`, 2·`every` …
     truth: Vec<f64>,
     /// Σ over the rows of B.
     column_sums: Vec<f64>,
@@ -128,22 +198,28 @@ struct Run {
 }
 
 impl Matrices {
-    fn new(cuda: &Cuda, n: usize) -> Result<Matrices> {
+    fn new(cuda: &Cuda, n: usize, every: usize) -> Result<Matrices> {
         let numbers = |stream: u32| -> Vec<f32> {
             let draw = Draw { seed: 1, step: 0, stream };
             (0..(n * n) as u64).map(|i| draw.normal(i)).collect()
         };
-        Matrices::of(cuda, n, &numbers(0), &numbers(1))
+        Matrices::of(cuda, n, &numbers(0), &numbers(1), every)
     }
 
-    fn of(cuda: &Cuda, n: usize, a: &[f32], b: &[f32]) -> Result<Matrices> {
+    fn of(cuda: &Cuda, n: usize, a: &[f32], b: &[f32], every: usize) -> Result<Matrices> {
         assert!(a.len() == n * n && b.len() == n * n, "{} and {} numbers for n = {n}", a.len(), b.len());
         let mut column_sums = vec![0.0; n];
         for row in b.chunks_exact(n) {
             column_sums.iter_mut().zip(row).for_each(|(sum, v)| *sum += f64::from(*v));
         }
-        let truth = product(a, b, n);
-        Ok(Matrices { n, a: cuda.matrix(a)?, b: cuda.matrix(b)?, truth, column_sums })
+        let truth = product(a, b, n, every);
+        Ok(Matrices { n, a: cuda.matrix(a)?, b: cuda.matrix(b)?, every, truth, column_sums })
+    }
+
+    /// How far C is from A·B, in the rows that are known.
+    fn error(&self, c: &[f32]) -> f64 {
+        let rows = c.chunks_exact(self.n).step_by(self.every);
+        distance(rows.flatten(), &self.truth)
     }
 
     /// Launches a kernel once and reads what it wrote; without `sums` the column sums stay NaN.
@@ -194,10 +270,10 @@ impl Cuda {
     }
 }
 
-/// A·B in f64, row by row so that B streams.
-fn product(a: &[f32], b: &[f32], n: usize) -> Vec<f64> {
-    let mut c = vec![0.0; n * n];
-    for (row, a) in c.chunks_exact_mut(n).zip(a.chunks_exact(n)) {
+/// One of `every` rows of A·B in f64, row by row so that B streams.
+fn product(a: &[f32], b: &[f32], n: usize, every: usize) -> Vec<f64> {
+    let mut c = vec![0.0; n.div_ceil(every) * n];
+    for (row, a) in c.chunks_exact_mut(n).zip(a.chunks_exact(n).step_by(every)) {
         for (a, b) in a.iter().zip(b.chunks_exact(n)) {
             row.iter_mut().zip(b).for_each(|(c, b)| *c += f64::from(*a) * f64::from(*b));
         }
@@ -205,8 +281,8 @@ fn product(a: &[f32], b: &[f32], n: usize) -> Vec<f64> {
     c
 }
 
-fn distance(found: &[f32], truth: &[f64]) -> f64 {
+fn distance<'a>(found: impl IntoIterator<Item = &'a f32>, truth: &[f64]) -> f64 {
     let square = |v: f64| v * v;
-    let error: f64 = found.iter().zip(truth).map(|(f, t)| square(f64::from(*f) - t)).sum();
+    let error: f64 = found.into_iter().zip(truth).map(|(f, t)| square(f64::from(*f) - t)).sum();
     (error / truth.iter().map(|t| square(*t)).sum::<f64>()).sqrt()
 }
