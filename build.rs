@@ -107,6 +107,7 @@ fn build_kernels(out: &Path) -> Result<Built, String> {
             return Ok(Built::Nothing(format!("{why} when it was built")));
         }
     };
+    println!("cargo::rustc-env=ELBO_NVCC_CALL={}", compiler.call("latency").join("\t"));
     let folder = Path::new(&set_by_cargo("CARGO_MANIFEST_DIR")).join("kernels");
     let sources = kernels::sources(&folder)?;
     let jobs = set_by_cargo("NUM_JOBS").parse().unwrap_or(1);

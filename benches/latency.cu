@@ -4,8 +4,8 @@
 //   nvcc -O3 -std=c++17 -arch=native -o latency benches/latency.cu && ./latency
 //
 // scripts/gpu-pack.sh compiles it for gpu-check.sh. Every line is a median over repetitions, in microseconds. The last
-// line has all of them as JSON. Each barrier is checked before it is timed: where it lets a block through too early, the
-// blocks do not see each other's numbers, and the program fails.
+// line has all of them as JSON. Each barrier is checked before it is timed: where it lets a block through too early,
+// the blocks do not see each other's numbers, and the program fails.
 //
 //   launch                 per launch of a kernel without work, many in a row on one stream
 //   graph_launch           a graph of one node, from event to event
@@ -103,8 +103,8 @@ static __device__ void grid_barrier(unsigned* counter, unsigned target) {
     __syncthreads();
 }
 
-// `seen` is null when time is taken. Otherwise block b writes the round's number to cells[b], and after the barrier reads
-// the cell of another block: a barrier that holds nobody back shows an older number. *seen counts the right ones.
+// `seen` is null when time is taken. Otherwise block b writes the round's number to cells[b], and after the barrier
+// reads the cell of another block: a barrier that holds nobody back shows an older number. *seen counts the right ones.
 static __global__ void grid_rounds(unsigned* counter, volatile unsigned* cells, unsigned* seen, int rounds) {
     for (int i = 1; i <= rounds; ++i) {
         if (seen && threadIdx.x == 0) cells[blockIdx.x] = i;

@@ -91,6 +91,13 @@ fn crew(jobs: usize, architectures: usize) -> (usize, usize) {
 }
 
 impl Compiler {
+    /// The program and the arguments that make machine code of the file `name` for the architectures, for programs that
+    /// scripts/gpu-pack.sh compiles.
+    pub fn call(&self, name: &str) -> Vec<String> {
+        let program = self.program.display().to_string();
+        [vec![program], self.host_flags.clone(), nvcc::gencode(name, &self.architectures)].concat()
+    }
+
     /// Makes the images of all `sources` in `out`. Images made before with equal inputs are taken from `cache`.
     pub fn compile(
         &self,

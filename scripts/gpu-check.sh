@@ -9,9 +9,10 @@
 #   --python PROGRAM   the Python that has torch and jax                 [default: python3]
 #   --out FOLDER       where results go                                  [default: $OUT, or gpu-check-results]
 #   --minutes N        time for everything; what is left then is not run [default: 25]
-#   --only STAGES      machine,smoke,plan,tests,hash,determinism,speed,mnist,sanitizer,bench: some, by commas
+#   --only STAGES      some of machine,smoke,plan,latency,products,tests,hash,determinism,speed,mnist,sanitizer,bench,
+#                      by commas                                         [default: all]
 #   --classes LIST     classes of precision whose speed is measured      [default: f32,tf32,bf16]
-#   --rounds N         rounds of the speed measurements                  [default: 3]
+#   --rounds N         rounds of speed and products, in turn with others [default: 3]
 #   --emulated         dry run on the emulated driver, at tiny sizes: shows that the script works and nothing else
 #
 # Every step is one command under a time limit. A failure is recorded and the next step begins. Results: gpu-check.json,
@@ -21,7 +22,8 @@
 set -u
 here=$(cd "$(dirname "$0")" && pwd)
 bin=$here data="" peers="" python=python3 out=${OUT:-gpu-check-results} minutes=25 emulated="" rounds=3
-stages=machine,smoke,plan,tests,hash,determinism,speed,mnist,sanitizer,bench
+every_stage=machine,smoke,plan,latency,products,tests,hash,determinism,speed,mnist,sanitizer,bench
+stages=$every_stage
 classes=f32,tf32,bf16
 
 usage() { sed -n '2,/^set -u/{/^set -u/d;s/^# \{0,1\}//;p}' "$0"; }
@@ -38,6 +40,11 @@ while (( $# )); do
         --minutes) minutes=$2 ;; --only) stages=$2 ;; --classes) classes=$2 ;; --rounds) rounds=$2 ;;
     esac
     shift 2
+done
+for stage in ${stages//,/ }; do
+    [[ ,$every_stage, == *,$stage,* ]] && continue
+    echo "gpu-check.sh: --only $stage: the stages are $every_stage" >&2
+    exit 2
 done
 bin=$(cd "$bin" && pwd) || exit 2
 [[ -x $bin/elbo && -x $bin/step_speed ]] || { echo "gpu-check.sh: no elbo and step_speed in $bin" >&2; exit 2; }
@@ -96,12 +103,12 @@ step() {
 unavailable() { printf '%5d s  %-12s %s: not available: %s\n' "$SECONDS" "$stage" "$1" "$2"; record "$1" "not available" --why "$2"; }
 
 # The program, and how tests are told where to run. A test that finds no GPU must fail, not go elsewhere.
-elbo=("$bin/elbo") speed=("$bin/step_speed") ladder=("$bin/gemm_ladder" 2048) testing=(env RUST_BACKTRACE=0 ELBO_TEST_DEVICE=gpu)
+elbo=("$bin/elbo") speed=("$bin/step_speed") ladder=("$bin/gemm_ladder") n=2048 testing=(env RUST_BACKTRACE=0 ELBO_TEST_DEVICE=gpu)
 if [[ $emulated ]]; then
     [[ -e $bin/emulated/libcuda.so ]] || { echo "gpu-check.sh: no emulated driver in $bin" >&2; exit 2; }
     elbo=(env "LD_LIBRARY_PATH=$bin/emulated" "$bin/elbo")
     speed=(env "LD_LIBRARY_PATH=$bin/emulated" "$bin/step_speed")
-    ladder=(env "LD_LIBRARY_PATH=$bin/emulated" "$bin/gemm_ladder" 64 1)
+    ladder=(env "LD_LIBRARY_PATH=$bin/emulated" "$bin/gemm_ladder") n=64
     testing=(env RUST_BACKTRACE=0 ELBO_TEST_DEVICE=emulator)
 fi
 
@@ -129,7 +136,7 @@ stage_machine() {
 
 # In one minute: does anything work at all? The ladder at a small size, a step of the training, and a short training.
 stage_smoke() {
-    step "every kernel of the ladder" 20 "${ladder[@]/#2048/256}"
+    step "every kernel of the ladder" 20 "${ladder[@]}" $(( n < 256 ? n : 256 )) 1
     step "one step" 20 "${elbo[@]}" plan "${model[@]}" --device cuda --time 1
     step "a short training" 30 "${elbo[@]}" train --train-size 40 --test-size 10 --hidden 12 --latent 2 --batch 16 \
         --epochs 1 --quiet --device cuda --out "$work/smoke"
@@ -144,6 +151,31 @@ stage_plan() {
             step "steps $precision, batch $batch" 30 "${elbo[@]}" plan "${model[@]}" --device cuda --batch "$batch" \
                 --precision $precision --time $passes
         done
+    done
+}
+
+# What launches, nodes and edges of graphs, and barriers cost.
+stage_latency() {
+    if [[ $emulated ]]; then
+        unavailable latencies "the emulated driver has no runtime API, and runs blocks one after another"
+    elif [[ -x $bin/latency ]]; then
+        step latencies 60 "$bin/latency"
+    else
+        unavailable latencies "no program latency in $bin: packed without nvcc"
+    fi
+}
+
+# Square products in every precision, in turn with those of cuBLAS.
+stage_products() {
+    local round sizes=(1024 2048 4096 8192) repetitions=9 on=cuda why
+    if [[ $emulated ]]; then sizes=(64 136) repetitions=1 on=cpu; fi
+    why=$(lacks torch)
+    [[ -z $why ]] || unavailable cuBLAS "$why"
+    for (( round = 1; round <= rounds; round++ )); do
+        step "elbo #$round" 60 "${ladder[@]}" products $repetitions "${sizes[@]}"
+        needed=no
+        [[ $why ]] || step "cuBLAS #$round" 60 "$python" "$bin/gemm_cublas.py" $repetitions "${sizes[@]}" --device $on
+        needed=yes
     done
 }
 
@@ -259,23 +291,28 @@ modes() {
     fi
 }
 
+# Why torch or jax cannot be used, or nothing if it can.
+lacks() {
+    local test
+    case $1 in
+        torch) test='import torch; assert torch.cuda.is_available(), "torch sees no GPU"' ;;
+        jax) test='import jax; assert jax.devices()[0].platform == "gpu", "jax sees no GPU"' ;;
+    esac
+    [[ $emulated ]] && test="import $1"
+    timeout 120 "$python" -c "$test" >"$work/peer" 2>&1 || { tail -n 1 "$work/peer" | grep . || echo "no answer"; }
+}
+
 find_peers() {
-    local peer test
+    local peer why
     found_peers=""
     for peer in torch jax; do
-        case $peer in
-            torch) test='import torch; assert torch.cuda.is_available(), "torch sees no GPU"' ;;
-            jax) test='import jax; assert jax.devices()[0].platform == "gpu", "jax sees no GPU"' ;;
-        esac
-        [[ $emulated ]] && test="import $peer"
         if [[ -z $peers || -z $data ]]; then
             unavailable $peer "needs --peers and --data"
         elif [[ ! -e $peers/${peer}_vae.py ]]; then
             unavailable $peer "no ${peer}_vae.py in $peers"
-        elif ! timeout 120 "$python" -c "$test" >"$work/peer" 2>&1; then
-            unavailable $peer "$(tail -n 1 "$work/peer")"
         else
-            found_peers+=" $peer"
+            why=$(lacks $peer)
+            if [[ $why ]]; then unavailable $peer "$why"; else found_peers+=" $peer"; fi
         fi
     done
 }
@@ -297,7 +334,8 @@ stage_sanitizer() {
 }
 
 stage_bench() {
-    step "ladder of matrix products" 60 "${ladder[@]}"
+    local times=20; [[ $emulated ]] && times=1
+    step "ladder of matrix products" 60 "${ladder[@]}" $n $times
     local quick=(); [[ $emulated ]] && quick=(--quick --repetitions 1 --only adam)
     if "${elbo[@]}" bench --help >/dev/null 2>&1; then
         step bench 400 "${elbo[@]}" bench --device cuda --json "$out/bench.json" --svg "$out/bench.svg" "${quick[@]}"
@@ -319,6 +357,6 @@ find_tool() {
 
 trap finish EXIT
 trap 'exit 130' INT TERM
-for stage in machine smoke plan tests hash determinism speed mnist sanitizer bench; do
+for stage in ${every_stage//,/ }; do
     [[ ,$stages, == *,$stage,* ]] && "stage_$stage"
 done

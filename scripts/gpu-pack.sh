@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Builds what gpu-check.sh needs and collects it in a folder that can be carried to a machine with a GPU, where neither
-# Rust nor a network is needed: the program, step_speed, gemm_ladder, the device tests (those that say `mod common;`), the two
-# scripts, and, for a dry run, the emulated driver.
+# Rust nor a network is needed: the program, step_speed, gemm_ladder, latency (benches/latency.cu), the device tests
+# (those that say `mod common;`), the scripts, and, for a dry run, the emulated driver.
 #
 #   scripts/gpu-pack.sh FOLDER [--without-nvcc]
 #
@@ -30,7 +30,7 @@ python3 - "$messages" "$folder" <<'PY'
 import json, os, shutil, subprocess, sys
 
 messages, folder = sys.argv[1:]
-wanted = {}
+wanted, nvcc = {}, None
 for line in open(messages):
     message = json.loads(line)
     if message["reason"] == "compiler-artifact" and message.get("executable"):
@@ -40,17 +40,24 @@ for line in open(messages):
         elif name in ("elbo", "step_speed", "gemm_ladder") and kinds in (["bin"], ["example"]):
             wanted[name] = message["executable"]
     elif message["reason"] == "build-script-executed":
-        library = dict(message["env"]).get("ELBO_EMU_LIBRARY")
-        if library:
-            wanted["emulated/libcuda.so"] = library
+        said = dict(message["env"])
+        if "ELBO_EMU_LIBRARY" in said:
+            wanted["emulated/libcuda.so"] = said["ELBO_EMU_LIBRARY"]
+        if "ELBO_NVCC_CALL" in said:
+            nvcc = said["ELBO_NVCC_CALL"].split("\t")
 for name, source in wanted.items():
     target = os.path.join(folder, name)
     os.makedirs(os.path.dirname(target), exist_ok=True)
     shutil.copy2(source, target)
     if shutil.which("strip"):
         subprocess.run(["strip", "--strip-debug", target], check=True)
+if nvcc:
+    # A program of CUDA's runtime. In NVIDIA's Python packages that lies in lib, where their nvcc does not look.
+    runtime = os.path.join(os.path.dirname(os.path.dirname(nvcc[0])), "lib")
+    latency = os.path.join(folder, "latency")
+    subprocess.run([*nvcc, "-O3", "-std=c++17", "-L", runtime, "-o", latency, "benches/latency.cu"], check=True)
 PY
-cp "$here/gpu-check.sh" "$here/gpu_report.py" "$folder/"
+cp "$here/gpu-check.sh" "$here/gpu_report.py" benches/peers/gemm_cublas.py "$folder/"
 
 {
     echo "commit   $(git describe --always --dirty --abbrev=12 2>/dev/null || echo unknown)"

@@ -191,6 +191,51 @@ def comparisons(records):
     return rows
 
 
+# ---- products and latencies ----
+
+def products(records):
+    """One row per size and precision of elbo's products, beside cuBLAS in the same class of precision.
+
+    Times are medians over the rounds; a ratio is of values of the same round."""
+    ours, theirs, programs = {}, {}, set()
+    for entry in records:
+        values = entry.get("values") or {}
+        if entry["stage"] != "products" or entry["status"] != "passed" or "products" not in values:
+            continue
+        elbo = values["program"] == "elbo"
+        if not elbo:
+            programs.add(values["program"])
+        for product in values["products"]:
+            rounds = (ours if elbo else theirs).setdefault((product["n"], product["precision"]), {})
+            rounds[(entry["run"], entry["name"].rpartition("#")[2])] = product
+    rows = []
+    for (n, precision), rounds in ours.items():
+        cls = CLASS[precision]
+        others = theirs.get((n, cls), {})
+        median = statistics.median(product["median_s"] for product in rounds.values())
+        one = first(rounds)
+        row = {"n": n, "precision": precision, "class": cls, "kernel": one["kernel"], "splits": one["splits"],
+               "error": one["error"], "rounds": len(rounds), "seconds": median, "tflops": 2e-12 * n**3 / median}
+        ratios = [others[r]["median_s"] / rounds[r]["median_s"] for r in rounds.keys() & others.keys()]
+        if ratios:
+            seconds = statistics.median(product["median_s"] for product in others.values())
+            row["cublas"] = {"program": ", ".join(sorted(programs)), "error": first(others)["error"],
+                             "seconds": seconds, "tflops": 2e-12 * n**3 / seconds,
+                             "ratio": statistics.median(ratios), "least": min(ratios), "most": max(ratios)}
+        rows.append(row)
+    return sorted(rows, key=lambda row: row["n"])
+
+
+def latencies(records):
+    """{name: microseconds}, the median over the runs that measured it."""
+    found = {}
+    for entry in records:
+        if entry["stage"] == "latency" and entry["status"] == "passed":
+            for name, us in ((entry.get("values") or {}).get("latencies_us") or {}).items():
+                found.setdefault(name, []).append(us)
+    return {name: statistics.median(us) for name, us in found.items()}
+
+
 # ---- the report ----
 
 def outcome(records):
@@ -208,7 +253,8 @@ def outcome(records):
 def write(args):
     records = read(args.records)
     word, code = outcome(records)
-    whole = {"outcome": word, "exit_status": code, "speed": comparisons(records), "steps": records}
+    whole = {"outcome": word, "exit_status": code, "latencies_us": latencies(records), "products": products(records),
+             "speed": comparisons(records), "steps": records}
     with open(os.path.join(args.out, "gpu-check.json"), "w") as f:
         json.dump(whole, f, indent=1, ensure_ascii=False)
         f.write("\n")
@@ -232,6 +278,11 @@ def markdown(whole):
         result = f"**failed**{ours}, status {r['rc']}" if r["status"] == "failed" else f"{r['status']}{ours}"
         rows.append([r["stage"], r["name"], result, r.get("seconds", ""), r.get("why") or figures(r)])
     parts += ["## Steps\n", table(rows)]
+    if whole["latencies_us"]:
+        rows = [["latency", "µs"]] + [[name, f"{us:.3f}"] for name, us in whole["latencies_us"].items()]
+        parts += ["## Latencies\n", LATENCY_NOTE, table(rows)]
+    if whole["products"]:
+        parts += ["## Matrix products\n", PRODUCTS_NOTE, products_table(whole["products"])]
     if whole["speed"]:
         parts += ["## Steps per second\n", SPEED_NOTE, speed_table(whole["speed"])]
     failed = [r for r in steps if r["status"] in ("failed", "timed out")]
@@ -265,6 +316,34 @@ def figures(r):
     if "equal" in v:
         return "equal" if v["equal"] else f"differ: {', '.join(v['differ'])}"
     return ""
+
+
+LATENCY_NOTE = """\
+Medians. What each is: benches/latency.cu.
+"""
+
+PRODUCTS_NOTE = """\
+C = A·B of [n, n] matrices of normal numbers. Times are medians over the rounds, in which elbo and cuBLAS (through
+PyTorch) took turns. A ratio above 1 means that elbo is faster than cuBLAS in the same class of precision; it is the
+median of the rounds' ratios, with the extremes. bf16x3 is far more exact than TF32, beside which it stands. In bf16,
+cuBLAS reads and writes half as many bytes: its matrices are bf16, elbo's f32.
+"""
+
+
+def products_table(rows):
+    out = [["n", "elbo", "kernel", "splits", "error", "ms", "TFLOP/s", "cuBLAS", "error", "ms", "TFLOP/s",
+            "elbo / cuBLAS", "rounds"]]
+    for r in rows:
+        row = [r["n"], r["precision"], r["kernel"], r["splits"], f"{r['error']:.1e}", f"{1e3 * r['seconds']:.4f}",
+               f"{r['tflops']:.2f}"]
+        c = r.get("cublas")
+        if c:
+            row += [r["class"], f"{c['error']:.1e}", f"{1e3 * c['seconds']:.4f}", f"{c['tflops']:.2f}",
+                    f"**{c['ratio']:.2f}** ({c['least']:.2f}–{c['most']:.2f})"]
+        else:
+            row += ["–"] * 5
+        out.append(row + [r["rounds"]])
+    return table(out)
 
 
 SPEED_NOTE = """\
