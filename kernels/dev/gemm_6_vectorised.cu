@@ -1,10 +1,11 @@
 // The ladder, 6 of 8: four numbers at a time, and no two threads at one bank.
 //
-// What the hardware does takes as many instructions as we write. Memory can be read 16 bytes at a time, so:
+// Memory can be read 16 bytes at a time, by one instruction instead of four. So:
 //
 //   * The copies take a float4 each. That of A is turned on the way: A lies in shared memory as [8 of k][128 rows], so that
 //     the eight numbers a thread needs for one k are neighbours.
-//   * From shared memory a thread reads float4s: 4 reads for 64 multiply-adds instead of 16.
+//   * From shared memory a thread reads float4s: 4 reads for 64 multiply-adds instead of 16 (10 where the compiler joins
+//     those of B, which were neighbours before; nvcc 13 does).
 //   * Shared memory has 32 banks of 4 bytes, and threads of a warp that want different words of one bank have to wait for
 //     each other. So a thread takes two groups of four columns, 32 apart, instead of eight in a row, and a warp stands as
 //     4 × 8 threads: its reads of B are 8 neighbouring float4s, all banks once. Four idle floats after each row spread the
