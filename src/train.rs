@@ -35,6 +35,8 @@ pub use report::{EpochRecord, EpochTiming, Observer, StepReport, Sums};
 
 use crate::checkpoint::{Checkpoint, families};
 use crate::data::{Dataset, Splits};
+use crate::device::memory::SMALLER;
+use crate::device::room::must_fit;
 use crate::device::{Bound, Device, Moment, Snapshot};
 use crate::error::{Error, Result};
 use crate::optim::Control;
@@ -98,6 +100,9 @@ impl Trainer {
     pub fn new(config: TrainConfig, data: &Splits, device: Device) -> Result<Trainer> {
         config.validate()?;
         let mut model = Model::initial(Vae::new(config.model.clone())?, config.seed, device)?;
+        // A checkpoint is made of three arrays of every parameter, which are read, encoded and put together in turn.
+        let checkpoint = 3 * 3 * size_of::<f32>() as u64 * model.vae.parameter_count() as u64;
+        must_fit(checkpoint, "a checkpoint of this model", SMALLER)?;
         let train = start::training_images(&config, &data.train)?;
         model.load(TRAIN, &train)?;
         model.load(TEST, &data.test)?;

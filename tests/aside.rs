@@ -94,6 +94,8 @@ fn counters_come_back_whether_an_evaluation_fails_or_not() {
         ("encode_layers", Box::new(|m| m.encode_layers("test", 5, 1).map(drop))),
         ("sample", Box::new(|m| m.sample(3, 1).map(drop))),
         ("reconstruct", Box::new(|m| m.reconstruct("test", 3, 1).map(drop))),
+        ("decode", Box::new(|m| m.decode(&[0.5; 4]).map(drop))),
+        ("dead_units", Box::new(|m| m.dead_units("test", 1).map(drop))),
         ("observe", Box::new(|m| Observed::read(m, "test", 3, 1).map(drop))),
         ("encode given", Box::new(|m| Observed::encode(m, observed.x.clone()).map(drop))),
         ("importance", Box::new(|m| importance(m, &observed, Proposal::Posterior, &sampling).map(drop))),

@@ -216,7 +216,7 @@ fn every_likelihood_and_binarisation_trains_and_is_named() {
 fn wrong_arguments_are_named_with_what_would_be_right() {
     let at = folder();
     let train = |more: &str| format!("train --train-size 64 --test-size 10 --epochs 1 --quiet {more}");
-    let wrong: [(&str, i32, &[&str]); 29] = [
+    let wrong: [(&str, i32, &[&str]); 31] = [
         ("--latent 0", 2, &["latent", "found 0"]),
         ("--hidden 10,0", 2, &["hidden width", "found 0"]),
         ("--hidden 10,x", 2, &["--hidden", "x"]),
@@ -227,6 +227,8 @@ fn wrong_arguments_are_named_with_what_would_be_right() {
         ("--binarisation binary", 2, &["--binarisation", "binary", "threshold"]),
         ("--batch 0", 2, &["batch", "found 0"]),
         ("--lr -1", 2, &["lr", "found -1", "a number ≥ 0"]),
+        ("--lr -1e-3", 2, &["lr", "found -0.001", "a number ≥ 0"]),
+        ("--lr -.5", 2, &["lr", "found -0.5", "a number ≥ 0"]),
         ("--lr=-1", 2, &["lr", "found -1"]),
         ("--lr-schedule linear", 2, &["--lr-schedule", "linear", "cosine"]),
         ("--lr-schedule steps:5=1e-3,2=1e-4", 2, &["lr schedule", "increasing"]),

@@ -74,6 +74,12 @@ fn options_of_an_answer_without_effect_are_refused() {
     let trained = elbo(at.path(), &[split(TINY), split("--epochs 1 --out run")].concat());
     assert!(trained.status.success());
     let eval = |more: &'static str| [split("eval --run run --device cpu"), split(more)].concat();
+    let resume = |more: &'static str| [split("train --resume run --device cpu"), split(more)].concat();
+    fails(at.path(), &resume("--lr-schedule cosine"), &["--lr-schedule", "finished", "--epochs 2"]);
+    fails(at.path(), &resume("--data elsewhere"), &["--data", "finished"]);
+    fails(at.path(), &resume("--epochs 3 --lr-schedule steps:3=1e-5"), &["--lr-schedule", "after epoch 3"]);
+    let reproduce = "reproduce --recipe pytorch-example --nll-samples 0 --nll-images 7 --device cpu";
+    fails(at.path(), &split(reproduce), &["--nll-images", "--nll-samples"]);
     fails(at.path(), &eval("--samples 10"), &["--samples", "--estimators"]);
     fails(at.path(), &eval("--estimators elbo --samples 10"), &["--samples", "iwae"]);
     fails(at.path(), &eval("--estimators elbo --chains 4"), &["--chains", "ais", "--bdmc"]);
@@ -90,7 +96,13 @@ fn options_of_an_answer_without_effect_are_refused() {
     ] {
         fails(at.path(), &[vec!["implied-sigma", sentence], split(more)].concat(), &[option, "without effect"]);
     }
-    for sentence in ["2 * (mean MSE + KL)", "mean MSE over 784 pixels + KL"] {
+    for sentence in [
+        "2 * (mean MSE + KL)",
+        "mean MSE over 784 pixels + KL",
+        "mean MSE + beta KL",
+        "mean MSE + lambda * KL",
+        "mean MSE + KL per pixel",
+    ] {
         fails(at.path(), &["implied-sigma", sentence], &[sentence, "mean MSE + 0.00025 KL"]);
     }
 }

@@ -118,6 +118,13 @@ fn a_run_finds_its_images_from_anywhere() {
     succeeds(at, "reconstruct --run runs/a/checkpoint.safetensors --device cpu --out r.png");
     succeeds(at, "export --run runs/a --out models/deep/er/a.safetensors");
     succeeds(&elsewhere, "eval --run ../models/deep/er/a.safetensors --device cpu");
+    // A run of an older version, or of the library, has no fingerprint, and its path counts from the current folder.
+    let mut old = checkpoint(&at.join("runs/a"));
+    old.config.data = Source::Folder { path: "data/mine".into(), images: None };
+    fs::create_dir(at.join("runs/old")).unwrap();
+    old.save(&at.join("runs/old/checkpoint.safetensors")).unwrap();
+    succeeds(at, "eval --run runs/old --device cpu");
+    fails(&elsewhere, 1, "eval --run ../runs/old --device cpu", &["current folder", "--data"]);
     // Run and data move together.
     fs::create_dir(at.join("moved")).unwrap();
     for name in ["runs", "data"] {
@@ -178,6 +185,8 @@ fn what_does_not_fit_into_memory_is_an_error_and_leaves_nothing() {
     fails(at, 1, &format!("train --train-size 20 --test-size 5 {huge} --device cpu --quiet"), &words);
     fails(at, 1, &format!("train --train-size 20 --test-size 5 {huge} --device cpu --quiet --out run"), &words);
     fails(at, 1, &format!("richness --train-size 20 --test-size 5 {huge} --latents 1 --device cpu --quiet"), &words);
+    let three = "--hidden 65536,65536,65536";
+    fails(at, 1, &format!("train --train-size 20 --test-size 5 {three} --device cpu --quiet"), &words);
     assert!(fs::read_dir(at).unwrap().next().is_none(), "nothing is left behind");
 }
 

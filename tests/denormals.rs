@@ -53,7 +53,8 @@ fn denormals(values: &[f32]) -> usize {
     values.iter().filter(|v| v.is_subnormal()).count()
 }
 
-/// A model half of whose units die after a hundred updates, five thousand updates long.
+/// A model half of whose units die after a hundred updates, five thousand updates long. Gradients of dead units are zero
+/// exactly; those that are looked at last show that nothing else in the step made denormals either.
 #[test]
 fn moments_and_gradients_of_dead_units_end_at_zero() {
     let vae = Vae::new(VaeConfig { image: [6, 7], ..VaeConfig::new(2).hidden(&[24]) }).unwrap();
@@ -77,18 +78,20 @@ fn moments_and_gradients_of_dead_units_end_at_zero() {
         kill(&mut cpu, &vae);
         train(&mut cpu, step, 4900);
 
-        let mut zeros = 0;
         for (slot, _) in cpu.params() {
             for (moment, least) in [(Moment::First, LEAST_FIRST_MOMENT), (Moment::Second, LEAST_SECOND_MOMENT)] {
                 let values = cpu.read_moment(&slot, moment).unwrap();
                 assert_eq!(denormals(&values), 0, "{name}: {moment:?} of {slot}");
                 let between = values.iter().filter(|v| **v != 0.0 && v.abs() < least as f32).count();
                 assert_eq!(between, 0, "{name}: {moment:?} of {slot} between 0 and the bound");
-                zeros += values.iter().filter(|v| **v == 0.0).count();
             }
         }
-        // Half of the rows and columns of the four large matrices.
-        assert!(zeros > 2 * 24 * 42 / 2, "{name}: {zeros} moments are zero: nothing died");
+        // [in, out]: the even units of the first layer died, the others go on, at a pixel that is not always black.
+        let m = cpu.read_moment("encoder.0.weight", Moment::First).unwrap();
+        let inside = &m[(2 * 7 + 3) * 24..][..24];
+        let zero = |parity: usize| inside.iter().skip(parity).step_by(2).filter(|m| **m == 0.0).count();
+        assert_eq!(zero(0), 12, "{name}: first moments of dead units: {inside:?}");
+        assert!(zero(1) < 12, "{name}: nothing was alive: {inside:?}");
 
         cpu.run(look, 1).unwrap();
         for i in 0..gradients.len() {

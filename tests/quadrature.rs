@@ -139,3 +139,38 @@ fn every_mode_is_counted() {
         assert!(found.mean[0].abs() < 1e-6 && (found.covariance[0].sqrt() / mode - 1.0).abs() < 0.01, "{found:?}");
     }
 }
+
+#[test]
+fn mass_beyond_the_edge_is_found_though_the_grid_holds_some() {
+    // x ~ N(tanh(5 (z − 10)), σ²) with x = 1: at z = 0 the joint density is e^(−200), and falls towards ±12 with the prior
+    // alone, so that the common grid converges; beyond z = 10 it is e^(−50).
+    let config = VaeConfig {
+        image: [1, 1],
+        activation: Activation::Tanh,
+        likelihood: Likelihood::GaussianShared { sigma_floor: 0.01 },
+        ..VaeConfig::new(1).hidden(&[1])
+    };
+    // With the foot of the slope at 10, which the common grid may still see, and at 14, which it cannot.
+    for place in [10.0f32, 14.0] {
+        let mut model = Model::initial_on(Vae::new(config.clone()).unwrap(), 1, cpu(2)).unwrap();
+        let mut write = |name: &str, values: &[f32]| model.exec.write(name, values).unwrap();
+        write("encoder.heads.weight", &[0.0; 2]);
+        write("encoder.heads.bias", &[0.0, -1.0]);
+        write("decoder.0.weight", &[5.0]);
+        write("decoder.0.bias", &[-5.0 * place]);
+        write("decoder.mu.weight", &[1.0]);
+        write("decoder.mu.bias", &[0.0]);
+        write("decoder.sigma", &[raw_sigma(0.1)]);
+        let observed = Observed::encode(&mut model, vec![1.0]).unwrap();
+        let found = quadrature(&mut model, &observed, &Quadrature::default()).unwrap().remove(0);
+        let sigma = stored(0.1);
+        let joint = |z: f64| {
+            let e = (1.0 - (5.0 * (z - f64::from(place))).tanh()) / sigma;
+            -0.5 * (e * e + z * z) - sigma.ln() - (2.0 * std::f64::consts::PI).ln()
+        };
+        let h = 1e-4;
+        let sum: f64 = (-200_000..=400_000).map(|i| (joint(f64::from(i) * h) + 50.0).exp()).sum();
+        let log_p = (sum * h).ln() - 50.0;
+        assert!((found.log_p - log_p).abs() < 1e-4 && found.found(), "log p(x) = {log_p}, found {found:?}");
+    }
+}

@@ -260,3 +260,22 @@ fn parameters_are_updated_after_their_last_reader() {
         assert_eq!(cpu.read("total").unwrap(), [800.0], "{fusion:?}");
     }
 }
+
+/// Whoever wants to stop a training waits for the call that is running.
+#[test]
+fn calls_are_short_where_steps_are_long() {
+    let plan = |name: &str, n: usize| {
+        let g = Graph::new();
+        let [a, b] = ["a", "b"].map(|factor| g.state(&format!("{factor} {name}"), &[n, n]));
+        g.store(&format!("y {name}"), a.matmul(b));
+        Plan::build(&g, Fusion::all()).unwrap()
+    };
+    let mut cpu = Cpu::new(1);
+    let [short, long] = [("2", 2), ("1200", 1200)].map(|(name, n)| cpu.bind(&plan(name, n)).unwrap());
+    assert_eq!(cpu.steps_per_call(), 1, "how long a step takes is not known yet");
+    cpu.run(short, 100).unwrap();
+    assert_eq!(cpu.steps_per_call(), 16);
+    // 3.5 GFLOP: more than the 6 ms of which sixteen make a tenth of a second.
+    cpu.run(long, 1).unwrap();
+    assert!(cpu.steps_per_call() < 16, "{}", cpu.steps_per_call());
+}

@@ -3,8 +3,9 @@
 
     compare.py ROUNDS NAME=COMMAND NAME=COMMAND ...
 
-Each command prints one line of JSON with `steps_per_s` and `loss_check` as its last line. Machines are noisy: only
-figures of one call may be compared, and the ratio is the median of the ratios of each round.
+Each command prints one line of JSON with `steps_per_s` and `loss_check` as its last line, measured after `update` (or
+`check_steps`) updates, the same for all: a step may get slower as a run goes on. Machines are noisy: only figures of one
+call may be compared, and the ratio is the median of the ratios of each round.
 """
 import json
 import shlex
@@ -19,7 +20,7 @@ def main():
     rounds = int(sys.argv[1])
     commands = [arg.split("=", 1) for arg in sys.argv[2:]]
     rates = {name: [] for name, _ in commands}
-    checks = {}
+    checks, moments = {}, {}
     for _ in range(rounds):
         for name, command in commands:
             out = subprocess.run(shlex.split(command), capture_output=True, text=True)
@@ -28,6 +29,9 @@ def main():
             record = json.loads(out.stdout.strip().splitlines()[-1])
             rates[name].append(record["steps_per_s"])
             checks[name] = record["loss_check"]
+            moments[name] = record.get("update", record.get("check_steps"))
+        if len(set(moments.values())) > 1:
+            sys.exit(f"measured after different numbers of updates: {moments}")
     first = commands[0][0]
     for name, _ in commands:
         r = rates[name]

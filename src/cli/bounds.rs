@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use super::cross_check::contradiction;
+use super::cross_check::{EXACT, contradiction};
 use super::estimates::{describe, posterior_likelihoods};
 use super::{args, output, phase, use_run};
 use crate::error::{Error, Result};
@@ -87,6 +87,7 @@ fn compute(args: &args::Bounds, model: &mut Model, image: &Observed, seed: u64) 
     let bounds = group_bounds(&by_q, &sizes.bounds);
     let lower = [whole(&by_q), whole(&by_prior), annealed].into_iter().chain(bounds.iter().map(|b| b.1));
     let doubt = exact.as_ref().and_then(|exact| doubt(exact, lower));
+    let posterior = if doubt.is_some() && posterior == "quadrature" { "a quadrature that failed" } else { posterior };
     Ok(Curves {
         running: running(&by_q),
         bounds,
@@ -217,8 +218,9 @@ fn summary(curves: &Curves, title: &str, out: &str) -> String {
     }
     row("AIS, decodings", curves.decodings as f64, curves.annealed.value, curves.annealed.standard_error);
     if let Some(e) = &curves.exact {
+        let word = if e.error.max(e.elbo_error) < EXACT { "exact" } else { "not exact:" };
         text += &format!(
-            "  log p(x) by quadrature {:.6}, error about {:.0e}; exact ELBO {:.6}, gap {:.6}\n",
+            "  log p(x) by quadrature {:.6}, error about {:.0e}; {word} ELBO {:.6}, gap {:.6}\n",
             e.log_p,
             e.error,
             e.elbo,

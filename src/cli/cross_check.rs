@@ -11,7 +11,7 @@ const ERRORS: f64 = 5.0;
 /// What f32 may be wrong by: in nats, and of the value.
 const ROUNDING: (f64, f64) = (0.01, 1e-5);
 /// With a larger error than this, in nats, nothing is called exact.
-const EXACT: f64 = 0.1;
+pub(super) const EXACT: f64 = 0.1;
 
 /// How the estimates, each a lower bound of its image's log p(x) in expectation, contradict quadrature; none if they do not.
 pub(super) fn contradiction(exact: &[Exact], bounds: &[Estimate]) -> Option<String> {
@@ -21,11 +21,12 @@ pub(super) fn contradiction(exact: &[Exact], bounds: &[Estimate]) -> Option<Stri
     for (exact, bound) in pairs {
         let by = bound.value - exact.log_p - exact.error - ROUNDING.0 - ROUNDING.1 * bound.value.abs();
         above.push(by);
-        errors += bound.standard_error.powi(2);
+        errors += bound.standard_error;
         worst = by.max(worst);
         high += usize::from(by > NATS);
     }
-    let error = errors.sqrt() / above.count().max(1) as f64;
+    // Draws from the prior are the same for all images: their errors do not average out, and add up as numbers do.
+    let error = errors / above.count().max(1) as f64;
     if high > 0 {
         return Some(format!("above it for {high} of {} images, by up to {worst:.1} nats", above.count()));
     }

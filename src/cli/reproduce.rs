@@ -89,10 +89,15 @@ pub fn reproduce(args: &Options, matches: &ArgMatches, parse: Parse) -> Result<E
             recipe.name, recipe.data.images
         ));
     }
+    if args.nll_samples == Some(0) && args.nll_images.is_some() {
+        let remedy = "more than 0 --nll-samples beside it, or no --nll-images";
+        return Err(Error::argument("--nll-images", "without effect: --nll-samples is 0", remedy));
+    }
     let mut config = configuration(args, &recipe, &images, matches, parse)?;
     let interrupt = Interrupt::install()?;
     let path = args.out.clone().unwrap_or_else(|| default_folder(&recipe, args));
     config.data = config.data.of_run(&path, &images);
+    let begun_before = RunFolder::is_there(&path);
     let (folder, mut trainer) = take_up(&path, config, &images, device, &interrupt)?;
     args.machine.say_why_no_gpu()?;
     trainer.pause_at = args.pause_at;
@@ -102,7 +107,13 @@ pub fn reproduce(args: &Options, matches: &ArgMatches, parse: Parse) -> Result<E
     let mut progress = Progress::new(folder.clone(), train::alarm(trainer.config(), &images), args.quiet);
     let outcome = trainer.run(&mut progress, interrupt.save());
     progress.finish();
-    if outcome.inspect_err(|_| folder.discard_if_unused())? == Outcome::Stopped {
+    // A run that was there before this call is never removed.
+    let unused = |_: &Error| {
+        if !begun_before {
+            folder.discard_if_unused()
+        }
+    };
+    if outcome.inspect_err(unused)? == Outcome::Stopped {
         folder.write_checkpoint(&trainer)?;
         super::print(&format!("stopped; the same command continues the run in {}\n", folder.path().display()))?;
         return Ok(ExitCode::from(if interrupt.raised() { INTERRUPTED } else { 0 }));

@@ -168,7 +168,8 @@ fn trained(
     };
     // From here on there is a folder that must be left so that it can be taken up.
     let stop = interrupt.save();
-    let (folder, mut trainer) = if RunFolder::is_there(path) {
+    let begun_before = RunFolder::is_there(path);
+    let (folder, mut trainer) = if begun_before {
         let (folder, mut checkpoint) = RunFolder::open(path)?;
         checkpoint.config.data = config.data.clone();
         let trainer = Trainer::resume(&checkpoint, data, device)?;
@@ -189,7 +190,13 @@ fn trained(
     let mut progress = Progress::new(folder.clone(), alarm(config, data), quiet);
     let outcome = trainer.run(&mut progress, stop);
     progress.finish();
-    let outcome = outcome.inspect_err(|_| folder.discard_if_unused())?;
+    // A run that was there before this call is never removed.
+    let unused = |_: &Error| {
+        if !begun_before {
+            folder.discard_if_unused()
+        }
+    };
+    let outcome = outcome.inspect_err(unused)?;
     folder.write_checkpoint(&trainer)?;
     if outcome == Outcome::Stopped {
         return Ok(None);

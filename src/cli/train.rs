@@ -38,7 +38,13 @@ pub fn train(args: &args::Train, typed: &ArgMatches) -> Result<ExitCode> {
     let mut progress = Progress::new(folder.clone(), alarm(trainer.config(), &data), args.quiet);
     let outcome = trainer.run(&mut progress, interrupt.save());
     progress.finish();
-    if outcome.inspect_err(|_| folder.discard_if_unused())? == Outcome::Stopped {
+    // A run that was there before this call is never removed.
+    let unused = |_: &Error| {
+        if args.resume.is_none() {
+            folder.discard_if_unused()
+        }
+    };
+    if outcome.inspect_err(unused)? == Outcome::Stopped {
         folder.write_checkpoint(&trainer)?;
         let path = folder.path().display();
         super::print(&format!("stopped; continue with: elbo train --resume {path}\n"))?;
@@ -109,6 +115,7 @@ fn resume(path: &Path, args: &args::Train, typed: &ArgMatches, device: Device) -
     if epochs < done {
         return Err(Error::argument("epochs", epochs, format!("at least {done}, which the run has done")));
     }
+    args::effects::of_resumed(typed, &args.optimise, done, epochs)?;
     let drawn = pictures::names(&checkpoint.config.model).into_iter().all(|name| folder.file(name).exists());
     // An exported file in the checkpoint's place is refused below, whatever is asked for.
     if epochs == done && drawn && checkpoint.has_moments() {

@@ -80,7 +80,8 @@ fn numbers(arg: Arg) -> Arg {
     } else if kind == TypeId::of::<u32>() {
         arg.value_parser(whole::<u32>)
     } else if kind == TypeId::of::<f64>() {
-        arg.value_parser(number)
+        // clap takes -1 for a number, but not -1e-3.
+        arg.allow_hyphen_values(true).value_parser(number)
     } else {
         arg
     }

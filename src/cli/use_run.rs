@@ -29,11 +29,14 @@ pub(super) fn images(run: &Path, checkpoint: &Checkpoint, data: &Option<PathBuf>
 pub(super) fn own_images(run: &Path, source: &Source) -> Result<Splits> {
     let here = source.seen_from_here(folder_of(run));
     here.load().map_err(|error| match (source, here) {
-        (Source::Folder { path, .. }, Source::Folder { path: here, .. }) => Error::File {
+        (Source::Folder { path, images }, Source::Folder { path: here, .. }) => Error::File {
             path: here,
             field: format!("images of the run in {}, which has them at {}", run.display(), path.display()),
             found: format!("nothing that can be used ({error})"),
-            expected: "the folder that it was trained on (a relative path counts from the run's folder)".into(),
+            expected: match images {
+                Some(_) => "the folder that it was trained on (a relative path counts from the run's folder)".into(),
+                None => "the folder that it was trained on (a relative path counts from the current folder)".into(),
+            },
             remedy: "name the folder with --data".into(),
         },
         _ => error,

@@ -28,7 +28,13 @@ pub fn replace(path: &Path, fill: impl FnOnce(&mut BufWriter<File>) -> io::Resul
             fill(&mut writer).and_then(|()| writer.flush()).map_err(Error::io("write", path))
         }
         Ok(_) => replace_plain(&path.canonicalize().map_err(Error::io("find", path))?, fill),
-        Err(_) => replace_plain(path, fill),
+        // A link to what is not there yet is followed too.
+        Err(e) => match fs::read_link(path) {
+            Ok(target) if e.kind() == io::ErrorKind::NotFound => {
+                replace(&path.parent().unwrap_or(Path::new("")).join(target), fill)
+            }
+            _ => replace_plain(path, fill),
+        },
     }
 }
 
@@ -95,6 +101,13 @@ mod tests {
         replace(&at("link"), |out| out.write_all(b"new")).unwrap();
         assert!(at("null").is_symlink() && fs::metadata(at("null")).unwrap().file_type().is_char_device());
         assert!(at("link").is_symlink() && fs::read(at("file")).unwrap() == b"new");
-        assert_eq!(names(folder.path()), ["file", "link", "null"], "no temporary file, here or beside the device");
+        symlink("later", at("early")).unwrap();
+        replace(&at("early"), |out| out.write_all(b"first")).unwrap();
+        assert!(at("early").is_symlink() && fs::read(at("later")).unwrap() == b"first");
+        assert_eq!(
+            names(folder.path()),
+            ["early", "file", "later", "link", "null"],
+            "no temporary file, here or beside the device"
+        );
     }
 }

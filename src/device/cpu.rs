@@ -17,8 +17,11 @@ use crate::shape::Shape;
 use crate::steps::gemm::{Gemm, Output};
 use crate::steps::{Region, StepValues, batch, layout, optimize, pointwise, reduce, scalars};
 
-/// Starting the threads of a run costs about as much as a tenth of a small model's step; sixteen steps take 5 to 50 ms.
+/// Starting the threads of a run costs about as much as a tenth of a small model's step; sixteen of its steps take 5 to
+/// 50 ms.
 const STEPS_PER_CALL: usize = 16;
+/// Seconds that a call should last at most, so that whoever wants to stop a run between two calls need not wait.
+const BLINK: f64 = 0.1;
 
 /// Rows of a 200-200-784 decoder whose activations stay in a core's caches or close to them; from 250 on the products run
 /// at their full speed.
@@ -34,6 +37,8 @@ pub struct Cpu {
     memory: Memory,
     bound: Vec<BoundPlan>,
     control: Control,
+    /// Seconds that a step of the last run took; none was made yet.
+    pace: Option<f64>,
 }
 
 struct BoundPlan {
@@ -100,6 +105,7 @@ impl Cpu {
             memory: Memory::default(),
             bound: Vec::new(),
             control: Control::new(0),
+            pace: None,
         }
     }
 
@@ -126,7 +132,8 @@ impl Exec for Cpu {
     }
 
     fn steps_per_call(&self) -> usize {
-        STEPS_PER_CALL
+        // The first call is one step long: it tells how long a step takes.
+        self.pace.map_or(1, |seconds| ((BLINK / seconds) as usize).clamp(1, STEPS_PER_CALL))
     }
 
     fn rows_per_step(&self) -> usize {
@@ -216,6 +223,7 @@ impl Exec for Cpu {
             (0..times).for_each(|_| self.control.tick(plan.batch_rows, plan.rule.is_some()));
             return Ok(());
         }
+        let started = Instant::now();
         let bad_index = AtomicBool::new(false);
         let scratch: Vec<Region> =
             self.scratch.iter().map(|s| Region { ptr: s.ptr(), rows: 1, cols: 0, stride: 0 }).collect();
@@ -228,6 +236,7 @@ impl Exec for Cpu {
             bad_index: &bad_index,
         };
         team::run(self.pool.as_ref(), waves, &shared);
+        self.pace = Some(started.elapsed().as_secs_f64() / times as f64);
         if bad_index.into_inner() {
             let problem = "a row index is negative, fractional or outside the table".into();
             return Err(Error::Slot { name: "gather_rows".into(), problem });

@@ -10,7 +10,7 @@ use crate::shape::Shape;
 use crate::steps::batch::Bytes;
 
 /// What is done about a model that does not fit.
-pub(super) const SMALLER: &str = "choose a smaller --hidden, --latent or --batch";
+pub(crate) const SMALLER: &str = "choose a smaller --hidden, --latent or --batch";
 
 /// A cache line; arrays of it start on one.
 #[derive(Clone, Copy)]

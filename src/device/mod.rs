@@ -5,7 +5,7 @@
 
 pub mod cpu;
 pub mod cuda;
-mod memory;
+pub(crate) mod memory;
 pub(crate) mod room;
 mod team;
 

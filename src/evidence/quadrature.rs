@@ -215,9 +215,16 @@ fn parameters(model: &Model) -> Result<Vec<(String, Vec<f64>)>> {
 fn chunk(model: &mut Model, parameters: &Parameters, observed: &Observed, settings: &Quadrature) -> Result<Vec<Exact>> {
     let smooth = analytic(&model.vae);
     let mut found = common(model, parameters, observed, settings)?;
+    let far = Grid::new(observed.latent, FAR * settings.spacing, FAR * settings.half_width);
+    let beyond = Scan::run(model, observed, &far, &vec![true; far.tiles()])?;
+    for (i, exact) in found.iter_mut().enumerate() {
+        let highest = beyond.highest_beyond(&far, i, 2.0 * settings.half_width);
+        // What the common grid found may be all of its mass, or the foot of a mountain beyond its edge.
+        exact.take_if(|exact| highest > exact.log_p - REACH);
+    }
     let lost: Vec<usize> =
         (0..found.len()).filter(|&i| found[i].as_ref().is_none_or(|e| e.lost(settings, smooth))).collect();
-    let seeds = seeds(model, &select(observed, &lost), settings)?;
+    let seeds = seeds(model, &select(observed, &lost), settings, (&far, &beyond.only(&lost)))?;
     let (vae, watch, done) = (&model.vae, model.watch.clone(), AtomicUsize::new(0));
     let alone = |(seeds, &i): (Vec<Vec<f64>>, &usize)| {
         watch.at("quadrature, image by image", done.fetch_add(1, Ordering::Relaxed) + 1, lost.len());
@@ -226,6 +233,8 @@ fn chunk(model: &mut Model, parameters: &Parameters, observed: &Observed, settin
     let local: Vec<Exact> = seeds.into_par_iter().zip(&lost).map(alone).collect();
     for (&i, local) in lost.iter().zip(local) {
         found[i] = Some(match found[i].take() {
+            // What neither grid resolves is not known.
+            Some(common) if !local.found() && common.error >= NEAR => Exact { error: f64::INFINITY, ..common },
             Some(common) => common.or_better(local),
             None => local,
         });
@@ -233,18 +242,21 @@ fn chunk(model: &mut Model, parameters: &Parameters, observed: &Observed, settin
     Ok(found.into_iter().map(|e| e.expect("what the common grid lost was looked for").checked()).collect())
 }
 
-/// Where to look for the mass of each image: the highest places of the common grid, and of one eight times as wide.
-fn seeds(model: &mut Model, images: &Observed, settings: &Quadrature) -> Result<Vec<Vec<Vec<f64>>>> {
-    let mut seeds = vec![Vec::new(); images.images()];
-    if seeds.is_empty() {
-        return Ok(seeds);
+/// Where to look for the mass of each image: the highest places of the common grid, and of one [`FAR`] times as wide, which
+/// is given.
+fn seeds(
+    model: &mut Model,
+    images: &Observed,
+    settings: &Quadrature,
+    (far, beyond): (&Grid, &Scan),
+) -> Result<Vec<Vec<Vec<f64>>>> {
+    if images.images() == 0 {
+        return Ok(Vec::new());
     }
-    for (factor, peaks) in [(1.0, 4), (FAR, 3)] {
-        let grid = Grid::new(images.latent, factor * settings.spacing, factor * settings.half_width);
-        let scan = Scan::run(model, images, &grid, &vec![true; grid.tiles()])?;
-        seeds.iter_mut().enumerate().for_each(|(i, seeds)| seeds.extend(scan.peaks(&grid, i, peaks)));
-    }
-    Ok(seeds)
+    let near = Grid::new(images.latent, settings.spacing, settings.half_width);
+    let inside = Scan::run(model, images, &near, &vec![true; near.tiles()])?;
+    let of = |i: usize| inside.peaks(&near, i, 4).into_iter().chain(beyond.peaks(far, i, 3)).collect();
+    Ok((0..images.images()).map(of).collect())
 }
 
 /// One grid for all images, refined where some of them need it; none for the images that reach beyond its edge.

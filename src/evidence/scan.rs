@@ -125,6 +125,17 @@ impl Scan {
         tops.into_iter().take(count).map(point).collect()
     }
 
+    /// The highest log p(x, z) of an image that a tile has at a point more than `half_width` from the origin along some
+    /// axis; −∞ if none has.
+    pub fn highest_beyond(&self, grid: &Grid, image: usize, half_width: f64) -> f64 {
+        let outside = |t: usize| {
+            let at = t * self.images + image;
+            let z = grid.points(t).swap_remove(usize::from(self.at[at])).z;
+            z.iter().any(|z| z.abs() > half_width).then(|| f64::from(self.tile[at]))
+        };
+        (0..grid.tiles()).filter_map(outside).fold(f64::NEG_INFINITY, f64::max)
+    }
+
     pub fn within(&self, tile: usize, image: usize, nats: f64) -> bool {
         let at = tile * self.images + image;
         self.near_q[at] || f64::from(self.tile[at]) >= f64::from(self.max[image]) - nats

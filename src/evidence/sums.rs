@@ -69,13 +69,13 @@ impl Mass {
     }
 
     /// `log_cell` is the logarithm of the volume of a cell. A sum that a few points carry says nothing of the mass between
-    /// them, whatever the coarser grid says: of a Gaussian with a spacing of s standard deviations, (Σw)²/Σw² is (2√π/s)^K, and
-    /// below 2^K the error is infinite.
+    /// them, whatever the coarser grid says: of a Gaussian with a spacing of s standard deviations, (Σw)²/Σw² is (2√π/s)^K.
+    /// Below 3^K the error is infinite: then s > 1.18 in all directions together, or two points alone carry the sum.
     pub fn finish(mut self, origin: &[f64], log_cell: f64, smooth: bool, reference: f64) -> Posterior {
         let k = origin.len();
         let log_p = reference + self.all.ln() + log_cell;
         let coarse = reference + self.even.ln() + log_cell + k as f64 * 2f64.ln();
-        let resolved = self.all * self.all / self.squares >= 2f64.powi(k as i32);
+        let resolved = self.all * self.all / self.squares >= 3f64.powi(k as i32);
         let off: Vec<f64> = (0..k).map(|i| self.first[i] / self.all).collect();
         let mut sum = 0.0;
         for point in &mut self.kept {

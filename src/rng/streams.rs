@@ -3,6 +3,10 @@
 //! Two draws under one (seed, step) with one stream are the same numbers, so whatever is drawn in the same run needs a
 //! stream of its own. The numbers are part of the results: changing one changes every bit that was drawn from it. A
 //! graph of a user's own may use any that does not stand here.
+//!
+//! Estimates of one run are kept apart by their seeds instead, counted from `evaluation_seed`: + 1 and + 2 are
+//! importance samples from q and from the prior, + 10 simulated images, from + 100 on three for each block of annealing. So
+//! estimates of seeds s and s + 1 may share numbers: to repeat one independently, take a seed a few thousand further.
 
 /// Operands of benchmarks and of timings, whose values do not matter.
 pub(crate) const OPERANDS: u32 = 0;
@@ -25,7 +29,7 @@ pub(crate) const MOMENTUM: u32 = 50;
 pub(crate) const ACCEPTANCE: u32 = 60;
 /// Initial parameters, one per array, far from those of a step: a run begins with the same seed.
 pub(crate) const PARAMETERS: u32 = 0x1000;
-/// The draws of z behind the decomposition of the KL term.
+/// The draws of z behind the decomposition of the KL term and behind Bayes' rule.
 pub(crate) const SURGERY: u32 = 0x51C4_0001;
 /// Pixels of images that are binarised once: the training set, and the test set in the next.
 pub(crate) const FIXED_PIXELS: u32 = 0xB17A_5E00;

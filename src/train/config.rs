@@ -63,8 +63,13 @@ impl Source {
                 let splits = data::load(path)?;
                 for set in [&splits.train, &splits.test] {
                     if set.rows == 0 {
-                        let field = format!("{:?} images of {}", set.split, path.display());
-                        return Err(Error::argument(&field, 0, "at least one image"));
+                        return Err(Error::File {
+                            path: path.clone(),
+                            field: format!("{:?} images", set.split),
+                            found: "none".into(),
+                            expected: "at least one image".into(),
+                            remedy: "name a folder with MNIST's four IDX files".into(),
+                        });
                     }
                 }
                 if let Some(expected) = images
@@ -96,12 +101,15 @@ impl Source {
         }
     }
 
-    /// What was written down by a run in the folder `run`, as it is seen from the current folder.
+    /// What was written down by a run in the folder `run`, as it is seen from the current folder. Without a fingerprint it
+    /// was written by an older version or through the library, and counts from the current folder already.
     #[must_use]
     pub fn seen_from_here(&self, run: &Path) -> Source {
         match self {
-            Source::Folder { path, images } => Source::Folder { path: run.join(path), images: images.clone() },
-            digits => digits.clone(),
+            Source::Folder { path, images: Some(images) } => {
+                Source::Folder { path: run.join(path), images: Some(images.clone()) }
+            }
+            other => other.clone(),
         }
     }
 
@@ -109,8 +117,8 @@ impl Source {
     #[must_use]
     pub fn moved(&self, from: &Path, to: &Path) -> Source {
         match self {
-            Source::Folder { path, images } if path.is_relative() => {
-                Source::Folder { path: place::seen_from(&from.join(path), to), images: images.clone() }
+            Source::Folder { path, images: Some(images) } if path.is_relative() => {
+                Source::Folder { path: place::seen_from(&from.join(path), to), images: Some(images.clone()) }
             }
             other => other.clone(),
         }

@@ -116,7 +116,9 @@ impl RunFolder {
     /// are not the run's stay, and so does the folder then.
     pub fn discard_if_unused(&self) {
         let path = self.checkpoint_path();
-        if !path.exists() || Checkpoint::load(&path).is_ok_and(|checkpoint| checkpoint.progress.updates == 0) {
+        if matches!(path.try_exists(), Ok(false))
+            || Checkpoint::load(&path).is_ok_and(|checkpoint| checkpoint.progress.updates == 0)
+        {
             // The error that led here is the one worth reporting.
             RunFolder::FILES.iter().for_each(|name| drop(fs::remove_file(self.file(name))));
             let _ = fs::remove_dir(&self.path);

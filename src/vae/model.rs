@@ -301,7 +301,9 @@ impl Model {
                     model.exec.run(bound, 1)?;
                     for (layer, largest) in &mut slopes {
                         let found = model.exec.read(&format!("slope {layer}/{rows}"))?;
-                        largest.iter_mut().zip(found).for_each(|(most, slope)| *most = most.max(slope));
+                        // NaN is not zero, and stays.
+                        let larger = |most: f32, slope: f32| if slope > most || slope.is_nan() { slope } else { most };
+                        largest.iter_mut().zip(found).for_each(|(most, slope)| *most = larger(*most, slope));
                     }
                 }
             }
@@ -343,14 +345,17 @@ impl Model {
         let latent = self.vae.config.latent;
         assert!(z.len().is_multiple_of(latent), "{} numbers are no points of {latent} dimensions", z.len());
         let bound = self.plan("decode", |vae| decode_graph(vae, DECODE_BATCH))?;
-        let mut images = Vec::new();
-        for points in z.chunks(DECODE_BATCH * latent) {
-            let mut block = points.to_vec();
-            block.resize(DECODE_BATCH * latent, 0.0);
-            self.exec.write("z", &block)?;
-            self.exec.run(bound, 1)?;
-            images.extend(self.exec.read("decoded")?);
-        }
+        let mut images = self.aside(0, |model| {
+            let mut images = Vec::new();
+            for points in z.chunks(DECODE_BATCH * latent) {
+                let mut block = points.to_vec();
+                block.resize(DECODE_BATCH * latent, 0.0);
+                model.exec.write("z", &block)?;
+                model.exec.run(bound, 1)?;
+                images.extend(model.exec.read("decoded")?);
+            }
+            Ok(images)
+        })?;
         images.truncate(z.len() / latent * self.vae.config.pixels());
         Ok(images)
     }

@@ -30,7 +30,8 @@
 //! The [score function](Estimator::ScoreFunction) goes the other way and uses no derivative through z:
 //! ∇φ E_q[f] = E_q[f ∇φ log q] with f = log w; f may be replaced by f − b for any b that does not depend on z_i.
 //!
-//! Each estimator is a few lines of graph below: a `stop_gradient` in the right place, or a cotangent scaled on its way.
+//! Each estimator is a few lines of graph below: a `stop_gradient` in the right place, a cotangent scaled on its way, or, for the
+//! score function, another function to differentiate, f·log q with f held.
 
 use super::Vae;
 use super::bound::{Bound, BoundKind, Estimator, KlTerm};

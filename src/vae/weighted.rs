@@ -120,7 +120,7 @@ const EXAMPLES: &str = "a sentence like \"mean MSE + 0.00025 KL\", \"MSE mean, K
                         \"sum BCE + KL\"";
 
 /// Words that carry no number and no choice.
-const FILLERS: [&str; 34] = [
+const FILLERS: [&str; 28] = [
     "weight",
     "weighted",
     "weights",
@@ -137,12 +137,6 @@ const FILLERS: [&str; 34] = [
     "images",
     "loss",
     "term",
-    "beta",
-    "β",
-    "lambda",
-    "λ",
-    "w",
-    "factor",
     "reconstruction",
     "recon",
     "divergence",
@@ -214,6 +208,9 @@ fn no_bracket_around_a_sum(words: &[String]) -> std::result::Result<(), String> 
     if depth > 0 { Err("a \"(\" without a \")\"".into()) } else { Ok(()) }
 }
 
+/// Names of a weight: without a number beside it in its term, the weight is not known.
+const WEIGHTS: [&str; 6] = ["beta", "β", "lambda", "λ", "w", "factor"];
+
 /// What is counted: a number before it is no weight.
 const COUNTED: [&str; 10] =
     ["pixel", "pixels", "image", "images", "dim", "dims", "dimension", "dimensions", "latent", "latents"];
@@ -232,6 +229,7 @@ impl Term {
     fn read(words: &[String]) -> std::result::Result<Term, String> {
         let mut kinds: Vec<Option<Fidelity>> = Vec::new();
         let (mut reduction, mut dimensions, mut number, mut divide) = (None, false, 1.0, false);
+        let (mut weight, mut weighed, mut per_pixel) = (None, false, false);
         let mut reduce = |to: Reduction| match reduction.replace(to) {
             Some(before) if before != to => Err(format!("both a sum and a mean in \"{}\"", words.join(" "))),
             _ => Ok(()),
@@ -278,13 +276,22 @@ impl Term {
                     }
                     Ok(n) if other.starts_with(|c: char| c.is_ascii_digit() || c == '.') => {
                         number = if std::mem::take(&mut divide) { number / n } else { number * n };
+                        weighed = true;
                     }
+                    _ if WEIGHTS.contains(&other) => weight = Some(other),
+                    _ if other == "per" && next.is_some_and(|next| next.starts_with("pixel")) => per_pixel = true,
                     _ if FILLERS.contains(&other) => {}
                     _ => return Err(format!("\"{other}\" is not understood")),
                 },
             }
         }
+        if let (Some(name), false) = (weight, weighed) {
+            return Err(format!("the weight \"{name}\" has no number; write it, as in \"0.00025 KL\""));
+        }
         kinds.dedup();
+        if per_pixel && kinds == [None] {
+            return Err("a KL \"per pixel\" is not understood; write its weight, as in \"KL / 784\"".into());
+        }
         match kinds[..] {
             [kind] => Ok(Term {
                 kl: kind.is_none(),

@@ -68,14 +68,32 @@ pub fn of_training(typed: &ArgMatches, model: &Model, optimise: &Optimise, epoch
             format!("{}, longer than the run: --epochs is {epochs}, so that --beta is not reached", optimise.kl_warmup);
         return Err(Error::argument("--kl-warmup", found, "at most the epochs of the run, or more --epochs"));
     }
+    no_late_steps(&typed, optimise, epochs)
+}
+
+/// Steps of the learning rate that are beyond the end of a run of `epochs`.
+fn no_late_steps(typed: &Typed, optimise: &Optimise, epochs: u32) -> Result<()> {
     if let Schedule::Steps(steps) = &optimise.lr_schedule
-        && let Some((late, _)) = steps.iter().find(|(epoch, _)| *epoch >= all)
+        && let Some((late, _)) = steps.iter().find(|(epoch, _)| *epoch >= f64::from(epochs))
         && typed.has("lr-schedule")
     {
         let found = format!("a step after epoch {late}, which changes nothing: --epochs is {epochs}");
         return Err(Error::argument("--lr-schedule", found, "steps before the end of the run, or more --epochs"));
     }
     Ok(())
+}
+
+/// Checks the options beside `--resume`, for a run that has done `done` of `epochs`.
+///
+/// # Errors
+/// As [`of_training`].
+pub fn of_resumed(typed: &ArgMatches, optimise: &Optimise, done: u32, epochs: u32) -> Result<()> {
+    let typed = Typed(typed);
+    if done == epochs {
+        let remedy = format!("--epochs {} beside it", 2 * u64::from(done.max(1)));
+        typed.without_effect(&["lr-schedule", "data", "pause-at"], "the run is finished", &remedy)?;
+    }
+    no_late_steps(&typed, optimise, epochs)
 }
 
 /// Checks the options of `elbo eval`.

@@ -345,6 +345,10 @@ impl Exec for Cuda {
 
     fn run(&mut self, plan: Bound, times: usize) -> Result<()> {
         self.find_data(plan, times)?;
+        // What a step counts with has 32 bits, and more of them would take days.
+        if u32::try_from(times).is_err() {
+            return Err(Error::argument("times", times, format!("at most {} steps in one run", u32::MAX)));
+        }
         let mut left = times;
         while left > 0 {
             let now = left.min(TABLE);

@@ -7,7 +7,7 @@ use super::params::{GemmParams, words, zeroed};
 use super::probe::Version;
 use crate::device::Precision;
 use crate::error::{Error, Result};
-use crate::rng::Draw;
+use crate::rng::{Draw, streams};
 use crate::steps::gemm::cuda::{self as gemm, Choice, LADDER};
 
 /// What one kernel of the ladder did.
@@ -199,8 +199,8 @@ struct Run {
 
 impl Matrices {
     fn new(cuda: &Cuda, n: usize, every: usize) -> Result<Matrices> {
-        let numbers = |stream: u32| -> Vec<f32> {
-            let draw = Draw { seed: 1, step: 0, stream };
+        let numbers = |step: u32| -> Vec<f32> {
+            let draw = Draw { seed: 1, step, stream: streams::OPERANDS };
             (0..(n * n) as u64).map(|i| draw.normal(i)).collect()
         };
         Matrices::of(cuda, n, &numbers(0), &numbers(1), every)
