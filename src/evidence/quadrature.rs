@@ -38,6 +38,8 @@ use crate::vae::{Model, Vae, VaeConfig};
 
 /// A point this many nats below an image's largest does not count: e⁻⁴⁰ = 4e-18.
 pub(super) const REACH: f64 = 40.0;
+/// Nats below an image's mass at which a grid may end: what lies beyond is less than e^(−30) of it.
+pub(super) const EDGE: f64 = 30.0;
 /// Tiles with points this close are looked at on the next finer grid.
 const SEARCH: f64 = 60.0;
 /// The common grid's spacing is divided by this at most; what that does not resolve gets a grid of its own.
@@ -214,13 +216,13 @@ fn parameters(model: &Model) -> Result<Vec<(String, Vec<f64>)>> {
 /// A chunk of images: on the grid that they share, and one by one where that did not find the mass.
 fn chunk(model: &mut Model, parameters: &Parameters, observed: &Observed, settings: &Quadrature) -> Result<Vec<Exact>> {
     let smooth = analytic(&model.vae);
-    let mut found = common(model, parameters, observed, settings)?;
+    let (mut found, edge) = common(model, parameters, observed, settings)?;
     let far = Grid::new(observed.latent, FAR * settings.spacing, FAR * settings.half_width);
     let beyond = Scan::run(model, observed, &far, &vec![true; far.tiles()])?;
     for (i, exact) in found.iter_mut().enumerate() {
-        let highest = beyond.highest_beyond(&far, i, 2.0 * settings.half_width);
-        // What the common grid found may be all of its mass, or the foot of a mountain beyond its edge.
-        exact.take_if(|exact| highest > exact.log_p - REACH);
+        let highest = beyond.highest_beyond(&far, i, edge);
+        // What the common grid found may be all of the mass, or the foot of a mountain beyond its edge.
+        exact.take_if(|exact| highest > exact.log_p - EDGE);
     }
     let lost: Vec<usize> =
         (0..found.len()).filter(|&i| found[i].as_ref().is_none_or(|e| e.lost(settings, smooth))).collect();
@@ -259,13 +261,14 @@ fn seeds(
     Ok((0..images.images()).map(of).collect())
 }
 
-/// One grid for all images, refined where some of them need it; none for the images that reach beyond its edge.
+/// One grid for all images, refined where some of them need it; none for the images that reach beyond its edge. And
+/// where the edge is.
 fn common(
     model: &mut Model,
     parameters: &Parameters,
     observed: &Observed,
     settings: &Quadrature,
-) -> Result<Vec<Option<Exact>>> {
+) -> Result<(Vec<Option<Exact>>, f64)> {
     let mut found: Vec<Option<Exact>> = vec![None; observed.images()];
     let mut active: Vec<usize> = (0..observed.images()).collect();
     let mut grid = Grid::new(observed.latent, settings.spacing, settings.half_width);
@@ -285,6 +288,7 @@ fn common(
         candidates = vec![true; grid.tiles()];
         scan = Scan::run(model, &images, &grid, &candidates)?;
     }
+    let edge = grid.half as f64 * grid.spacing;
     loop {
         let results = integrate(model, parameters, &images, &grid, &scan, settings.keep_posterior);
         let finer = Grid { spacing: grid.spacing / 2.0, half: grid.half * 2, ..grid };
@@ -296,7 +300,7 @@ fn common(
             found[active[i]] = Some(exact);
         }
         if open.is_empty() || finer.spacing < finest * (1.0 - 1e-9) {
-            return Ok(found);
+            return Ok((found, edge));
         }
         let wanted: Vec<bool> = (0..grid.tiles()).map(|t| open.iter().any(|&i| scan.within(t, i, SEARCH))).collect();
         candidates = (0..finer.tiles()).map(|t| wanted.get(finer.parent(t)).copied().unwrap_or(false)).collect();

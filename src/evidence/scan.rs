@@ -4,6 +4,7 @@ use super::grid::{Grid, GridPoint};
 use super::importance::transposed;
 use super::observed::{Observed, name};
 use super::pairwise::{pairwise_log_likelihood, points_per_step};
+use super::quadrature::EDGE;
 use super::sums::log_prior;
 use crate::error::Result;
 use crate::graph::Graph;
@@ -97,7 +98,7 @@ impl Scan {
 
     /// Whether an image has a notable part of its mass where the grid ends.
     pub fn touches_the_border(&self, image: usize) -> bool {
-        self.border[image] > self.max[image] - 30.0
+        f64::from(self.border[image]) > f64::from(self.max[image]) - EDGE
     }
 
     /// What is known of some of the images.
