@@ -68,14 +68,14 @@ pub trait Exec {
     /// Loads a data set of `bytes` in rows of `cols` into data slot `name`, replacing what was there.
     ///
     /// # Errors
-    /// [`Error::Slot`](crate::Error::Slot) when no bound plan reads it, or the bytes are not whole rows; [`Error::Device`](crate::Error::Device) when
+    /// [`Error::Slot`] when no bound plan reads it, or the bytes are not whole rows; [`Error::Device`] when
     /// the device refuses, for want of memory for example. So may all functions below.
     fn set_data(&mut self, name: &str, bytes: &[u8], cols: usize) -> Result<()>;
 
     /// Writes a parameter or state that a bound plan uses.
     ///
     /// # Errors
-    /// [`Error::Slot`](crate::Error::Slot) when no bound plan uses it or its size differs.
+    /// [`Error::Slot`] when no bound plan uses it or its size differs.
     fn write(&mut self, name: &str, values: &[f32]) -> Result<()> {
         self.write_moment(name, Moment::Value, values)
     }
@@ -83,7 +83,7 @@ pub trait Exec {
     /// Reads a parameter or state that a bound plan uses, row-major.
     ///
     /// # Errors
-    /// [`Error::Slot`](crate::Error::Slot) when no bound plan uses it.
+    /// [`Error::Slot`] when no bound plan uses it.
     fn read(&self, name: &str) -> Result<Vec<f32>> {
         self.read_moment(name, Moment::Value)
     }
@@ -107,16 +107,16 @@ pub trait Exec {
     /// parameters and states are zero.
     ///
     /// # Errors
-    /// [`Error::Slot`](crate::Error::Slot) when a slot is known with another shape or kind;
-    /// [`Error::Argument`](crate::Error::Argument) when the plan does not verify.
+    /// [`Error::Slot`] when a slot is known with another shape or kind;
+    /// [`Error::Argument`] when the plan does not verify.
     fn bind(&mut self, plan: &Plan) -> Result<Bound>;
 
     /// Runs the plan `times` times (0 only checks that it could run once); the batch cursor, the step and the schedules
     /// advance after each.
     ///
     /// # Errors
-    /// [`Error::Slot`](crate::Error::Slot) when data is missing, or the cursor would run over its end, or a row index is
-    /// out of range; [`Error::Argument`](crate::Error::Argument) when `times` is more than can be counted.
+    /// [`Error::Slot`] when data is missing, or the cursor would run over its end, or a row index is
+    /// out of range; [`Error::Argument`] when `times` is more than can be counted.
     fn run(&mut self, plan: Bound, times: usize) -> Result<()>;
 
     /// Waits until everything that was asked for is done. [`Exec::run`] may return before; whatever reads a result waits
@@ -236,7 +236,7 @@ impl Device {
     /// Starts the executor.
     ///
     /// # Errors
-    /// [`Error::Device`](crate::Error::Device) with the reason why it cannot be used, and the remedy.
+    /// [`Error::Device`] with the reason why it cannot be used, and the remedy.
     pub fn open(self) -> Result<Box<dyn Exec>> {
         match self {
             Device::Cpu { threads } => Ok(Box::new(Cpu::new(threads))),

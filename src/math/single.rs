@@ -41,7 +41,7 @@ pub fn expm1(x: f32) -> f32 {
 
 /// eˣ − 1 − x, within 3.5 ulp, also where it is near 0 and the two terms agree in all their digits. ∞ above 88.72.
 ///
-/// For |x| ≤ 1 the series x²·(1/2! + x/3! + … + x⁹/11!), cut off below 5e-9 of it, beyond [`expm1`](x) − x.
+/// For |x| ≤ 1 the series x²·(1/2! + x/3! + … + x⁹/11!), cut off below 5e-9 of it, beyond it [`expm1`] less x.
 #[inline(always)]
 pub fn expm1mx(x: f32) -> f32 {
     let z = x * x;

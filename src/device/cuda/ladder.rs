@@ -109,7 +109,7 @@ impl Cuda {
     /// When n is not a multiple of 8, which some rungs need.
     ///
     /// # Errors
-    /// [`Error::Device`](crate::Error::Device) from the device.
+    /// [`Error::Device`] from the device.
     pub fn climb_ladder(&self, n: usize, repetitions: usize) -> Result<Vec<Rung>> {
         assert!(n > 0 && n.is_multiple_of(8), "the ladder takes multiples of 8, not {n}");
         debug_assert!(LADDER.iter().all(|rung| 8 % rung.multiple == 0));
@@ -141,7 +141,7 @@ impl Cuda {
     /// column sums of B, [n, n] each with normal numbers.
     ///
     /// # Errors
-    /// [`Error::Device`](crate::Error::Device) from the device.
+    /// [`Error::Device`] from the device.
     pub fn check_products(&self, n: usize) -> Result<Vec<ProductCheck>> {
         let matrices = Matrices::new(self, n, 1)?;
         let check = |choice: Choice| {
@@ -163,7 +163,7 @@ impl Cuda {
     /// When A or B has another number of elements than n².
     ///
     /// # Errors
-    /// [`Error::Device`](crate::Error::Device) from the device.
+    /// [`Error::Device`] from the device.
     pub fn every_product(&self, n: usize, a: &[f32], b: &[f32]) -> Result<Vec<(&'static str, u32, Vec<f32>)>> {
         let matrices = Matrices::of(self, n, a, b, 1)?;
         let compute = |choice: Choice| Ok((choice.kernel, choice.splits, matrices.run(self, &choice, false)?.c));
