@@ -18,6 +18,7 @@ const AGAIN: Duration = Duration::from_secs(10);
 struct Phase {
     what: String,
     done: usize,
+    finished: bool,
     started: Instant,
     next: Instant,
     bar: Option<ProgressBar>,
@@ -33,13 +34,22 @@ pub fn watch(quiet: bool) -> Watch {
     Watch::new(move |what, done, of| {
         let now = Instant::now();
         let mut shown = shown.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-        if shown.as_ref().is_none_or(|phase| phase.what != what || done < phase.done) {
+        // Threads tell of their parts out of order: what is behind the furthest is late, and not a beginning, unless all was
+        // done and little is.
+        let begins = |phase: &Phase| phase.what != what || (phase.finished && 2 * done < of);
+        if shown.as_ref().is_none_or(begins) {
             let next = now + if terminal { Duration::ZERO } else { FIRST };
-            *shown = Some(Phase { what: what.into(), done, started: now, next, bar: terminal.then(bar) });
+            *shown =
+                Some(Phase { what: what.into(), done, finished: false, started: now, next, bar: terminal.then(bar) });
         }
         let phase = shown.as_mut().expect("one is shown");
-        phase.done = done;
+        if phase.finished {
+            return;
+        }
+        phase.done = phase.done.max(done);
+        let done = phase.done;
         if done >= of {
+            phase.finished = true;
             phase.bar.iter().for_each(ProgressBar::finish_and_clear);
         } else if now >= phase.next {
             phase.next = now + if terminal { REFRESH } else { AGAIN };
