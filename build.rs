@@ -2,7 +2,7 @@
 //!
 //! In the order of reading: `build/find.rs` (where nvcc is looked for), `build/nvcc.rs` (what it is asked, what it
 //! answers), `build/kernels.rs` (one image per kernel file). What comes out is `images.rs` in OUT_DIR, which
-//! `src/device/cuda/images.rs` includes: images, toolkit, what each kernel needs; or the reason why there are none.
+//! `src/engine/device/cuda/images.rs` includes: images, toolkit, what each kernel needs; or the reason why there are none.
 //!
 //! | variable | effect |
 //! |---|---|

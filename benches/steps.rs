@@ -14,8 +14,8 @@ use std::time::Duration;
 
 use common::{Target, print_rates, targets, time};
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
-use elbo::device::{Bound, Device, Exec};
-use elbo::rng::Draw;
+use elbo::engine::device::{Bound, Device, Exec};
+use elbo::engine::rng::Draw;
 use elbo::{Control, Fusion, Graph, Interp, Optimizer, Plan, Var, grad};
 
 /// Rows of the resident data set; a run covers at most this many.

@@ -17,8 +17,8 @@ use std::time::Duration;
 
 use common::{Target, print_rates, targets, time};
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
-use elbo::device::{Bound, Device, Exec};
-use elbo::nn::Activation;
+use elbo::engine::device::{Bound, Device, Exec};
+use elbo::engine::nn::Activation;
 use elbo::vae::{Objective, Vae, VaeConfig, training_graph};
 use elbo::{Control, Fusion, Graph, Interp, Optimizer, Plan};
 

@@ -4,11 +4,11 @@
 //! cargo run --release --example digits_sheet -- digits.png
 //! ```
 
+use elbo::cli::picture::montage;
 use elbo::data::digits::{Digits, SIDE};
-use elbo::picture::montage;
 use std::path::PathBuf;
 
-fn main() -> elbo::error::Result<()> {
+fn main() -> elbo::engine::error::Result<()> {
     let path: PathBuf = std::env::args().nth(1).unwrap_or_else(|| "digits.png".into()).into();
     let hands = 20;
     let (images, labels) = Digits::generate(1, 0, 10 * hands);

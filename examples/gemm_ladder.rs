@@ -13,8 +13,8 @@
 //! launches as make 2³⁷ multiply-adds (128 at most, 1 on the emulated driver), and its last line has them as JSON;
 //! benches/peers/gemm_cublas.py measures PyTorch's products in the same way.
 
-use elbo::device::Precision;
-use elbo::device::cuda::Cuda;
+use elbo::engine::device::Precision;
+use elbo::engine::device::cuda::Cuda;
 
 fn main() {
     let words: Vec<String> = std::env::args().skip(1).collect();

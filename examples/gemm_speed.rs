@@ -9,8 +9,8 @@
 //! operands stay in L2. Peak: independent FMA chains on registers, on as many threads, in the same run.
 
 use elbo::bench::roofline::fma_peak;
-use elbo::isa::Isa;
-use elbo::steps::gemm::{Gemm, Output};
+use elbo::engine::isa::Isa;
+use elbo::engine::steps::gemm::{Gemm, Output};
 use std::hint::spin_loop;
 use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 use std::time::{Duration, Instant};

@@ -14,7 +14,7 @@
 
 use std::sync::atomic::AtomicBool;
 
-use elbo::device::Device;
+use elbo::engine::device::Device;
 use elbo::train::{Source, TrainConfig, Trainer};
 use elbo::vae::{Bound, Estimator, KlTerm, Model, VaeConfig, bound_gradients};
 use elbo::{Graph, Var};

@@ -18,9 +18,9 @@ use std::path::Path;
 use std::time::Instant;
 
 use elbo::data::{self, Splits};
-use elbo::device::Precision;
-use elbo::isa::Isa;
-use elbo::nn::Activation;
+use elbo::engine::device::Precision;
+use elbo::engine::isa::Isa;
+use elbo::engine::nn::Activation;
 use elbo::vae::{Binarisation, Model, Objective, Vae, VaeConfig, training_graph};
 use elbo::{Device, Optimizer};
 

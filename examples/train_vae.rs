@@ -4,7 +4,7 @@
 
 use std::sync::atomic::AtomicBool;
 
-use elbo::device::Device;
+use elbo::engine::device::Device;
 use elbo::train::{EpochRecord, EpochTiming, Observer, Source, TrainConfig, Trainer};
 use elbo::vae::VaeConfig;
 

@@ -1,5 +1,5 @@
 // The batch: out[i, j] = data[order(cursor + i), j] / 255, rows of the resident data set through the epoch's
-// permutation, or in their own order where the step does not shuffle. Twin of src/steps/batch.rs.
+// permutation, or in their own order where the step does not shuffle. Twin of src/engine/steps/batch.rs.
 //
 // Launch:
 //   threads = 256, shared = 0

@@ -1,7 +1,7 @@
 // Epilogues: what a matrix product does with its elements instead of storing them.
 //
 // Any pointwise program can be one; program.cuh interprets it. The few forms that every step of a VAE consists of are
-// also written by hand here, without registers in memory. `epilogue` in src/steps/gemm/cuda.rs recognises the programs
+// also written by hand here, without registers in memory. `epilogue` in src/engine/steps/gemm/cuda.rs recognises the programs
 // that have exactly one of these forms. The operands are found where such a program has them, in the order in which it
 // loads them, and the operations are the same in the same order, so that the bits are those of the interpreter.
 //

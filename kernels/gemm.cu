@@ -1,5 +1,5 @@
 // The matrix product in f32: kernels for large, middling and little work. See gemm_tile.cuh for the reading order and
-// src/steps/gemm/cuda.rs for which one is taken when.
+// src/engine/steps/gemm/cuda.rs for which one is taken when.
 #include "gemm_simt.cuh"
 
 //                            layout  rows  cols  warp  slices  depth  stages

@@ -1,5 +1,5 @@
 // The matrix product on tensor cores: four precisions, each for large, middling and little work. See gemm_tile.cuh for
-// the reading order and src/steps/gemm/cuda.rs for which one is taken when. Before sm_80 these kernels stop at once.
+// the reading order and src/engine/steps/gemm/cuda.rs for which one is taken when. Before sm_80 these kernels stop at once.
 #include "gemm_tensor.cuh"
 
 //                                    layout    rows  cols  warp  slices depth stages

@@ -1,5 +1,5 @@
 // Steps that move elements: copies between views, transposition, broadcasting along inner axes, rows by index.
-// Twin of src/steps/layout.rs.
+// Twin of src/engine/steps/layout.rs.
 //
 // Launch:
 //   threads = 256

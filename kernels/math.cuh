@@ -1,4 +1,4 @@
-// f32 functions as straight-line arithmetic: the twin of src/math/single.rs, operation by operation.
+// f32 functions as straight-line arithmetic: the twin of src/engine/math/single.rs, operation by operation.
 //
 // Read that file for the formulas, the error bounds and the limits; this one has the same functions in the same order.
 // nvcc contracts a·b + c to one rounding, which would change bits, so numbers are wrapped: `f32` and `f64` below are
@@ -58,7 +58,7 @@ __device__ __forceinline__ f32 select(bool cond, f32 a, f32 b) { return cond ? a
 __device__ __forceinline__ f32 abs(f32 x) { return from_bits(bits(x) & ~SIGN); }
 __device__ __forceinline__ f32 sqrt(f32 x) { return __fsqrt_rn(x.v); }
 
-// The larger, NaN if either is; of two equal numbers (+0 and −0), b. `choices!` in src/math.rs.
+// The larger, NaN if either is; of two equal numbers (+0 and −0), b. `choices!` in src/engine/math.rs.
 __device__ __forceinline__ f32 max(f32 a, f32 b) { return select(a > b || is_nan(a), a, b); }
 __device__ __forceinline__ f32 min(f32 a, f32 b) { return select(a < b || is_nan(a), a, b); }
 

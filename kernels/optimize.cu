@@ -1,5 +1,5 @@
 // The update of a run of neighbouring parameters: one pass over p, g, m, v, in the operation order of
-// Optimizer::update in src/optim.rs, so that equal gradients give equal bits. Twin of src/steps/optimize.rs.
+// Optimizer::update in src/engine/optim.rs, so that equal gradients give equal bits. Twin of src/engine/steps/optimize.rs.
 //
 //   adam: m ← β₁ m + (1 − β₁) g,  v ← β₂ v + (1 − β₂) g²,  p ← p − rate · m / (√v · root_scale + ε)
 //   sgd:  m ← μ m + g,  p ← p − rate · m
@@ -17,7 +17,7 @@
 #include "math.cuh"
 #include "quad.cuh"
 
-// LEAST_FIRST_MOMENT and LEAST_SECOND_MOMENT of src/optim.rs.
+// LEAST_FIRST_MOMENT and LEAST_SECOND_MOMENT of src/engine/optim.rs.
 constexpr float LEAST_FIRST_MOMENT = 1e-30f;
 constexpr float LEAST_SECOND_MOMENT = 1e-36f;
 

@@ -1,9 +1,9 @@
-// What the host passes to kernels: one struct each, by value, mirrored field by field in src/device/cuda/params.rs
+// What the host passes to kernels: one struct each, by value, mirrored field by field in src/engine/device/cuda/params.rs
 // (a test compares the sizes). All structs are at most 4096 bytes, the limit of kernel parameters.
 #pragma once
 #include "elbo.cuh"
 
-// The numbers of one step (src/steps/mod.rs, StepValues), computed by the host in the same arithmetic as for the CPU.
+// The numbers of one step (src/engine/steps/mod.rs, StepValues), computed by the host in the same arithmetic as for the CPU.
 // The host uploads those of the next steps of a run as a table; `Ctl::now` says which row is this step's. So nothing
 // that changes from step to step is frozen into a captured graph.
 struct StepValues {
@@ -32,7 +32,7 @@ struct View {
     int rows, cols, stride, _pad;
 };
 
-// ---- pointwise programs (src/plan/program.rs) ----
+// ---- pointwise programs (src/engine/plan/program.rs) ----
 
 // One instruction. Registers are numbers below Program::regs. `imm` is what the operation says.
 struct Instr {
@@ -50,7 +50,7 @@ enum Op : u8 {
     OP_POW = 6,      // dst = a^c; c is the f64 in the 8 bytes of the following instruction slot
     OP_SELECT = 7,   // dst = register imm ≠ 0 ? a : b
     OP_SOFTPLUS_SIGMOID = 8,  // dst = softplus(a), register b = sigmoid(a), sharing e^(−|a|)
-    OP_UNARY = 32,   // + ScalarFn's number (order of the table in src/ops/scalar.rs): dst = f(a)
+    OP_UNARY = 32,   // + ScalarFn's number (order of the table in src/engine/ops/scalar.rs): dst = f(a)
     OP_BINARY = 96,  // + BinaryFn's number (order of BinaryFn::ALL): dst = f(a, b)
 };
 
@@ -195,7 +195,7 @@ struct HashParams {  // kernels/noise_hash.cu: inputs first … first + count �
     int which, _pad;
 };
 
-// The same sizes stand in src/device/cuda/params.rs; a test there compares them.
+// The same sizes stand in src/engine/device/cuda/params.rs; a test there compares them.
 static_assert(sizeof(StepValues) == 48);
 static_assert(sizeof(Ctl) == 16);
 static_assert(sizeof(Clock) == 16);

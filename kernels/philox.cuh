@@ -1,4 +1,4 @@
-// Random numbers that are a pure function of (seed, step, stream, element index): the twin of src/rng.rs, bit for bit.
+// Random numbers that are a pure function of (seed, step, stream, element index): the twin of src/engine/rng.rs, bit for bit.
 //
 // That file says in four steps what is computed; the functions here have the same names. Philox4x32-10 gives four
 // words per block, elements 4b … 4b+3 come from block b.
@@ -97,7 +97,7 @@ __device__ __forceinline__ float4 draw_quad(Draw draw, bool normal, u64 first, i
     return low;
 }
 
-// A permutation of 0..n that is computed, not stored: see Permutation in src/rng.rs.
+// A permutation of 0..n that is computed, not stored: see Permutation in src/engine/rng.rs.
 struct Permutation {
     u32 n, low_bits, low_mask, high_mask;
     uint4 a, b;  // the keys of the eight rounds

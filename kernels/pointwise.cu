@@ -1,5 +1,5 @@
 // Pointwise programs: what stands between two matrix products, one launch per fused group.
-// Twin of src/steps/pointwise.rs; the interpreter is program.cuh.
+// Twin of src/engine/steps/pointwise.rs; the interpreter is program.cuh.
 //
 // Launch:
 //   threads = 256 if regs ≤ 12, 128 if regs ≤ 24, 64 if regs ≤ 48, else 32

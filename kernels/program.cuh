@@ -1,4 +1,4 @@
-// The interpreter of pointwise programs: the twin of src/steps/pointwise.rs.
+// The interpreter of pointwise programs: the twin of src/engine/steps/pointwise.rs.
 //
 // A thread runs a program on a quad, up to four neighbouring columns of a row. A register is a float4 per thread; the
 // register file lies in shared memory as [register][thread], so that the threads of a warp, which all execute the same

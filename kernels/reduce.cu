@@ -1,5 +1,5 @@
 // Sums and maxima over axes: out[o, i] = Σ_r x[o, r, i] for x seen as [outer, reduced, inner], contiguous.
-// Twin of src/steps/reduce.rs.
+// Twin of src/engine/steps/reduce.rs.
 //
 // Two kernels. Where inner = 1, the elements of one sum are neighbours and a team of threads shares it; where it is
 // larger, neighbouring threads take neighbouring sums. Which thread adds what, and in which order, depends on the shape

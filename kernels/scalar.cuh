@@ -1,4 +1,4 @@
-// The table of scalar functions: the twin of src/ops/scalar.rs, one line each, in the order of ScalarFn::ALL and
+// The table of scalar functions: the twin of src/engine/ops/scalar.rs, one line each, in the order of ScalarFn::ALL and
 // BinaryFn::ALL (tests/kernel_text.rs compares the names). From these lists come the functions below and the cases of
 // the interpreter in program.cuh.
 #pragma once

@@ -1,5 +1,5 @@
 // Scalars: partial sums added up in f64 in a fixed order, arithmetic on the results, running sums of metrics, and the
-// end of the step. Twin of src/steps/scalars.rs.
+// end of the step. Twin of src/engine/steps/scalars.rs.
 //
 // Launch:
 //   grid = 1, threads = 256

@@ -4,12 +4,12 @@
 //! # What to read first
 //!
 //! For the mathematics of gradients, about a thousand lines without `unsafe`:
-//! [`graph`] (an arena of nodes) → [`grad`](mod@grad) (the chain rule as a graph-to-graph function) → [`ops::scalar`] (the table of
-//! functions and their derivatives) → [`ops::matmul`], [`ops::reduce`] → [`interp`] (the reference executor) →
+//! [`engine::graph`] (an arena of nodes) → [`engine::grad`](mod@engine::grad) (the chain rule as a graph-to-graph function) → [`engine::ops::scalar`] (the table of
+//! functions and their derivatives) → [`engine::ops::matmul`], [`engine::ops::reduce`] → [`engine::interp`] (the reference executor) →
 //! [`vae`] (the model, the bound and its derivation).
 //!
-//! For the machine: [`plan`] (fusion, waves, memory) → [`steps`] (the kernels) → [`steps::gemm`] (the matrix product) →
-//! [`device::cpu`] (threads).
+//! For the machine: [`engine::plan`] (fusion, waves, memory) → [`engine::steps`] (the kernels) → [`engine::steps::gemm`] (the matrix product) →
+//! [`engine::device::cpu`] (threads).
 //!
 //! # Twenty lines
 //!
@@ -43,40 +43,26 @@
 //! panics with the caller's line; files, arguments and devices give an [`Error`]. Same seed, same bits: for any number of
 //! threads.
 
+#[cfg(feature = "vae")]
 pub mod bench;
-pub mod checkpoint;
 #[cfg(feature = "cli")]
 pub mod cli;
+#[cfg(feature = "vae")]
 pub mod data;
-pub mod device;
-pub mod error;
-pub mod evidence;
-pub mod grad;
-pub mod graph;
-pub mod interp;
-pub mod isa;
-pub mod math;
-pub mod nn;
-pub mod ops;
-pub mod optim;
-#[cfg(feature = "cli")]
-pub mod picture;
-pub mod plan;
-pub mod plot;
-pub mod richness;
-pub mod rng;
-pub mod shape;
-pub mod steps;
+pub mod engine;
+#[cfg(feature = "vae")]
+pub mod study;
+#[cfg(feature = "vae")]
 pub mod train;
+#[cfg(feature = "vae")]
 pub mod vae;
-pub mod watch;
 
-pub use device::cpu::Cpu;
-pub use device::{Device, Exec};
-pub use error::{Error, Result};
-pub use grad::{grad, grad_with, hvp};
-pub use graph::{Ctl, Graph, Var};
-pub use interp::Interp;
-pub use optim::{Control, KlWarmup, LrSchedule, Optimizer};
-pub use plan::{Fusion, Plan};
-pub use shape::Shape;
+pub use engine::device::cpu::Cpu;
+pub use engine::device::{Device, Exec};
+pub use engine::error::{Error, Result};
+pub use engine::grad::{grad, grad_with, hvp};
+pub use engine::graph::{Ctl, Graph, Var};
+pub use engine::interp::Interp;
+pub use engine::optim::{Control, KlWarmup, LrSchedule, Optimizer};
+pub use engine::plan::{Fusion, Plan};
+pub use engine::shape::Shape;

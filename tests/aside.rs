@@ -6,9 +6,9 @@ use std::collections::BTreeMap;
 use std::rc::Rc;
 
 use elbo::data::{Split, digits::Digits};
-use elbo::device::{Bound, Moment, Snapshot};
-use elbo::evidence::{Annealing, Observed, Proposal, Sampling, ais, importance, sandwich, simulate};
-use elbo::shape::Shape;
+use elbo::engine::device::{Bound, Moment, Snapshot};
+use elbo::engine::shape::Shape;
+use elbo::study::evidence::{Annealing, Observed, Proposal, Sampling, ais, importance, sandwich, simulate};
 use elbo::vae::{Model, Vae, VaeConfig};
 use elbo::{Control, Cpu, Error, Exec, Plan, Result};
 

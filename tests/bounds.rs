@@ -11,9 +11,9 @@ mod common;
 
 use std::collections::BTreeMap;
 
-use elbo::device::Precision;
-use elbo::nn::Activation;
-use elbo::rng::Draw;
+use elbo::engine::device::Precision;
+use elbo::engine::nn::Activation;
+use elbo::engine::rng::Draw;
 use elbo::vae::{Bound, BoundKind, Estimator, Gaussian, KlTerm, Likelihood, Vae, VaeConfig, bound_gradients};
 use elbo::{Cpu, Exec, Fusion, Graph, Interp, Plan, Var, grad};
 

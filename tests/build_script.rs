@@ -15,7 +15,7 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::path::Path;
 
-use elbo::device::cuda::images;
+use elbo::engine::device::cuda::images;
 
 /// A register that does not fit is a trip to memory in an inner loop, and nobody sees it in the source.
 #[test]

@@ -4,7 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 
-use elbo::checkpoint::Checkpoint;
+use elbo::train::checkpoint::Checkpoint;
 
 /// Sizes at which a training takes a moment: 300 is not a multiple of 64, so that an epoch ends in a smaller batch.
 const TINY: &str = "--train-size 300 --test-size 70 --hidden 24,16 --latent 2 --batch 64 --epochs 2 --quiet";
@@ -155,7 +155,7 @@ fn a_resumed_run_says_when_its_bits_will_differ() {
     };
     let start = format!("train {TINY} --device cpu --out run --pause-at 2");
     assert!(command(at.path(), &start).env("ELBO_ISA", "portable").status().unwrap().success());
-    let best = elbo::isa::Isa::available().last().unwrap().to_string();
+    let best = elbo::engine::isa::Isa::available().last().unwrap().to_string();
     // No epoch has been recorded yet: nothing to compare with.
     assert_eq!(resume("portable", "--pause-at 6 --threads 1"), "");
     assert_eq!(resume("portable", "--pause-at 7 --threads 2"), "", "the number of threads changes nothing");
@@ -296,7 +296,7 @@ fn the_plan_has_at_most_sixteen_steps_and_says_what_they_cost() {
         assert!(text.contains(part), "{text}\nlacks {part}");
     }
     let other = succeeds(at.path(), "plan --batch 20 --hidden 200,200 --latent 50 --activation tanh --graph");
-    assert!(other.contains("[20, 784]·[784, 200]") && other.contains("matmul(") && other.contains("src/nn.rs:"));
+    assert!(other.contains("[20, 784]·[784, 200]") && other.contains("matmul(") && other.contains("src/engine/nn.rs:"));
 }
 
 #[test]

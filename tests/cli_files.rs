@@ -7,7 +7,7 @@ use std::io::Read;
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
 
-use elbo::checkpoint::Checkpoint;
+use elbo::train::checkpoint::Checkpoint;
 
 const TINY: &str =
     "train --train-size 200 --test-size 40 --hidden 12 --latent 2 --batch 64 --epochs 2 --device cpu --quiet";

@@ -6,10 +6,10 @@ use std::fs;
 use std::path::Path;
 use std::process::{Command, Output};
 
-use elbo::checkpoint::Checkpoint;
 use elbo::data::{Splits, idx};
-use elbo::optim::LrSchedule;
+use elbo::engine::optim::LrSchedule;
 use elbo::train::Source;
+use elbo::train::checkpoint::Checkpoint;
 
 const SMALL: &str = "--hidden 12 --latent 2 --batch 64 --device cpu --quiet";
 const TINY: &str =

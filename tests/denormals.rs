@@ -3,9 +3,9 @@
 
 mod common;
 
-use elbo::device::{Bound, Moment};
-use elbo::optim::{LEAST_FIRST_MOMENT, LEAST_SECOND_MOMENT};
-use elbo::rng::Draw;
+use elbo::engine::device::{Bound, Moment};
+use elbo::engine::optim::{LEAST_FIRST_MOMENT, LEAST_SECOND_MOMENT};
+use elbo::engine::rng::Draw;
 use elbo::vae::{Objective, Vae, VaeConfig, bound_gradients, training_graph};
 use elbo::{Cpu, Exec, Fusion, Graph, Interp, Optimizer, Plan};
 
@@ -136,7 +136,7 @@ fn a_gradient_that_stops_leaves_the_same_zeros_on_every_executor() {
         assert_eq!(bits(interp.get("p").unwrap()), bits(&cpu[0]), "{name}: the interpreter");
 
         #[cfg(feature = "cuda")]
-        if let Some(mut gpu) = common::cuda(elbo::device::Precision::F32) {
+        if let Some(mut gpu) = common::cuda(elbo::engine::device::Precision::F32) {
             let gpu = run(&mut gpu);
             for (which, (found, expected)) in ["p", "m", "v"].iter().zip(gpu.iter().zip(&cpu)) {
                 assert_eq!(bits(found), bits(expected), "{name}: {which} on CUDA");

@@ -10,10 +10,10 @@ mod common;
 use std::collections::BTreeMap;
 
 use common::{cuda, under_all_schedules};
-use elbo::device::{Bound, Moment, Precision};
-use elbo::nn::Activation;
-use elbo::ops::{BinaryFn, ScalarFn};
-use elbo::rng::{Draw, Permutation};
+use elbo::engine::device::{Bound, Moment, Precision};
+use elbo::engine::nn::Activation;
+use elbo::engine::ops::{BinaryFn, ScalarFn};
+use elbo::engine::rng::{Draw, Permutation};
 use elbo::vae::{Binarisation, Likelihood, Objective, Vae, VaeConfig, evaluation_graph, training_graph};
 use elbo::{Control, Cpu, Ctl, Error, Exec, Fusion, Graph, KlWarmup, LrSchedule, Optimizer, Plan};
 

@@ -11,10 +11,10 @@ use std::sync::atomic::AtomicBool;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use common::{Behind, behind, cuda, under_all_schedules};
-use elbo::checkpoint::Checkpoint;
 use elbo::data::{Dataset, Split, Splits};
-use elbo::device::{Device, Precision, Snapshot};
-use elbo::rng::Draw;
+use elbo::engine::device::{Device, Precision, Snapshot};
+use elbo::engine::rng::Draw;
+use elbo::train::checkpoint::Checkpoint;
 use elbo::train::{EpochRecord, EpochTiming, Observer, Outcome, StepReport, TrainConfig, Trainer};
 use elbo::vae::VaeConfig;
 use elbo::{Exec, Fusion, Graph, LrSchedule, Optimizer, Plan};

@@ -13,9 +13,9 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::{env, fs};
 
-use elbo::device::Precision;
-use elbo::device::cuda::Cuda;
-use elbo::rng::Draw;
+use elbo::engine::device::Precision;
+use elbo::engine::device::cuda::Cuda;
+use elbo::engine::rng::Draw;
 use elbo::{Error, Exec, Fusion, Graph, Plan};
 use elbo_emulator::Emulator;
 

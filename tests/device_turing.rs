@@ -10,9 +10,9 @@ use std::path::Path;
 use std::process::Command;
 use std::{env, fs};
 
-use elbo::device::Precision;
-use elbo::device::cuda::Cuda;
-use elbo::rng::Draw;
+use elbo::engine::device::Precision;
+use elbo::engine::device::cuda::Cuda;
+use elbo::engine::rng::Draw;
 use elbo::vae::{Objective, Vae, VaeConfig, training_graph};
 use elbo::{Control, Cpu, Exec, Fusion, Graph, Optimizer, Plan};
 use elbo_emulator::Emulator;

@@ -5,7 +5,7 @@
 use std::path::Path;
 use std::process::Command;
 
-use elbo::device::cuda::images;
+use elbo::engine::device::cuda::images;
 
 const DRIVER: &str = r#"
 int cuInit(unsigned flags) { return INIT; }

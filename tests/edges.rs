@@ -4,8 +4,8 @@
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
-use elbo::device::Precision;
-use elbo::isa::Isa;
+use elbo::engine::device::Precision;
+use elbo::engine::isa::Isa;
 use elbo::{Cpu, Exec, Fusion, Graph, Interp, Optimizer, Plan, Var, grad, grad_with};
 
 mod common;

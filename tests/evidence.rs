@@ -8,12 +8,12 @@ mod common;
 
 use common::linear::{cpu, linear};
 use elbo::data::{Dataset, Split};
-use elbo::device::{Exec, Precision};
-use elbo::evidence::{
+use elbo::engine::device::{Exec, Precision};
+use elbo::engine::nn::Activation;
+use elbo::study::evidence::{
     Annealing, Estimate, Moments, Observed, Proposal, Quadrature, Sampling, Summary, ais, harmonic_mean, importance,
     log_weights, nll, pairwise_log_likelihood, quadrature, resample, sandwich, simulate,
 };
-use elbo::nn::Activation;
 use elbo::vae::{Binarisation, Gaussian, Likelihood, Model, StochasticLayer, Vae, VaeConfig};
 use elbo::{Graph, Interp};
 
@@ -289,7 +289,7 @@ fn annealing_is_a_sandwich_around_log_p() {
     // A path of two temperatures is a plain average over the prior; the sandwich is open.
     let short = Annealing { temperatures: 2, ..settings };
     let wide = sandwich(&mut model, &simulated, &short).unwrap();
-    let mean = |f: &dyn Fn(&elbo::evidence::Sandwich) -> f64| wide.iter().map(f).sum::<f64>() / 4.0;
+    let mean = |f: &dyn Fn(&elbo::study::evidence::Sandwich) -> f64| wide.iter().map(f).sum::<f64>() / 4.0;
     let width = mean(&|s| s.reverse.value) - mean(&|s| s.forward.value);
     assert!(width > 0.1, "two temperatures leave {width} nats");
 }

@@ -5,10 +5,10 @@ use std::fs;
 use std::path::Path;
 use std::process::{Command, Output};
 
-use elbo::checkpoint::{Checkpoint, Stored};
 use elbo::data::Splits;
-use elbo::device::Device;
+use elbo::engine::device::Device;
 use elbo::train::Trainer;
+use elbo::train::checkpoint::{Checkpoint, Stored};
 use half::{bf16, f16};
 use safetensors::tensor::{Dtype, SafeTensors, TensorView};
 

@@ -4,8 +4,8 @@
 //! close to the f64 sum. What lies between and around the matrices is NaN, so that a read outside spoils a result and a
 //! write outside is seen.
 
-use elbo::isa::Isa;
-use elbo::steps::gemm::{Gemm, Output, TILE_COLUMNS, TILE_MAX, Tile};
+use elbo::engine::isa::Isa;
+use elbo::engine::steps::gemm::{Gemm, Output, TILE_COLUMNS, TILE_MAX, Tile};
 
 const SIZES: [usize; 18] = [1, 2, 3, 7, 8, 9, 15, 16, 17, 31, 32, 33, 48, 63, 64, 100, 129, 257];
 const DEPTHS: [usize; 11] = [0, 1, 2, 3, 8, 17, 33, 64, 100, 129, 257];

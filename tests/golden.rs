@@ -6,8 +6,8 @@
 
 use std::collections::BTreeMap;
 
-use elbo::optim::clip_scale;
-use elbo::rng::Draw;
+use elbo::engine::optim::clip_scale;
+use elbo::engine::rng::Draw;
 use elbo::{Control, Cpu, Ctl, Exec, Fusion, Graph, Interp, KlWarmup, LrSchedule, Optimizer, Plan, Var, grad};
 use serde::Deserialize;
 

@@ -11,9 +11,9 @@
 
 use std::collections::BTreeSet;
 
-use elbo::graph::Id;
-use elbo::ops::{BinaryFn, Leaf, Op, ScalarFn};
-use elbo::rng::Draw;
+use elbo::engine::graph::Id;
+use elbo::engine::ops::{BinaryFn, Leaf, Op, ScalarFn};
+use elbo::engine::rng::Draw;
 use elbo::{Ctl, Graph, Interp, Var, grad, grad_with, hvp};
 
 /// Relative to 1 + |slope|.

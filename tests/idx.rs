@@ -1,7 +1,7 @@
 //! IDX files: what is well formed is read back, what is not is refused by name, and nothing costs memory it should not.
 
 use elbo::data::{Dataset, Split, Splits, idx, load};
-use elbo::error::Error;
+use elbo::engine::error::Error;
 use flate2::{Compression, write::GzEncoder};
 use proptest::prelude::*;
 use std::alloc::{GlobalAlloc, Layout, System};

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use elbo::checkpoint::Checkpoint;
+use elbo::train::checkpoint::Checkpoint;
 
 /// A stop takes less than a second; this leaves room for machines that do other things at the same time.
 const AT_ONCE: Duration = Duration::from_secs(10);

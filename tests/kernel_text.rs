@@ -1,7 +1,7 @@
 //! The kernels' text against the tables of the crate: the numbers of functions in a program that the host writes are
 //! the positions in the lists that the kernels are compiled from. No GPU is needed.
 
-use elbo::ops::{BinaryFn, ScalarFn};
+use elbo::engine::ops::{BinaryFn, ScalarFn};
 
 /// The names in `#define list(X)`, a macro that applies X to one function per line: `X(name, value)`.
 fn names<'t>(text: &'t str, list: &str) -> Vec<&'t str> {

@@ -12,9 +12,9 @@
 use std::f64::consts::PI;
 
 use elbo::data::{Dataset, Split};
-use elbo::device::Device;
-use elbo::nn::Activation;
-use elbo::rng::Draw;
+use elbo::engine::device::Device;
+use elbo::engine::nn::Activation;
+use elbo::engine::rng::Draw;
 use elbo::vae::{Bound, Likelihood, Model, Vae, VaeConfig, bound_gradients};
 use elbo::{Fusion, Graph, LrSchedule, Optimizer, Plan, Var};
 

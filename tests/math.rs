@@ -1,7 +1,7 @@
 //! The `f32` functions against `f64`: error bounds, limits, order, and the same bits on every instruction set.
 
-use elbo::isa::Isa;
-use elbo::math::{Real, map_f32, single};
+use elbo::engine::isa::Isa;
+use elbo::engine::math::{Real, map_f32, single};
 
 /// A function of the table: name, ours, the reference, the bound in ulp, the hash of its results over [`sweep`].
 struct Row {

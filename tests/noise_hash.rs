@@ -10,12 +10,12 @@
 mod common;
 
 use common::{Behind, behind, cuda, under_all_schedules};
-use elbo::device::Precision;
-use elbo::device::cuda::Cuda;
-use elbo::isa::Isa;
-use elbo::math::{map_f32, single};
-use elbo::ops::ScalarFn;
-use elbo::rng::{Draw, sincospi, unit_log};
+use elbo::engine::device::Precision;
+use elbo::engine::device::cuda::Cuda;
+use elbo::engine::isa::Isa;
+use elbo::engine::math::{map_f32, single};
+use elbo::engine::ops::ScalarFn;
+use elbo::engine::rng::{Draw, sincospi, unit_log};
 use rayon::prelude::*;
 
 const ALL: u64 = 1 << 32;

@@ -3,9 +3,9 @@
 
 mod common;
 
-use elbo::device::Precision;
-use elbo::nn::{Activation, Initialisation};
-use elbo::rng::Draw;
+use elbo::engine::device::Precision;
+use elbo::engine::nn::{Activation, Initialisation};
+use elbo::engine::rng::Draw;
 use elbo::vae::{
     Binarisation, Bound, Estimator, KlTerm, Likelihood, Objective, Spread, StochasticLayer, Vae, VaeConfig,
     evaluation_graph, training_graph,

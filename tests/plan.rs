@@ -1,11 +1,11 @@
 //! Plans: what they consist of, that every rule of fusion leaves the values alone, that no kernel touches memory which
 //! is not its own, and what is refused.
 
-use elbo::device::Bound;
-use elbo::isa::Isa;
-use elbo::math::Real;
-use elbo::plan::{Kind, Mem};
-use elbo::rng::Draw;
+use elbo::engine::device::Bound;
+use elbo::engine::isa::Isa;
+use elbo::engine::math::Real;
+use elbo::engine::plan::{Kind, Mem};
+use elbo::engine::rng::Draw;
 use elbo::vae::{Objective, Vae, VaeConfig, evaluation_graph, training_graph};
 use elbo::{Control, Cpu, Error, Exec, Fusion, Graph, Interp, LrSchedule, Optimizer, Plan, Var, grad};
 

@@ -12,7 +12,7 @@
 
 use std::f64::consts::PI;
 
-use elbo::rng::Draw;
+use elbo::engine::rng::Draw;
 use elbo::{Graph, Interp, Var, grad};
 
 /// A model with one image x and an approximate posterior q, in plain numbers.

@@ -6,8 +6,8 @@
 mod common;
 
 use common::linear::{cpu, linear, raw_sigma};
-use elbo::evidence::{Exact, Observed, Quadrature, Summary, quadrature};
-use elbo::nn::Activation;
+use elbo::engine::nn::Activation;
+use elbo::study::evidence::{Exact, Observed, Quadrature, Summary, quadrature};
 use elbo::vae::{Likelihood, Model, Vae, VaeConfig};
 
 /// The σ that a model has whose parameter was written as f32.

@@ -19,10 +19,10 @@ mod common;
 use std::cell::Cell;
 use std::fmt;
 
-use elbo::isa::Isa;
-use elbo::math::Real;
-use elbo::ops::{BinaryFn, ScalarFn};
-use elbo::rng::Draw;
+use elbo::engine::isa::Isa;
+use elbo::engine::math::Real;
+use elbo::engine::ops::{BinaryFn, ScalarFn};
+use elbo::engine::rng::Draw;
 use elbo::{Control, Cpu, Ctl, Error, Exec, Fusion, Graph, Interp, LrSchedule, Optimizer, Plan, Var, grad, hvp};
 use proptest::prelude::*;
 use proptest::test_runner::RngSeed;
@@ -467,7 +467,7 @@ fn cuda_agrees(r: &Recipe) -> Result<bool, TestCaseError> {
     let case = case(&g, r)?;
     for fusion in [Fusion::all(), rules(r.fusion)] {
         let plan = Plan::build(&g, fusion).unwrap();
-        let run = || case.run(&mut common::cuda(elbo::device::Precision::F32).expect("asked before"), &plan);
+        let run = || case.run(&mut common::cuda(elbo::engine::device::Precision::F32).expect("asked before"), &plan);
         let one = match run() {
             Err(Error::Device { reason, .. }) if reason.contains("room for") => return Ok(false),
             other => other.unwrap(),

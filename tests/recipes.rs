@@ -4,7 +4,7 @@ use std::fs;
 use std::path::Path;
 use std::process::{Command, Output};
 
-use elbo::checkpoint::Checkpoint;
+use elbo::train::checkpoint::Checkpoint;
 use elbo::train::{TRAIN, TrainConfig, Trainer};
 use elbo::vae::{BoundKind, StochasticLayer, VaeConfig};
 use elbo::{Device, Optimizer};

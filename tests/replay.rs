@@ -1,8 +1,8 @@
 //! Steps that are run again and again: nothing may be frozen that changes, and nothing may change that should not.
 
-use elbo::device::{Bound, Moment};
-use elbo::isa::Isa;
-use elbo::rng::{Draw, Permutation};
+use elbo::engine::device::{Bound, Moment};
+use elbo::engine::isa::Isa;
+use elbo::engine::rng::{Draw, Permutation};
 use elbo::vae::{Binarisation, Objective, Vae, VaeConfig, training_graph};
 use elbo::{Control, Cpu, Ctl, Exec, Fusion, Graph, Interp, KlWarmup, LrSchedule, Optimizer, Plan};
 

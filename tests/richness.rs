@@ -4,7 +4,7 @@ use std::fs;
 use std::path::Path;
 use std::process::{Command, Output};
 
-use elbo::checkpoint::Checkpoint;
+use elbo::train::checkpoint::Checkpoint;
 use serde_json::Value;
 
 const TINY: &str = "--train-size 400 --test-size 90 --hidden 24 --batch 64 --quiet --device cpu";

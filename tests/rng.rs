@@ -2,8 +2,8 @@
 
 use std::collections::HashSet;
 
-use elbo::isa::Isa;
-use elbo::rng::{Draw, Permutation, philox4x32_10, sincospi, unit_log};
+use elbo::engine::isa::Isa;
+use elbo::engine::rng::{Draw, Permutation, philox4x32_10, sincospi, unit_log};
 
 const DRAW: Draw = Draw { seed: 0x0123_4567_89ab_cdef, step: 7, stream: 3 };
 

@@ -5,7 +5,7 @@
 //! place, or within the absolute error that a formula is allowed by [`cancels`]. Where the truth exceeds f32, the result
 //! is infinite. It is never NaN.
 
-use elbo::ops::ScalarFn;
+use elbo::engine::ops::ScalarFn;
 use elbo::{Graph, Interp, Var, grad};
 
 /// Error allowed for f, f′ and f″: the functions themselves are within 2.5 ulp, their products add up.

@@ -2,9 +2,9 @@
 
 use std::time::{Duration, Instant};
 
-use elbo::device::cuda;
-use elbo::device::{Bound, Device, Exec, Precision};
-use elbo::plan::Plan;
+use elbo::engine::device::cuda;
+use elbo::engine::device::{Bound, Device, Exec, Precision};
+use elbo::engine::plan::Plan;
 
 /// A device and what its group of benchmarks is called.
 pub struct Target {

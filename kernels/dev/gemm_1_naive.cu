@@ -4,7 +4,7 @@
 //
 // gemm_1 … gemm_8 compute the same product, each one idea faster than the one before; gemm_7 and gemm_8 have the design of
 // the kernels that are used (../gemm_tile.cuh). All take GemmParams and read a, b, c, m, n, k and the leading dimensions
-// of it. The launch is in LADDER, src/steps/gemm/cuda.rs.
+// of it. The launch is in LADDER, src/engine/steps/gemm/cuda.rs.
 //
 // Here every thread computes one element of C. The trouble is which: the 32 threads of a warp run together, and here
 // neighbours take neighbouring rows, so that a warp covers 16 rows and 2 columns of C. In every step it reads 16

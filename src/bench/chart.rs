@@ -3,8 +3,8 @@
 use super::crossover::rounded;
 use super::report::{EMULATED, FamilyReport, Report, Row, time};
 use super::{Crossover, Family};
-use crate::plot::svg::{self, INK, Place, Shape, line, polyline, text, text_upwards};
-use crate::plot::{Scale, power_of_ten};
+use crate::study::plot::svg::{self, INK, Place, Shape, line, polyline, text, text_upwards};
+use crate::study::plot::{Scale, power_of_ten};
 
 const PANEL: (f64, f64) = (400.0, 330.0);
 const COLUMNS: usize = 3;

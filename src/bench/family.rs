@@ -4,9 +4,9 @@ use std::fmt;
 use std::str::FromStr;
 
 use super::workload::{Arrays, TrainingStep, Workload};
-use crate::graph::Graph;
-use crate::nn::Activation;
-use crate::optim::Optimizer;
+use crate::engine::graph::Graph;
+use crate::engine::nn::Activation;
+use crate::engine::optim::Optimizer;
 use crate::vae::{Binarisation, Vae, VaeConfig};
 
 /// Workloads of one kind over a range of sizes.
@@ -207,9 +207,9 @@ fn update(rows: usize) -> Arrays {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::device::cpu::Cpu;
-    use crate::device::{Exec, Precision};
-    use crate::plan::{Fusion, Plan};
+    use crate::engine::device::cpu::Cpu;
+    use crate::engine::device::{Exec, Precision};
+    use crate::engine::plan::{Fusion, Plan};
 
     #[test]
     fn names_are_read_as_written() {

@@ -4,7 +4,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use serde::Serialize;
 
-use crate::isa::Isa;
+use crate::engine::isa::Isa;
 
 /// The machine, the program and the moment.
 #[derive(Clone, Debug, Serialize)]

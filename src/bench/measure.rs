@@ -6,9 +6,9 @@ use std::time::Instant;
 use serde::Serialize;
 
 use super::workload::{Truth, Workload};
-use crate::device::{Device, Precision};
-use crate::error::{Error, Result};
-use crate::plan::Plan;
+use crate::engine::device::{Device, Precision};
+use crate::engine::error::{Error, Result};
+use crate::engine::plan::Plan;
 
 /// How long to measure.
 #[derive(Clone, Copy, Debug)]

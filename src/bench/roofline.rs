@@ -20,8 +20,8 @@ use std::time::Instant;
 
 use serde::Serialize;
 
-use crate::isa::Isa;
-use crate::plan::{Kind, Step};
+use crate::engine::isa::Isa;
+use crate::engine::plan::{Kind, Step};
 
 /// The ceilings of one device.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -248,8 +248,8 @@ mod tests {
     /// A training step moves more bytes than it goes through: which memory they come from is a matter of each kernel.
     #[test]
     fn a_step_whose_kernels_fit_into_a_cache_has_the_roof_of_that_cache() {
-        use crate::optim::Optimizer;
-        use crate::plan::{Fusion, Plan};
+        use crate::engine::optim::Optimizer;
+        use crate::engine::plan::{Fusion, Plan};
         use crate::vae::{Objective, Vae, VaeConfig, training_graph};
 
         let vae = Vae::new(VaeConfig::new(20)).unwrap();

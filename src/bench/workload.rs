@@ -2,15 +2,16 @@
 
 use std::collections::BTreeMap;
 
-use crate::device::cpu::Cpu;
-use crate::device::{Bound, Exec, Precision};
-use crate::error::Result;
-use crate::graph::Graph;
-use crate::interp::Interp;
-use crate::isa::Isa;
-use crate::optim::{Control, Optimizer};
-use crate::plan::{Fusion, Plan};
-use crate::rng::{Draw, streams};
+use crate::engine::device::cpu::Cpu;
+use crate::engine::device::{Bound, Exec, Precision};
+use crate::engine::error::Result;
+use crate::engine::graph::Graph;
+use crate::engine::interp::Interp;
+use crate::engine::isa::Isa;
+use crate::engine::optim::{Control, Optimizer};
+use crate::engine::plan::{Fusion, Plan};
+use crate::engine::rng::Draw;
+use crate::vae::streams;
 use crate::vae::{Objective, Vae, training_graph};
 
 /// A step to be timed, the same on every device.

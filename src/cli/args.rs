@@ -11,10 +11,10 @@ pub use options::{Data, Machine, Model, Optimise};
 
 use super::output::ending;
 use crate::bench::Family;
-use crate::checkpoint::Stored;
 use crate::data::Splits;
-use crate::error::{Error, Result};
+use crate::engine::error::{Error, Result};
 use crate::train::TrainConfig;
+use crate::train::checkpoint::Stored;
 
 /// Options of `elbo train`.
 #[derive(Args)]
@@ -297,9 +297,9 @@ pub struct Annealing {
 
 impl Annealing {
     /// The settings of the library.
-    pub fn settings(&self, seed: u64) -> crate::evidence::Annealing {
+    pub fn settings(&self, seed: u64) -> crate::study::evidence::Annealing {
         let (chains, temperatures, leapfrog) = (self.chains, self.temperatures, self.leapfrog);
-        crate::evidence::Annealing { chains, temperatures, leapfrog, seed }
+        crate::study::evidence::Annealing { chains, temperatures, leapfrog, seed }
     }
 }
 

@@ -5,8 +5,8 @@ use std::io::Write;
 use super::{args, output};
 use crate::bench::{self, Family, Options};
 use crate::data::file::replace;
-use crate::device::Precision;
-use crate::error::{Error, Result};
+use crate::engine::device::Precision;
+use crate::engine::error::{Error, Result};
 
 /// Repetitions by default: enough for quartiles, an odd number for the median to be one of them.
 const REPETITIONS: usize = 11;

@@ -5,11 +5,11 @@ use serde_json::{Value, json};
 use super::cross_check::{EXACT, contradiction};
 use super::estimates::{describe, posterior_likelihoods};
 use super::{args, output, phase, use_run};
-use crate::error::{Error, Result};
-use crate::evidence::{
+use crate::engine::error::{Error, Result};
+use crate::study::evidence::{
     Estimate, Exact, LogMeanExp, Observed, Proposal, Quadrature, Sampling, ais, group_bounds, log_weights, quadrature,
 };
-use crate::plot::{Axis, Plot, Series};
+use crate::study::plot::{Axis, Plot, Series};
 use crate::vae::Model;
 
 /// Points of a running estimate per decade.

@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use crate::evidence::{Estimate, Exact, Moments, Quadrature, Summary};
+use crate::study::evidence::{Estimate, Exact, Moments, Quadrature, Summary};
 
 /// For a mean ŵ of weights with E ŵ = p(x), P(log ŵ > log p(x) + t) ≤ e^(−t) (Markov): 12 nats are 6e-6.
 const NATS: f64 = 12.0;

@@ -3,13 +3,14 @@
 use clap::ArgMatches;
 
 use super::args;
-use crate::device::Device;
-use crate::device::cuda::{automatic, images, probe};
-use crate::error::{Error, Result};
-use crate::isa::Isa;
-use crate::plan::{Fusion, Plan};
-use crate::rng::{Draw, streams};
+use crate::engine::device::Device;
+use crate::engine::device::cuda::{automatic, images, probe};
+use crate::engine::error::{Error, Result};
+use crate::engine::isa::Isa;
+use crate::engine::plan::{Fusion, Plan};
+use crate::engine::rng::Draw;
 use crate::train::Source;
+use crate::vae::streams;
 use crate::vae::{Model, Vae, training_graph};
 
 /// Prints the plan of a training step.

@@ -9,8 +9,8 @@ use serde_json::{Value, json};
 use super::args::{self, EstimatorName};
 use super::cross_check::{contradiction, verdict};
 use super::plural;
-use crate::error::{Error, Result};
-use crate::evidence::{
+use crate::engine::error::{Error, Result};
+use crate::study::evidence::{
     Estimate, Exact, Moments, Observed, Proposal, Quadrature, Sampling, Summary, ais, check_quadrature, harmonic_mean,
     importance, log_weights, quadrature, resample, sandwich, simulate,
 };
@@ -222,7 +222,8 @@ fn both_sides(args: &args::Eval, model: &mut Model, count: usize, seed: u64) -> 
     let settings = args.annealing.settings(seed);
     let simulated = simulate(model, count, seed)?;
     let found = sandwich(model, &simulated, &settings)?;
-    let mean = |f: &dyn Fn(&crate::evidence::Sandwich) -> f64| found.iter().map(f).sum::<f64>() / found.len() as f64;
+    let mean =
+        |f: &dyn Fn(&crate::study::evidence::Sandwich) -> f64| found.iter().map(f).sum::<f64>() / found.len() as f64;
     let (low, high) = (mean(&|s| s.forward.value), mean(&|s| s.reverse.value));
     let mut apart = Moments::default();
     found.iter().for_each(|s| apart.push(s.reverse.value - s.forward.value));
@@ -238,7 +239,7 @@ fn both_sides(args: &args::Eval, model: &mut Model, count: usize, seed: u64) -> 
         high - low,
         number(apart.standard_error())
     );
-    let of = |s: &crate::evidence::Sandwich| json!({ "forward": s.forward, "reverse": s.reverse });
+    let of = |s: &crate::study::evidence::Sandwich| json!({ "forward": s.forward, "reverse": s.reverse });
     let images: Vec<Value> = found.iter().map(of).collect();
     Ok((text, json!({ "forward": low, "reverse": high, "seconds": seconds, "images": images })))
 }

@@ -4,9 +4,9 @@ use std::fs;
 use std::path::Path;
 
 use super::{args, output};
-use crate::checkpoint::Checkpoint;
-use crate::error::{Error, Result};
+use crate::engine::error::{Error, Result};
 use crate::train::RunFolder;
+use crate::train::checkpoint::Checkpoint;
 use crate::vae::Vae;
 
 /// Writes the parameters of a run, without the optimiser's moments, in the number type that is asked for.

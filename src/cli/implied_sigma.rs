@@ -4,7 +4,7 @@ use std::fmt::Write;
 
 use clap::{Args, ValueEnum};
 
-use crate::error::{Error, Result};
+use crate::engine::error::{Error, Result};
 use crate::vae::{Fidelity, Reduction, WeightedLoss};
 
 /// The error of a reconstruction and what is done with its pixels, by name.

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::say;
-use crate::error::{Error, Result};
+use crate::engine::error::{Error, Result};
 
 /// The exit code of an interrupted command, whichever signal it was: 128 + SIGINT.
 pub const INTERRUPTED: u8 = 130;

@@ -22,6 +22,7 @@ mod implied_sigma;
 mod interrupt;
 mod output;
 mod phase;
+pub mod picture;
 mod pictures;
 mod progress;
 mod recipe;
@@ -40,7 +41,7 @@ use std::process::ExitCode;
 
 use clap::{ArgMatches, CommandFactory, FromArgMatches, Parser, Subcommand};
 
-use crate::error::{Error, Result};
+use crate::engine::error::{Error, Result};
 
 /// Train a variational autoencoder on the evidence lower bound, with gradients made from scratch.
 ///

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use clap::builder::{PathBufValueParser, TypedValueParser};
 
-use crate::error::{Error, Result};
+use crate::engine::error::{Error, Result};
 use crate::train::RunFolder;
 
 /// Reads the name of a file with this ending, or with none: `x.jpg` with the bytes of a PNG picture would be a lie.

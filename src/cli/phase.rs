@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use indicatif::{HumanDuration, ProgressBar, ProgressStyle};
 
-use crate::watch::Watch;
+use crate::vae::watch::Watch;
 
 /// How often the bar is drawn anew.
 const REFRESH: Duration = Duration::from_millis(100);

@@ -1,8 +1,8 @@
 //! The pictures of a run.
 
+use crate::cli::picture::{Picture, manifold, montage, pairs, scatter};
 use crate::data::Dataset;
-use crate::error::Result;
-use crate::picture::{Picture, manifold, montage, pairs, scatter};
+use crate::engine::error::Result;
 use crate::train::RunFolder;
 use crate::vae::{Model, VaeConfig};
 

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use indicatif::{HumanDuration, ProgressBar, ProgressStyle};
 
-use crate::error::Result;
+use crate::engine::error::Result;
 use crate::train::{Alarm, EpochRecord, EpochTiming, Observer, RunFolder, StepReport, Trainer};
 
 /// How often the text beside the bar is made anew.

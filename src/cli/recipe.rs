@@ -19,7 +19,7 @@ use toml::{Table, Value};
 
 use super::args;
 use crate::data::Splits;
-use crate::error::{Error, Result};
+use crate::engine::error::{Error, Result};
 pub use format::{Evaluation, Metric};
 use format::{Expected, Measured, Published, Requirement, Schedule, Source, Variant};
 

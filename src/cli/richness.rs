@@ -13,9 +13,9 @@ use super::progress::Progress;
 use super::train::alarm;
 use super::{args, output, phase, pictures, plural, use_run, warn_if_debug_build};
 use crate::data::{Splits, file};
-use crate::device::Device;
-use crate::error::{Error, Result};
-use crate::richness::{Options, Richness, answer, one_layer, plot, table};
+use crate::engine::device::Device;
+use crate::engine::error::{Error, Result};
+use crate::study::richness::{Options, Richness, answer, one_layer, plot, table};
 use crate::train::{Outcome, RunFolder, TrainConfig, Trainer};
 use crate::vae::{Model, VaeConfig};
 

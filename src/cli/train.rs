@@ -11,9 +11,9 @@ use super::interrupt::{INTERRUPTED, Interrupt};
 use super::progress::Progress;
 use super::{args, pictures, plural, say, scale, use_run, warn_if_debug_build};
 use crate::data::Splits;
-use crate::device::Device;
-use crate::error::{Error, Result};
-use crate::optim::LrSchedule;
+use crate::engine::device::Device;
+use crate::engine::error::{Error, Result};
+use crate::engine::optim::LrSchedule;
 use crate::train::{Alarm, EpochTiming, Outcome, RunFolder, Source, TrainConfig, Trainer, WATCHED_IMAGES};
 use crate::vae::{HiddenUnits, VaeConfig};
 

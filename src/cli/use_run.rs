@@ -6,9 +6,9 @@ use std::path::{Path, PathBuf};
 use clap::ArgMatches;
 
 use super::{args, estimates, output, phase, pictures, plural, scale};
-use crate::checkpoint::Checkpoint;
 use crate::data::Splits;
-use crate::error::{Error, Result};
+use crate::engine::error::{Error, Result};
+use crate::train::checkpoint::Checkpoint;
 use crate::train::{RunFolder, Source};
 use crate::vae::{Encoded, Model};
 

@@ -11,8 +11,9 @@
 
 use super::strokes::{Key, STYLES, Style};
 use super::{Dataset, Split};
-use crate::isa::Isa;
-use crate::rng::{Draw, streams};
+use crate::engine::isa::Isa;
+use crate::engine::rng::Draw;
+use crate::vae::streams;
 use rayon::prelude::*;
 
 /// Width and height of an image.

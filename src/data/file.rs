@@ -1,6 +1,6 @@
 //! Writing a file so that a reader never sees half of it.
 
-use crate::error::{Error, Result};
+use crate::engine::error::{Error, Result};
 use std::fs::{self, File};
 use std::io::{self, BufWriter, Write};
 use std::path::{Path, PathBuf};

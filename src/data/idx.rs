@@ -13,7 +13,7 @@
 //! neither a lying header nor a gzip bomb costs more than its declared size in memory that really was in the file.
 
 use super::file;
-use crate::error::{Error, Result};
+use crate::engine::error::{Error, Result};
 use byteorder::{BigEndian, ReadBytesExt, WriteBytesExt};
 use flate2::{Compression, read::MultiGzDecoder, write::GzEncoder};
 use std::fs::File;

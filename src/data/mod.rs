@@ -9,8 +9,9 @@ pub mod file;
 pub mod idx;
 mod strokes;
 
-use crate::error::{Error, Result};
-use crate::rng::{Draw, streams};
+use crate::engine::error::{Error, Result};
+use crate::engine::rng::Draw;
+use crate::vae::streams;
 use rayon::prelude::*;
 use std::path::{Path, PathBuf};
 
@@ -108,7 +109,7 @@ impl Dataset {
         images.par_chunks_mut(self.cols.max(1)).with_min_len(64).enumerate().for_each(|(row, image)| {
             let draw = Draw { seed, step: row as u32, stream };
             let mut noise = vec![0.0; image.len()];
-            draw.fill_uniform(crate::isa::Isa::detect(), 0, &mut noise);
+            draw.fill_uniform(crate::engine::isa::Isa::detect(), 0, &mut noise);
             for (pixel, u) in image.iter_mut().zip(noise) {
                 *pixel = if u * 255.0 < *pixel as f32 { 255 } else { 0 };
             }

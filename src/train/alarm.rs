@@ -76,7 +76,7 @@ impl Alarm {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::optim::KlWarmup;
+    use crate::engine::optim::KlWarmup;
     use crate::vae::VaeConfig;
 
     fn record(epoch: u32, rec: f64, kl: f64, active: usize, beta: f64) -> EpochRecord {

@@ -6,9 +6,9 @@ use serde::{Deserialize, Serialize};
 
 use super::place;
 use crate::data::{self, Splits};
-use crate::device::room::must_fit;
-use crate::error::{Error, Result};
-use crate::optim::{KlWarmup, LrSchedule, Optimizer};
+use crate::engine::device::room::must_fit;
+use crate::engine::error::{Error, Result};
+use crate::engine::optim::{KlWarmup, LrSchedule, Optimizer};
 use crate::vae::{Likelihood, Objective, VaeConfig};
 
 /// Where the images come from.
@@ -146,12 +146,6 @@ pub enum OutputBias {
     Data,
 }
 
-impl OutputBias {
-    fn is_default(&self) -> bool {
-        *self == OutputBias::Init
-    }
-}
-
 /// A run: model, data, objective, schedule, seed. Two runs with equal configurations give equal bytes.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -179,7 +173,7 @@ pub struct TrainConfig {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub train_images: Option<usize>,
     /// Where the bias of the pixels' logits starts.
-    #[serde(default, skip_serializing_if = "OutputBias::is_default")]
+    #[serde(default, skip_serializing_if = "crate::vae::is_default")]
     pub output_bias: OutputBias,
     /// What Adam's second moment starts at, usually 0. With v₀ > 0 the first updates are smaller, as if gradients of the size
     /// √v₀ had been seen; the bias correction takes no notice.

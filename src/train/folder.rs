@@ -7,9 +7,9 @@ use std::path::{Path, PathBuf};
 use serde::Serialize;
 
 use super::{EpochRecord, EpochTiming, Observer, TrainConfig, Trainer};
-use crate::checkpoint::Checkpoint;
 use crate::data::file::replace;
-use crate::error::{Error, Result};
+use crate::engine::error::{Error, Result};
+use crate::train::checkpoint::Checkpoint;
 
 /// A folder with `config.json`, `metrics.jsonl` and `timing.jsonl` (one line per epoch), and
 /// `checkpoint.safetensors`. As an [`Observer`] it writes them.

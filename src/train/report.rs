@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use super::Trainer;
-use crate::error::Result;
+use crate::engine::error::Result;
 use crate::vae::HiddenUnits;
 
 /// The two terms of −ELBO and their weighted sum; sums over images while an epoch runs, means when it is reported.

@@ -5,8 +5,8 @@ use std::borrow::Cow;
 
 use super::config::{OutputBias, TrainConfig};
 use crate::data::Dataset;
-use crate::device::Moment;
-use crate::error::{Error, Result};
+use crate::engine::device::Moment;
+use crate::engine::error::{Error, Result};
 use crate::vae::{Model, SHARED_SIGMA};
 
 /// Rates are kept this far from 0 and 1, as in the code of Burda et al. 2015: pixels of the border are black in every image.
@@ -70,7 +70,7 @@ fn raw_spread(sigma: f64, floor: f64) -> f64 {
 mod tests {
     use super::*;
     use crate::data::{Split, Splits};
-    use crate::device::Device;
+    use crate::engine::device::Device;
     use crate::train::Trainer;
     use crate::vae::{Binarisation, Likelihood, VaeConfig};
 

@@ -7,8 +7,8 @@ use std::str::FromStr;
 use serde::{Deserialize, Serialize};
 
 use crate::data::Dataset;
-use crate::error::{Error, Result};
-use crate::graph::Var;
+use crate::engine::error::{Error, Result};
+use crate::engine::graph::Var;
 
 /// What is done to a grey value p in [0, 1] before it is modelled. These are four different data sets: their results
 /// differ by several nats and must not be compared.
@@ -83,8 +83,8 @@ impl FromStr for Binarisation {
 mod tests {
     use super::*;
     use crate::data::Split;
-    use crate::graph::Graph;
-    use crate::interp::Interp;
+    use crate::engine::graph::Graph;
+    use crate::engine::interp::Interp;
 
     #[test]
     fn binarisations_do_what_their_names_say() {

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use super::config::VaeConfig;
 use super::likelihood::Likelihood;
-use crate::error::{Error, Result};
+use crate::engine::error::{Error, Result};
 
 /// A lower bound of log p(x) from k draws z₁ … z_k ~ q(z|x) with the weights w_i = p(x, z_i) / q(z_i|x).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -87,10 +87,6 @@ impl Bound {
     /// L_k with the plain gradient.
     pub const fn iwae(k: usize) -> Bound {
         Bound { kind: BoundKind::Iwae, samples: k, kl: KlTerm::MonteCarlo, ..Bound::ELBO }
-    }
-
-    pub(crate) fn is_default(&self) -> bool {
-        *self == Bound::ELBO
     }
 
     /// Checks every field, and that they fit each other and the model.

@@ -6,9 +6,14 @@ use super::binarisation::Binarisation;
 use super::bound::Bound;
 use super::gaussian::Spread;
 use super::likelihood::Likelihood;
-use crate::error::{Error, Result};
-use crate::nn::{Activation, Initialisation};
-use crate::optim::Optimizer;
+use crate::engine::error::{Error, Result};
+use crate::engine::nn::{Activation, Initialisation};
+use crate::engine::optim::Optimizer;
+
+/// Whether a field of a configuration has the value that files leave out.
+pub(crate) fn is_default<T: Default + PartialEq>(value: &T) -> bool {
+    *value == T::default()
+}
 
 /// The architecture and the meaning of its output. Stored in every checkpoint.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -32,10 +37,10 @@ pub struct VaeConfig {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub upper: Vec<StochasticLayer>,
     /// What the encoder (and every Gaussian between two layers) says about its spread.
-    #[serde(default, skip_serializing_if = "Spread::is_default")]
+    #[serde(default, skip_serializing_if = "is_default")]
     pub spread: Spread,
     /// How parameters are drawn at the start.
-    #[serde(default, skip_serializing_if = "Initialisation::is_default")]
+    #[serde(default, skip_serializing_if = "is_default")]
     pub init: Initialisation,
 }
 
@@ -150,7 +155,7 @@ impl VaeConfig {
 }
 
 /// How the parameters are moved: the rule, and a limit on the gradient. What varies with time (learning rate, β) is in
-/// [`Control`](crate::optim::Control).
+/// [`Control`](crate::engine::optim::Control).
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Objective {
@@ -159,7 +164,7 @@ pub struct Objective {
     /// The largest global norm ‖g‖ that is left as it is; none for no limit.
     pub clip: Option<f64>,
     /// What is maximised.
-    #[serde(default, skip_serializing_if = "Bound::is_default")]
+    #[serde(default, skip_serializing_if = "is_default")]
     pub bound: Bound,
 }
 

@@ -2,8 +2,8 @@
 
 use super::config::VaeConfig;
 use super::likelihood::{Likelihood, Raw};
-use crate::graph::{Graph, Var};
-use crate::nn::{Linear, Mlp};
+use crate::engine::graph::{Graph, Var};
+use crate::engine::nn::{Linear, Mlp};
 
 /// The parameter with the spread that all pixels share, for the likelihoods that have one.
 pub(crate) const SHARED_SIGMA: &str = "decoder.sigma";

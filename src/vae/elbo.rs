@@ -2,8 +2,8 @@
 
 use super::Vae;
 use super::gaussian::Gaussian;
-use crate::graph::{Graph, Var};
-use crate::rng::streams;
+use crate::engine::graph::{Graph, Var};
+use crate::vae::streams;
 
 /// The two terms of −ELBO for a batch, each summed over images, pixels and dimensions, in nats.
 #[derive(Clone, Copy, Debug)]
@@ -119,9 +119,9 @@ pub fn slopes_graph(vae: &Vae, data: &str, rows: usize) -> Graph {
 mod tests {
     use super::super::{Binarisation, Likelihood, Objective, VaeConfig, training_graph};
     use super::*;
-    use crate::grad::grad;
-    use crate::interp::Interp;
-    use crate::optim::{Control, KlWarmup, LrSchedule, Optimizer};
+    use crate::engine::grad::grad;
+    use crate::engine::interp::Interp;
+    use crate::engine::optim::{Control, KlWarmup, LrSchedule, Optimizer};
 
     /// 3×3 pixels, five images in a data slot, parameters at their initial values.
     fn tiny(likelihood: Likelihood) -> Vae {

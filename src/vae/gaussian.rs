@@ -6,9 +6,9 @@ use std::str::FromStr;
 use serde::{Deserialize, Serialize};
 
 use super::kl::kl_to_standard_normal;
-use crate::error::{Error, Result};
-use crate::graph::{Graph, Var};
-use crate::nn::{Activation, Linear, Mlp};
+use crate::engine::error::{Error, Result};
+use crate::engine::graph::{Graph, Var};
+use crate::engine::nn::{Activation, Linear, Mlp};
 
 /// Half the logarithm of 2π.
 pub(super) const HALF_LN_2PI: f64 = 0.918_938_533_204_672_7;
@@ -117,10 +117,6 @@ impl Spread {
             Spread::LogSigma => raw * 2.0,
         }
     }
-
-    pub(super) fn is_default(&self) -> bool {
-        *self == Spread::default()
-    }
 }
 
 impl fmt::Display for Spread {
@@ -204,9 +200,9 @@ impl Conditional {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::grad::grad;
-    use crate::interp::Interp;
-    use crate::nn::Initialisation;
+    use crate::engine::grad::grad;
+    use crate::engine::interp::Interp;
+    use crate::engine::nn::Initialisation;
 
     #[test]
     fn names_are_their_own_inverse() {

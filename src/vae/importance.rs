@@ -3,8 +3,8 @@
 
 use super::Vae;
 use super::gaussian::{Gaussian, log_standard_normal, repeat_rows};
-use crate::graph::Var;
-use crate::rng::streams;
+use crate::engine::graph::Var;
+use crate::vae::streams;
 
 /// More stochastic layers than anyone has trained in this way.
 pub(super) const MOST_LAYERS: usize = streams::LATENT.len();
@@ -112,7 +112,7 @@ impl Vae {
     /// z of all layers drawn from the prior, from below: the topmost from N(0, I), each lower one from p(z_l|z_{l+1}).
     /// `stream` numbers the noise of the topmost layer, the layers below follow.
     #[track_caller]
-    pub fn ancestral<'g>(&self, g: &'g crate::graph::Graph, rows: usize, stream: u32) -> Vec<Var<'g>> {
+    pub fn ancestral<'g>(&self, g: &'g crate::engine::graph::Graph, rows: usize, stream: u32) -> Vec<Var<'g>> {
         let mut z = vec![g.normal(&[rows, self.config.top_latent()], stream)];
         for (upper, number) in self.upper.iter().rev().zip(1..) {
             let p = upper.prior.apply(z[z.len() - 1]);

@@ -1,6 +1,6 @@
 //! What it costs to say z.
 
-use crate::graph::Var;
+use crate::engine::graph::Var;
 
 /// KL(N(μ, diag e^lv) ‖ N(0, I)) for each image and dimension, `[B, K]`:
 ///
@@ -23,9 +23,9 @@ pub fn kl_to_standard_normal<'g>(mu: Var<'g>, logvar: Var<'g>) -> Var<'g> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::grad::grad;
-    use crate::graph::Graph;
-    use crate::interp::Interp;
+    use crate::engine::grad::grad;
+    use crate::engine::graph::Graph;
+    use crate::engine::interp::Interp;
 
     #[test]
     fn golden_values_and_gradients() {

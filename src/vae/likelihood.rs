@@ -6,7 +6,7 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 
 use super::gaussian::HALF_LN_2PI;
-use crate::graph::Var;
+use crate::engine::graph::Var;
 
 /// The distribution of a pixel given the decoder's output; pixels are independent given z.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]

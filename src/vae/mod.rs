@@ -67,10 +67,13 @@ mod layout;
 mod likelihood;
 mod model;
 mod objective;
+pub(crate) mod streams;
+pub mod watch;
 mod weighted;
 
 pub use binarisation::Binarisation;
 pub use bound::{Bound, BoundKind, Estimator, KlTerm};
+pub(crate) use config::is_default;
 pub use config::{Objective, StochasticLayer, VaeConfig};
 pub use decoder::Decoder;
 pub(crate) use decoder::SHARED_SIGMA;
@@ -89,9 +92,9 @@ pub use model::{Encoded, Evaluation, HiddenUnits, Model};
 pub use objective::{bound_gradients, training_graph};
 pub use weighted::{Fidelity, Reduction, WeightedLoss};
 
-use crate::error::{Error, Result};
-use crate::graph::{Graph, Var};
-use crate::nn::{Init, Linear, Mlp};
+use crate::engine::error::{Error, Result};
+use crate::engine::graph::{Graph, Var};
+use crate::engine::nn::{Init, Linear, Mlp};
 
 /// An encoder and a decoder that fit together.
 #[derive(Clone, Debug)]

@@ -9,14 +9,14 @@ use super::elbo::{
     decode_graph, encode_graph, encode_layers_graph, evaluation_graph, reconstruction_graph, sampling_graph,
     slopes_graph, terms,
 };
-use crate::checkpoint::Checkpoint;
 use crate::data::Dataset;
-use crate::device::{Bound, Device, Exec};
-use crate::error::{Error, Result};
-use crate::graph::Graph;
-use crate::optim::Control;
-use crate::plan::{Fusion, Plan};
-use crate::watch::Watch;
+use crate::engine::device::{Bound, Device, Exec};
+use crate::engine::error::{Error, Result};
+use crate::engine::graph::Graph;
+use crate::engine::optim::Control;
+use crate::engine::plan::{Fusion, Plan};
+use crate::train::checkpoint::Checkpoint;
+use crate::vae::watch::Watch;
 
 /// Images per step of evaluation and encoding. A constant, because the noise of image i depends on its place in the
 /// batch: the numbers of an evaluation must not depend on the batch size of the training.
@@ -399,7 +399,7 @@ mod tests {
     use super::super::{StochasticLayer, VaeConfig};
     use super::*;
     use crate::data::Splits;
-    use crate::nn::Activation;
+    use crate::engine::nn::Activation;
 
     /// 784-9-7-2-7-9-784 at its initial values, with 60 images in the slot `some`.
     fn model(config: VaeConfig) -> Model {

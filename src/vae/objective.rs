@@ -38,9 +38,9 @@ use super::bound::{Bound, BoundKind, Estimator, KlTerm};
 use super::config::Objective;
 use super::elbo::{images, terms};
 use super::importance::Draws;
-use crate::grad::grad;
-use crate::graph::{Ctl, Graph, Var};
-use crate::optim::clip_scale;
+use crate::engine::grad::grad;
+use crate::engine::graph::{Ctl, Graph, Var};
+use crate::engine::optim::clip_scale;
 
 /// A bound of a batch, with its gradient.
 pub struct Ascent<'g> {
@@ -62,7 +62,7 @@ pub struct Ascent<'g> {
 /// loss = −(1/B) Σ_batch bound
 /// ```
 ///
-/// for the objective's [`Bound`], with β from the step's [`Control`](crate::optim::Control), the gradient's global norm
+/// for the objective's [`Bound`], with β from the step's [`Control`](crate::engine::optim::Control), the gradient's global norm
 /// limited if the objective says so, and the update of all parameters. Adds Σ −log p(x|z), Σ KL, and the sum of the losses
 /// weighted by the number of images to the metrics `rec`, `kl`, `loss`.
 pub fn training_graph(vae: &Vae, objective: &Objective, data: &str, rows: usize) -> Graph {

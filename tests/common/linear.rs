@@ -1,7 +1,7 @@
 //! Linear Gaussian models, of which log p(x) is known in closed form.
 
-use elbo::device::{Device, Exec};
-use elbo::nn::Activation;
+use elbo::engine::device::{Device, Exec};
+use elbo::engine::nn::Activation;
 use elbo::vae::{Likelihood, Model, Vae, VaeConfig};
 
 /// The CPU with so many threads.

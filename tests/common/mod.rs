@@ -11,9 +11,9 @@ pub mod linear;
 use std::io::Write;
 use std::sync::OnceLock;
 
-use elbo::device::Precision;
-use elbo::device::cuda::Cuda;
-use elbo::device::cuda::probe::{NoCuda, Version, probe};
+use elbo::engine::device::Precision;
+use elbo::engine::device::cuda::Cuda;
+use elbo::engine::device::cuda::probe::{NoCuda, Version, probe};
 use elbo_emulator::Emulator;
 
 /// What stands behind the driver in this process.

@@ -1,4 +1,4 @@
-"""The random numbers of src/rng.rs once more, in numpy.
+"""The random numbers of src/engine/rng.rs once more, in numpy.
 
 Same counters, same float32 operations in the same order, so the same bits.
 

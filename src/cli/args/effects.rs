@@ -5,7 +5,7 @@ use clap::parser::ValueSource;
 
 use super::options::{LikelihoodName, OptimizerName, Schedule};
 use super::{EstimatorName, Eval, Model, Optimise};
-use crate::error::{Error, Result};
+use crate::engine::error::{Error, Result};
 use crate::vae::BoundKind;
 
 /// What was typed, as against defaults and what a recipe says.

@@ -6,11 +6,11 @@ use std::str::FromStr;
 
 use clap::{Args, ValueEnum};
 
-use crate::device::{Device, Precision, cuda};
-use crate::error::{Error, Result};
-use crate::isa::Isa;
-use crate::nn::{Activation, Initialisation};
-use crate::optim::{KlWarmup, LrSchedule, Optimizer};
+use crate::engine::device::{Device, Precision, cuda};
+use crate::engine::error::{Error, Result};
+use crate::engine::isa::Isa;
+use crate::engine::nn::{Activation, Initialisation};
+use crate::engine::optim::{KlWarmup, LrSchedule, Optimizer};
 use crate::train::{OutputBias, Source, TrainConfig};
 use crate::vae::{
     Binarisation, Bound, BoundKind, Estimator, KlTerm, Likelihood, Objective, Spread, StochasticLayer, VaeConfig,

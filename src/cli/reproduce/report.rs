@@ -6,7 +6,7 @@ use serde::Serialize;
 
 use super::super::plural;
 use super::super::recipe::{Evaluation, Metric, Recipe};
-use crate::evidence::Summary;
+use crate::study::evidence::Summary;
 use crate::train::TrainConfig;
 
 /// Everything that is found out, as it is written to `reproduction.json`.

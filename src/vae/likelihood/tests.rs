@@ -1,9 +1,9 @@
 use std::f64::consts::PI;
 
 use super::*;
-use crate::grad::grad;
-use crate::graph::Graph;
-use crate::interp::Interp;
+use crate::engine::grad::grad;
+use crate::engine::graph::Graph;
+use crate::engine::interp::Interp;
 
 fn plain(values: Var<'_>) -> Raw<'_> {
     Raw { values, shared: None }

@@ -1,0 +1,62 @@
+//! The CUDA executor: a plan bound to device memory, recorded once as a CUDA graph and replayed.
+//!
+//! Read in this order: [`executor`] (how a plan runs), `lower.rs` (its steps as launches), `program.rs` and `params.rs`
+//! (what kernels are given), `memory.rs` (slots by name), `mailbox.rs` (results that nobody
+//! waits for), `pinned.rs` (memory that the device reads and writes by itself), `driver.rs` (the calls), [`ladder`] (the matrix product step by
+//! step), [`probe`] (whether there is a GPU, and why not), [`images`] (the kernels that nvcc compiled).
+//!
+//! ```text
+//! bind:  Plan ─ lower ─► launches, wave by wave: the first step of a wave on the main stream, the others beside it
+//! run:   the host works out the numbers of the next steps (learning rate, β, Adam's corrections) and uploads them as a
+//!        table; the recorded graph is launched once per step; its last kernel moves on to the next row of the table
+//! look:  the running sums are copied into page-locked memory behind the steps; the host reads the newest that has come
+//! ```
+//!
+//! Nothing that changes from step to step is a parameter of a launch, so the recorded graph never goes stale. It is
+//! recorded again only when a data set is loaded anew and its memory has moved.
+
+#[cfg(feature = "cuda")]
+mod driver;
+#[cfg(feature = "cuda")]
+pub mod executor;
+pub mod images;
+#[cfg(feature = "cuda")]
+pub mod ladder;
+#[cfg(feature = "cuda")]
+mod lower;
+#[cfg(feature = "cuda")]
+mod mailbox;
+#[cfg(feature = "cuda")]
+mod memory;
+#[cfg(feature = "cuda")]
+mod params;
+#[cfg(feature = "cuda")]
+mod pinned;
+pub mod probe;
+#[cfg(feature = "cuda")]
+mod program;
+#[cfg(feature = "cuda")]
+mod roofline;
+
+#[cfg(feature = "cuda")]
+pub use executor::Cuda;
+#[cfg(feature = "cuda")]
+pub use roofline::Ceilings;
+
+use crate::engine::error::{Error, Result};
+
+/// The GPU that `--device auto` takes: the first that can be used and is no emulation.
+///
+/// # Errors
+/// [`Error::Device`] with the reason why there is none.
+pub fn automatic() -> Result<probe::Gpu> {
+    let gpu = probe::report().choice.map_err(|why| why.of("cuda"))?;
+    if gpu.emulated() {
+        return Err(Error::Device {
+            device: "cuda".into(),
+            reason: "the driver is the emulator of the tests, thousands of times slower than the CPU".into(),
+            remedy: "to use it nevertheless, say --device cuda".into(),
+        });
+    }
+    Ok(gpu)
+}

@@ -1,0 +1,202 @@
+//! Operations that move elements and compute nothing: each one's gradient moves them back.
+//!
+//! ```text
+//! reshape        dx = dy reshaped back
+//! transpose      dx = dyᵀ
+//! slice columns  dx = dy between zeros          (pad is the transpose of slice)
+//! concat columns da, db = the column blocks of dy
+//! gather rows    dtable[r] = Σ over the i with index[i] = r of dy[i]     (in order of i: deterministic)
+//! stop_gradient  nothing: the value is a constant to the reverse pass
+//! ```
+
+use super::{Cotangents, Op};
+use crate::engine::graph::{Graph, Node, Var};
+use crate::engine::math::Real;
+use crate::engine::shape::Shape;
+
+impl<'g> Var<'g> {
+    /// The same elements, row-major, in another shape.
+    ///
+    /// # Panics
+    /// When the number of elements differs.
+    #[track_caller]
+    pub fn reshape(self, shape: &[usize]) -> Var<'g> {
+        let (from, to) = (self.shape(), Shape::new(shape));
+        assert!(from.size() == to.size(), "reshape of {from} ({} elements) to {to} ({})", from.size(), to.size());
+        if from == to {
+            return self;
+        }
+        let g = self.graph();
+        let node = g.node(self.id());
+        let source = if node.op == Op::Reshape { g.var(node.ins[0]) } else { self };
+        if source.shape() == to { source } else { g.push(Op::Reshape, &[source], to) }
+    }
+
+    /// The transpose of a matrix. In front of a product use the flags of [`Var::matmul_t`] instead.
+    ///
+    /// # Panics
+    /// When the value is not a matrix.
+    #[track_caller]
+    pub fn t(self) -> Var<'g> {
+        let s = self.shape();
+        assert!(s.len() == 2, "t() needs a matrix, not shape {s}");
+        let g = self.graph();
+        let node = g.node(self.id());
+        if node.op == Op::Transpose {
+            return g.var(node.ins[0]);
+        }
+        g.push(Op::Transpose, &[self], Shape::new(&[s[1], s[0]]))
+    }
+
+    /// Columns `start .. start + len` of the last dimension.
+    #[track_caller]
+    pub fn slice_cols(self, start: usize, len: usize) -> Var<'g> {
+        let s = self.shape();
+        assert!(!s.is_empty(), "slice_cols of a scalar");
+        let cols = s[s.len() - 1];
+        assert!(start + len <= cols, "columns {start}..{} of a value of shape {s}", start + len);
+        if len == cols {
+            return self;
+        }
+        let g = self.graph();
+        g.push(Op::SliceCols(start as u32), &[self], with_cols(s, len))
+    }
+
+    /// This value as columns `start …` of a value with `cols` columns, zero elsewhere.
+    #[track_caller]
+    pub(crate) fn pad_cols(self, start: usize, cols: usize) -> Var<'g> {
+        let g = self.graph();
+        g.push(Op::PadCols(start as u32), &[self], with_cols(self.shape(), cols))
+    }
+
+    /// Rows of this table `[n, columns]` by `index`, a vector of whole numbers in 0..n; the result is
+    /// `[index length, columns]`. An index out of range fails when the graph runs.
+    #[track_caller]
+    pub fn gather_rows(self, index: Var<'g>) -> Var<'g> {
+        let (t, i) = (self.shape(), index.shape());
+        assert!(t.len() == 2 && i.len() == 1, "gather_rows needs a table and a vector of indices, not {t} and {i}");
+        let g = self.graph();
+        g.push(Op::GatherRows, &[self, index], Shape::new(&[i[0], t[1]]))
+    }
+
+    /// Sums the rows of this value `[m, columns]` into a table of `rows` rows by `index`: the transpose of gathering.
+    #[track_caller]
+    pub fn scatter_rows(self, index: Var<'g>, rows: usize) -> Var<'g> {
+        let (s, i) = (self.shape(), index.shape());
+        assert!(s.len() == 2 && i.len() == 1 && s[0] == i[0], "scatter_rows of {s} by indices of shape {i}");
+        let g = self.graph();
+        g.push(Op::ScatterRows, &[self, index], Shape::new(&[rows, s[1]]))
+    }
+
+    /// The value, treated as a constant by the reverse pass.
+    #[track_caller]
+    pub fn stop_gradient(self) -> Var<'g> {
+        let g = self.graph();
+        g.push(Op::StopGradient, &[self], self.shape())
+    }
+}
+
+impl Graph {
+    /// Values side by side along the last dimension; all other dimensions agree.
+    ///
+    /// # Panics
+    /// When `parts` is empty or their rows differ.
+    #[track_caller]
+    pub fn concat_cols<'g>(&'g self, parts: &[Var<'g>]) -> Var<'g> {
+        parts.iter().for_each(|x| self.owns("concat_cols", *x));
+        let (first, rest) = parts.split_first().expect("concat_cols needs at least one value");
+        rest.iter().fold(*first, |a, &b| {
+            let (sa, sb) = (a.shape(), b.shape());
+            let (ca, cb) = (sa.matrix().1, sb.matrix().1);
+            assert!(
+                !sa.is_empty() && sa.len() == sb.len() && with_cols(sa, cb) == sb,
+                "concat_cols: shapes {sa} and {sb} differ in more than their columns"
+            );
+            self.push(Op::ConcatCols, &[a, b], with_cols(sa, ca + cb))
+        })
+    }
+}
+
+fn with_cols(s: Shape, cols: usize) -> Shape {
+    let mut dims = s.to_vec();
+    *dims.last_mut().expect("a value with columns") = cols;
+    Shape::new(&dims)
+}
+
+/// Two padded values that fill complementary columns add up to a concatenation: what the gradients of
+/// `mu, logvar = heads.slice_cols(…)` come to.
+pub(super) fn merge_padded<'g>(a: Var<'g>, b: Var<'g>) -> Option<Var<'g>> {
+    let g = a.graph();
+    let (na, nb) = (g.node(a.id()), g.node(b.id()));
+    let (Op::PadCols(sa), Op::PadCols(sb)) = (na.op, nb.op) else { return None };
+    let (left, right, start) = if sa < sb { (na, nb, sb) } else { (nb, na, sa) };
+    let (xl, xr) = (g.var(left.ins[0]), g.var(right.ins[0]));
+    let (cl, cr) = (xl.shape().matrix().1, xr.shape().matrix().1);
+    let complementary = sa.min(sb) == 0 && cl == start as usize && cl + cr == na.shape.matrix().1;
+    complementary.then(|| g.concat_cols(&[xl, xr]))
+}
+
+pub(super) fn vjp(op: Op, c: &mut Cotangents<'_, '_>) {
+    let (x, dy) = (c.x(0), c.dy);
+    let cols = x.shape().matrix().1;
+    match op {
+        Op::Reshape => c.give(0, dy.reshape(&x.shape())),
+        Op::Transpose => c.give(0, dy.t()),
+        Op::SliceCols(start) => c.give(0, dy.pad_cols(start as usize, cols)),
+        Op::PadCols(start) => c.give(0, dy.slice_cols(start as usize, cols)),
+        Op::ConcatCols => {
+            let right = c.x(1).shape().matrix().1;
+            c.give(0, dy.slice_cols(0, cols));
+            c.give(1, dy.slice_cols(cols, right));
+        }
+        Op::GatherRows => c.give(0, dy.scatter_rows(c.x(1), x.shape()[0])),
+        Op::ScatterRows => c.give(0, dy.gather_rows(c.x(1))),
+        _ => unreachable!("{op:?} moves no elements"),
+    }
+}
+
+/// A row number held as a real number.
+pub(crate) fn row_index(value: f64, rows: usize) -> usize {
+    assert!(value >= 0.0 && value < rows as f64 && value.fract() == 0.0, "row {value} of a table with {rows} rows");
+    value as usize
+}
+
+pub(super) fn eval<F: Real>(node: &Node, shapes: &[Shape], ins: &[&[F]]) -> Vec<F> {
+    let x = ins[0];
+    let (rows, cols) = node.shape.matrix();
+    let from = shapes[0].matrix().1;
+    let mut out = vec![F::default(); node.shape.size()];
+    match node.op {
+        Op::Reshape | Op::StopGradient => out.copy_from_slice(x),
+        Op::Transpose => (0..rows * cols).for_each(|i| out[i] = x[i % cols * from + i / cols]),
+        Op::SliceCols(start) => {
+            let start = start as usize;
+            (0..rows).for_each(|r| out[r * cols..][..cols].copy_from_slice(&x[r * from + start..][..cols]));
+        }
+        Op::PadCols(start) => {
+            let start = start as usize;
+            (0..rows).for_each(|r| out[r * cols + start..][..from].copy_from_slice(&x[r * from..][..from]));
+        }
+        Op::ConcatCols => {
+            let right = cols - from;
+            for (r, row) in out.chunks_exact_mut(cols.max(1)).enumerate() {
+                row[..from].copy_from_slice(&x[r * from..][..from]);
+                row[from..].copy_from_slice(&ins[1][r * right..][..right]);
+            }
+        }
+        Op::GatherRows => {
+            for (r, row) in out.chunks_exact_mut(cols.max(1)).enumerate() {
+                let i = row_index(ins[1][r].to_f64(), shapes[0][0]);
+                row.copy_from_slice(&x[i * cols..][..cols]);
+            }
+        }
+        Op::ScatterRows => {
+            for (r, row) in x.chunks_exact(cols.max(1)).enumerate() {
+                let i = row_index(ins[1][r].to_f64(), rows);
+                out[i * cols..][..cols].iter_mut().zip(row).for_each(|(o, &v)| *o = *o + v);
+            }
+        }
+        _ => unreachable!("{:?} moves no elements", node.op),
+    }
+    out
+}

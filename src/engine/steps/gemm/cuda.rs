@@ -1,0 +1,474 @@
+//! Which kernel computes a matrix product on a GPU, and how it is launched.
+//!
+//! The kernels are kernels/gemm.cu and gemm_tensor.cu; gemm_tile.cuh there says how a block works. The choice depends
+//! on the shape, the precision and the GPU's compute capability, and on nothing else, because it decides in which order
+//! numbers are added: two GPUs of one capability give the same bits, however many multiprocessors they have.
+
+use crate::engine::device::Precision;
+use crate::engine::ops::ScalarFn;
+use crate::engine::plan::program::{Access, Instr, Output, Program};
+
+/// What multiplies.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Arithmetic {
+    Simt,
+    Tf32,
+    Bf16,
+    Bf16x3,
+    Bf16x6,
+}
+
+impl Arithmetic {
+    /// Multiply-adds of one multiprocessor in one cycle, at best.
+    ///
+    /// | capability | f32 units | bf16, sums in f32 | from NVIDIA's white papers; TFLOP/s of f32 and bf16 |
+    /// |---|---|---|---|
+    /// | 7.5 | 64 | none | Turing |
+    /// | 8.0 | 64 | 1024 | A100: 19.5 and 312 |
+    /// | 8.6, 8.7 | 128 | 256 | GA102, RTX 3090: 35.6 and 71; A40: twice as much bf16 |
+    /// | 8.9 | 128 | 256 | Ada, RTX 4090: 82.6 and 165.2; data sheet of the L40S: twice as much bf16 |
+    /// | 9.0 | 128 | 1300 | H100: 2048 by `wgmma`; estimate: 65 % of it by `mma.sync`, which is used here |
+    /// | 10.x, 11.x | 128 | 1024 | estimate: `mma.sync` as on 8.0; 4096 by `tcgen05` |
+    /// | 12.x | 128 | 256 | RTX Blackwell, RTX 5090: 104.8 and 209.5; RTX PRO 6000: twice as much bf16 |
+    ///
+    /// Where boards of one capability differ, it is the lower rate. It decides between tiles; between the f32 units and
+    /// six bf16 products it would decide alike with twice as much. TF32 is half of bf16 in all of these sources. None
+    /// of it was measured here.
+    fn rate(self, cc: (u32, u32)) -> f64 {
+        let (simt, bf16) = match cc {
+            (7, _) => (64.0, 0.0),
+            (8, 0) => (64.0, 1024.0),
+            (8, _) => (128.0, 256.0),
+            (9, _) => (128.0, 1300.0),
+            (10 | 11, _) => (128.0, 1024.0),
+            // What comes later is unknown; the last family that is known is the safer guess, since it keeps f32
+            // products on the f32 units.
+            _ => (128.0, 256.0),
+        };
+        match self {
+            Arithmetic::Simt => simt,
+            Arithmetic::Tf32 => bf16 / 2.0,
+            Arithmetic::Bf16 => bf16,
+            Arithmetic::Bf16x3 => bf16 / 3.0,
+            Arithmetic::Bf16x6 => bf16 / 6.0,
+        }
+    }
+}
+
+/// A kernel: the `Tile` of kernels/gemm_tile.cuh it is compiled for, and what is expected of it.
+struct Kernel {
+    name: &'static str,
+    arithmetic: Arithmetic,
+    /// Rows and columns of C a block computes.
+    tile: (usize, usize),
+    threads: u32,
+    /// k of one strip; strips in shared memory at a time; idle floats after each row of a strip.
+    depth: usize,
+    stages: usize,
+    padding: usize,
+    /// Blocks that fit a multiprocessor, and the share of the arithmetic's rate that eight warps reach. Estimates.
+    resident: usize,
+    efficiency: f64,
+}
+
+impl Kernel {
+    const fn simt(
+        name: &'static str,
+        side: usize,
+        threads: u32,
+        strip: (usize, usize),
+        expect: (usize, f64),
+    ) -> Kernel {
+        let (arithmetic, tile, padding) = (Arithmetic::Simt, (side, side), 4);
+        let ((depth, stages), (resident, efficiency)) = (strip, expect);
+        Kernel { name, arithmetic, tile, threads, depth, stages, padding, resident, efficiency }
+    }
+
+    const fn tensor(name: &'static str, arithmetic: Arithmetic, side: usize, threads: u32) -> Kernel {
+        let (tile, padding) = ((side, side), 0);
+        let (depth, stages, resident, efficiency) = match side {
+            128 => (16, 3, 256 / threads as usize, 0.6),
+            64 => (16, 4, 3, 0.45),
+            _ => (64, 3, 4, 0.25),
+        };
+        Kernel { name, arithmetic, tile, threads, depth, stages, padding, resident, efficiency }
+    }
+
+    fn shared_bytes(&self, cc: (u32, u32)) -> usize {
+        let row = self.tile.0 + self.tile.1 + 2 * self.padding;
+        // Before sm_80 no copy is asynchronous, and two stages are all that is of use.
+        let stages = if cc.0 < 8 { 2 } else { self.stages };
+        4 * stages * self.depth * row
+    }
+
+    /// Whether it can interpret programs: `INTERPRETS` in kernels/gemm_finish.cuh.
+    fn interprets(&self) -> bool {
+        self.tile.0 * self.tile.1 / self.threads as usize <= 32
+    }
+}
+
+const KERNELS: &[Kernel] = &[
+    Kernel::simt("gemm_f32_128x128", 128, 256, (8, 4), (2, 0.85)),
+    Kernel::simt("gemm_f32_64x64", 64, 128, (16, 4), (4, 0.75)),
+    Kernel::simt("gemm_f32_32x32", 32, 256, (32, 4), (2, 0.5)),
+    Kernel::tensor("gemm_tf32_128x128", Arithmetic::Tf32, 128, 128),
+    Kernel::tensor("gemm_tf32_64x64", Arithmetic::Tf32, 64, 128),
+    Kernel::tensor("gemm_tf32_32x32", Arithmetic::Tf32, 32, 128),
+    Kernel::tensor("gemm_bf16_128x128", Arithmetic::Bf16, 128, 128),
+    Kernel::tensor("gemm_bf16_64x64", Arithmetic::Bf16, 64, 128),
+    Kernel::tensor("gemm_bf16_32x32", Arithmetic::Bf16, 32, 128),
+    Kernel::tensor("gemm_bf16x3_128x128", Arithmetic::Bf16x3, 128, 256),
+    Kernel::tensor("gemm_bf16x3_64x64", Arithmetic::Bf16x3, 64, 128),
+    Kernel::tensor("gemm_bf16x3_32x32", Arithmetic::Bf16x3, 32, 128),
+    Kernel::tensor("gemm_bf16x6_128x128", Arithmetic::Bf16x6, 128, 256),
+    Kernel::tensor("gemm_bf16x6_64x64", Arithmetic::Bf16x6, 64, 128),
+    Kernel::tensor("gemm_bf16x6_32x32", Arithmetic::Bf16x6, 32, 128),
+];
+
+/// How a product is launched.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) struct Choice {
+    /// The kernel's name.
+    pub kernel: &'static str,
+    /// Blocks along n and along m. The third dimension of the grid is `splits`.
+    pub grid: (u32, u32),
+    pub threads: u32,
+    pub shared_bytes: u32,
+    /// Blocks that share the k of one tile. With 1, neither workspace nor tickets are used.
+    pub splits: u32,
+    pub k_per_split: u32,
+    /// Floats of `GemmParams::workspace`, enough for column sums too.
+    pub workspace: usize,
+    /// Words of `GemmParams::tickets`, zero before the first launch.
+    pub tickets: usize,
+}
+
+/// Multiply-adds from which f32 products may take the tensor cores. Below, they would gain microseconds at best, and the
+/// ordinary units also keep infinities.
+const LARGE: usize = 1 << 28;
+
+/// Most blocks that share a k.
+const MOST_SPLITS: usize = 16;
+
+/// Most blocks per multiprocessor that come of splitting: more tiles than that need no splits.
+const MOST_BLOCKS: usize = 4;
+
+/// Least k of a split: less is over before the sums have been joined.
+const LEAST_SPLIT: usize = 128;
+
+/// The kernel for C = op(A)·op(B), [m, n] = [m, k]·[k, n], on a GPU of compute capability `cc`. `interprets`: the product
+/// goes through a program that is none of the hand-written epilogues.
+pub(crate) fn choose(m: usize, n: usize, k: usize, precision: Precision, cc: (u32, u32), interprets: bool) -> Choice {
+    let allowed = |a: Arithmetic| match precision {
+        _ if cc.0 < 8 => a == Arithmetic::Simt,
+        Precision::F32 => a == Arithmetic::Simt || a == Arithmetic::Bf16x6 && m * n * k >= LARGE,
+        Precision::Tf32 => a == Arithmetic::Tf32,
+        Precision::Bf16 => a == Arithmetic::Bf16,
+        Precision::Bf16x3 => a == Arithmetic::Bf16x3,
+    };
+    let mut best: Option<(f64, Choice)> = None;
+    for kernel in KERNELS.iter().filter(|c| allowed(c.arithmetic) && (c.interprets() || !interprets)) {
+        let tiles = m.div_ceil(kernel.tile.0) * n.div_ceil(kernel.tile.1);
+        let most = MOST_SPLITS.min(k / LEAST_SPLIT).min(MOST_BLOCKS * multiprocessors(cc) / tiles).max(1);
+        for splits in 1..=most {
+            let (cycles, choice) = candidate(kernel, (m, n, k), splits, cc);
+            if best.as_ref().is_none_or(|(least, _)| cycles < *least) {
+                best = Some((cycles, choice));
+            }
+        }
+    }
+    best.expect("every arithmetic has a kernel that interprets").1
+}
+
+/// A typical number for the capability, on purpose not that of the GPU at hand.
+fn multiprocessors(cc: (u32, u32)) -> usize {
+    match cc {
+        (7, _) => 48,
+        (8, 0) => 108,
+        (8, 6) => 60,
+        (8, _) => 80,
+        (9, _) => 132,
+        (10 | 11, _) => 148,
+        _ => 84,
+    }
+}
+
+/// Every kernel that runs on compute capability `cc`, with one split and with about three: for tests, since a test's
+/// shapes are too small for `choose` to take the large tiles.
+pub(crate) fn every(m: usize, n: usize, k: usize, cc: (u32, u32)) -> Vec<Choice> {
+    let usable = KERNELS.iter().filter(|kernel| cc.0 >= 8 || kernel.arithmetic == Arithmetic::Simt);
+    usable.flat_map(|kernel| [1, 3].map(|splits| candidate(kernel, (m, n, k), splits, cc).1)).collect()
+}
+
+/// A launch of `kernel` with about `splits` splits, and an estimate of its time in cycles.
+///
+/// The model: the blocks are spread evenly; a multiprocessor works at a rate that grows with its warps up to eight;
+/// joining the splits costs a trip through the second-level cache, and writing and reading all their tiles. It has to
+/// order the candidates, no more.
+fn candidate(kernel: &Kernel, (m, n, k): (usize, usize, usize), splits: usize, cc: (u32, u32)) -> (f64, Choice) {
+    /// Cycles in which the last block of a tile learns that it is the last.
+    const JOIN: f64 = 2500.0;
+    /// Floats per cycle that a multiprocessor moves to or from the second-level cache.
+    const READ: f64 = 16.0;
+    let k_per_split = k.max(1).div_ceil(splits).next_multiple_of(kernel.depth);
+    let splits = k.div_ceil(k_per_split).max(1);
+    let (rows, cols) = (m.div_ceil(kernel.tile.0), n.div_ceil(kernel.tile.1));
+    let (tiles, area) = (rows * cols, kernel.tile.0 * kernel.tile.1);
+
+    let blocks = (tiles * splits).div_ceil(multiprocessors(cc));
+    let warps = blocks.min(kernel.resident) * kernel.threads as usize / 32;
+    let rate = kernel.arithmetic.rate(cc) * kernel.efficiency * (warps as f64 / 8.0).min(1.0);
+    let mut cycles = (blocks * area * k_per_split) as f64 / rate;
+    if splits > 1 {
+        cycles += JOIN + (2 * blocks * area) as f64 / READ;
+    }
+    let choice = Choice {
+        kernel: kernel.name,
+        grid: (cols as u32, rows as u32),
+        threads: kernel.threads,
+        shared_bytes: kernel.shared_bytes(cc) as u32,
+        splits: splits as u32,
+        k_per_split: k_per_split as u32,
+        workspace: if splits > 1 { splits * (tiles * area + n) } else { 0 },
+        tickets: if splits > 1 { tiles } else { 0 },
+    };
+    (cycles, choice)
+}
+
+/// The number of the hand-written epilogue (kernels/epilogue.cuh) that does exactly what `program` does, with the same
+/// operations on the same operands; `None` if the program has to be interpreted.
+pub(crate) fn epilogue(program: &Program) -> Option<u32> {
+    const BIAS: &str = "add(s, row0)";
+    let constants: Vec<f32> = program
+        .uniform
+        .iter()
+        .map(|i| if let Instr::Const { bits, .. } = *i { Some(f32::from_bits(bits)) } else { None })
+        .collect::<Option<_>>()?;
+    let values = formulas(program)?;
+    let kept = |output: &Output| match *output {
+        Output::Store { reg, .. } => ("store", values[reg as usize].as_str()),
+        Output::Sum { reg, .. } => ("sum", values[reg as usize].as_str()),
+    };
+    let outputs: Vec<_> = program.outputs.iter().map(kept).collect();
+    match (outputs.as_slice(), constants.as_slice()) {
+        ([("store", BIAS)], []) => Some(1),
+        ([("store", "relu(add(s, row0))")], []) => Some(2),
+        ([("store", "tanh(add(s, row0))")], []) => Some(3),
+        ([("store", "mul(s, step(full0))")], []) => Some(4),
+        ([("store", "mul(s, sub(c0, square(full0)))")], [1.0]) => Some(5),
+        (
+            [
+                ("store", "add(mul(full0, c0), mul(c1, sigmoid(add(s, row1))))"),
+                ("sum", "sub(softplus(add(s, row1)), mul(full0, add(s, row1)))"),
+            ],
+            [_, _],
+        ) => Some(6),
+        _ => None,
+    }
+}
+
+/// What each register holds in the end, as a formula: `s` is the product's element, `row0` the first operand if it has
+/// one number per column, `full0` if it has one per element, `c0` the first constant.
+fn formulas(program: &Program) -> Option<Vec<String>> {
+    let mut values = vec![String::new(); program.regs];
+    for (at, instr) in program.uniform.iter().chain(&program.body).enumerate() {
+        let of = |reg: u16| values[reg as usize].as_str();
+        let value = match *instr {
+            Instr::Acc { .. } => "s".to_string(),
+            Instr::Const { .. } => format!("c{at}"),
+            Instr::Load { input, .. } => match program.inputs[input as usize].access {
+                Access::Full => format!("full{input}"),
+                Access::Row => format!("row{input}"),
+                Access::Col | Access::Scalar => return None,
+            },
+            Instr::Unary { f, a, .. } => format!("{}({})", f.name(), of(a)),
+            Instr::Binary { f, a, b, .. } => format!("{}({}, {})", f.name(), of(a), of(b)),
+            Instr::SoftplusSigmoid { softplus, sigmoid, a } => {
+                let a = of(a).to_string();
+                values[softplus as usize] = format!("{}({a})", ScalarFn::Softplus.name());
+                values[sigmoid as usize] = format!("{}({a})", ScalarFn::Sigmoid.name());
+                continue;
+            }
+            Instr::Ctl { .. } | Instr::Noise { .. } | Instr::Pow { .. } | Instr::Select { .. } => return None,
+        };
+        let dst = instr.writes()[0].expect("every instruction writes");
+        values[dst as usize] = value;
+    }
+    Some(values)
+}
+
+/// One kernel of the ladder in kernels/dev/: C = A·B, stored, neither operand transposed.
+pub(crate) struct Rung {
+    pub name: &'static str,
+    /// Rows and columns of C a block computes.
+    pub tile: (usize, usize),
+    pub threads: u32,
+    pub shared_bytes: u32,
+    /// m, n, k, lda, ldb and ldc must be multiples of this, and the pointers aligned to as many floats (at most 4).
+    pub multiple: usize,
+    /// The least compute capability it runs on.
+    pub cc: (u32, u32),
+}
+
+impl Rung {
+    /// Blocks along n and along m.
+    pub(crate) fn grid(&self, m: usize, n: usize) -> (u32, u32) {
+        (n.div_ceil(self.tile.1) as u32, m.div_ceil(self.tile.0) as u32)
+    }
+}
+
+/// The matrix product as a ladder, from the first idea to tensor cores.
+pub(crate) const LADDER: &[Rung] = &[
+    Rung { name: "dev_gemm_1", tile: (16, 16), threads: 256, shared_bytes: 0, multiple: 1, cc: (7, 5) },
+    Rung { name: "dev_gemm_2", tile: (16, 16), threads: 256, shared_bytes: 0, multiple: 1, cc: (7, 5) },
+    Rung { name: "dev_gemm_3", tile: (16, 16), threads: 256, shared_bytes: 2 << 10, multiple: 1, cc: (7, 5) },
+    Rung { name: "dev_gemm_4", tile: (64, 64), threads: 512, shared_bytes: 4 << 10, multiple: 1, cc: (7, 5) },
+    Rung { name: "dev_gemm_5", tile: (128, 128), threads: 256, shared_bytes: 8 << 10, multiple: 1, cc: (7, 5) },
+    Rung { name: "dev_gemm_6", tile: (128, 128), threads: 256, shared_bytes: 8448, multiple: 4, cc: (7, 5) },
+    Rung { name: "dev_gemm_7", tile: (128, 128), threads: 256, shared_bytes: 33792, multiple: 4, cc: (7, 5) },
+    Rung { name: "dev_gemm_8", tile: (128, 128), threads: 256, shared_bytes: 18944, multiple: 4, cc: (8, 0) },
+];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::engine::nn::Activation;
+    use crate::engine::optim::Optimizer;
+    use crate::engine::plan::{Fusion, GemmOut, Kind, Plan};
+    use crate::vae::{Objective, Vae, VaeConfig, training_graph};
+
+    const CAPABILITIES: [(u32, u32); 7] = [(7, 5), (8, 0), (8, 6), (8, 9), (9, 0), (10, 0), (12, 0)];
+    const PRECISIONS: [Precision; 4] = [Precision::F32, Precision::Tf32, Precision::Bf16, Precision::Bf16x3];
+
+    /// The epilogues of a training step's products that have one, in order.
+    fn epilogues(config: VaeConfig) -> Vec<Option<u32>> {
+        let objective = Objective::elbo(Optimizer::adam(), None);
+        let graph = training_graph(&Vae::new(config).unwrap(), &objective, "train", 128);
+        let plan = Plan::build(&graph, Fusion::all()).unwrap();
+        let of = |kind: &Kind| match kind {
+            Kind::Gemm { out: GemmOut::Program(program), .. } => Some(epilogue(program)),
+            _ => None,
+        };
+        plan.steps.iter().filter_map(|s| of(&s.kind)).collect()
+    }
+
+    #[test]
+    fn the_usual_steps_have_epilogues_by_hand() {
+        let (bias, relu, tanh, relu_back, tanh_back, bernoulli) =
+            (Some(1), Some(2), Some(3), Some(4), Some(5), Some(6));
+        let sample_back = None;
+        let config = VaeConfig::new(20);
+        assert_eq!(epilogues(config), [relu, bias, relu, bernoulli, relu_back, sample_back, relu_back]);
+        let mut config = VaeConfig::new(20).hidden(&[200, 200]);
+        config.activation = Activation::Tanh;
+        let forward = [tanh, tanh, bias, tanh, tanh, bernoulli];
+        let backward = [tanh_back, tanh_back, sample_back, tanh_back, tanh_back];
+        assert_eq!(epilogues(config), [forward.as_slice(), backward.as_slice()].concat());
+    }
+
+    #[test]
+    fn a_form_with_another_constant_or_order_is_interpreted() {
+        use crate::engine::ops::BinaryFn;
+        use crate::engine::plan::View;
+        use crate::engine::plan::program::{Input, ProgramBuilder};
+        let program = |constant: f32, swapped: bool| {
+            let mut b = ProgramBuilder::default();
+            let s = b.emit(|dst| Instr::Acc { dst });
+            let h = b.load(Input { view: View::nowhere(4, 4), access: Access::Full });
+            let one = b.emit(|dst| Instr::Const { dst, bits: constant.to_bits() });
+            let square = b.emit(|dst| Instr::Unary { dst, f: ScalarFn::Square, a: h });
+            let (x, y) = if swapped { (square, one) } else { (one, square) };
+            let slope = b.emit(|dst| Instr::Binary { dst, f: BinaryFn::Sub, a: x, b: y });
+            let reg = b.emit(|dst| Instr::Binary { dst, f: BinaryFn::Mul, a: s, b: slope });
+            b.output(Output::Store { reg, view: View::nowhere(4, 4) });
+            b.finish(4, 4)
+        };
+        assert_eq!(epilogue(&program(1.0, false)), Some(5));
+        assert_eq!(epilogue(&program(2.0, false)), None);
+        assert_eq!(epilogue(&program(1.0, true)), None);
+    }
+
+    #[test]
+    fn every_choice_covers_the_product_and_fits_the_hardware() {
+        let sizes = [1, 3, 17, 40, 128, 400, 784, 1000, 4097, 8192];
+        for (m, n, k) in sizes.iter().flat_map(|&m| sizes.iter().flat_map(move |&n| sizes.map(|k| (m, n, k)))) {
+            for (precision, cc) in PRECISIONS.iter().flat_map(|p| CAPABILITIES.map(|cc| (*p, cc))) {
+                for interprets in [false, true] {
+                    let c = choose(m, n, k, precision, cc, interprets);
+                    let kernel = KERNELS.iter().find(|kernel| kernel.name == c.kernel).unwrap();
+                    let (splits, part) = (c.splits as usize, c.k_per_split as usize);
+                    assert!(c.grid.0 as usize * kernel.tile.1 >= n && c.grid.1 as usize * kernel.tile.0 >= m, "{c:?}");
+                    assert!(splits * part >= k && (splits - 1) * part < k, "{c:?} does not cut {k}");
+                    assert!(c.shared_bytes <= 48 << 10, "{c:?}");
+                    assert!(kernel.interprets() || !interprets, "{c:?}");
+                    assert!(cc.0 >= 8 || kernel.arithmetic == Arithmetic::Simt, "{c:?}");
+                    assert!(c.workspace <= 16 << 20, "{c:?}");
+                    assert_eq!(c.tickets > 0, splits > 1);
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn large_products_take_large_tiles_and_long_ones_are_split() {
+        let kernel = |m, n, k, precision, cc| choose(m, n, k, precision, cc, false).kernel;
+        assert_eq!(kernel(8192, 4096, 4096, Precision::F32, (8, 6)), "gemm_f32_128x128");
+        assert_eq!(kernel(8192, 4096, 4096, Precision::F32, (9, 0)), "gemm_bf16x6_128x128");
+        assert_eq!(kernel(8192, 4096, 4096, Precision::Bf16, (8, 0)), "gemm_bf16_128x128");
+        assert_eq!(kernel(8192, 4096, 4096, Precision::Bf16, (7, 5)), "gemm_f32_128x128");
+        assert_eq!(kernel(128, 400, 784, Precision::F32, (9, 0)), "gemm_f32_32x32");
+        assert!(choose(784, 400, 8192, Precision::Tf32, (9, 0), false).splits > 1);
+        assert_eq!(choose(4096, 4096, 4096, Precision::Tf32, (9, 0), false).splits, 1);
+    }
+
+    /// On boards for graphics six bf16 products take longer than one on the f32 units, which are also exact for every
+    /// factor; on those for computing they are faster.
+    #[test]
+    fn large_f32_products_take_whichever_units_are_faster() {
+        for (m, n, k) in [(1024, 1024, 1024), (8192, 784, 400), (4096, 4096, 4096), (8192, 8192, 8192)] {
+            for cc in [(8, 6), (8, 9), (12, 0), (12, 1), (13, 0)] {
+                let choice = choose(m, n, k, Precision::F32, cc, false);
+                assert!(choice.kernel.starts_with("gemm_f32_"), "{m} {n} {k} on {cc:?}: {}", choice.kernel);
+                // Also on the boards of the capability that have twice the rate.
+                assert!(2.0 * Arithmetic::Bf16x6.rate(cc) * 0.6 < Arithmetic::Simt.rate(cc) * 0.85, "{cc:?}");
+            }
+            for cc in [(8, 0), (9, 0)] {
+                let choice = choose(m, n, k, Precision::F32, cc, false);
+                assert!(choice.kernel.starts_with("gemm_bf16x6_"), "{m} {n} {k} on {cc:?}: {}", choice.kernel);
+            }
+        }
+    }
+
+    #[test]
+    fn the_kernels_exist_with_these_tiles() {
+        let text =
+            [include_str!("../../../../kernels/gemm.cu"), include_str!("../../../../kernels/gemm_tensor.cu")].concat();
+        for kernel in KERNELS {
+            assert!(text.contains(&format!("({}, {}, ", kernel.name, kernel.threads)), "{}", kernel.name);
+        }
+    }
+
+    #[test]
+    fn the_ladder_has_a_kernel_for_every_rung() {
+        let text = ladder_text();
+        assert_eq!(text.len(), LADDER.len());
+        for (rung, text) in LADDER.iter().zip(text) {
+            assert!(text.contains(&format!("ELBO_KERNEL({}, {}, ", rung.name, rung.threads)), "{}", rung.name);
+            assert!(rung.shared_bytes <= 48 << 10 && rung.multiple <= 4 && rung.cc <= (8, 0));
+            assert_eq!(rung.grid(rung.tile.0 + 1, 3 * rung.tile.1), (3, 2));
+        }
+    }
+
+    fn ladder_text() -> [&'static str; 8] {
+        [
+            include_str!("../../../../kernels/dev/gemm_1_naive.cu"),
+            include_str!("../../../../kernels/dev/gemm_2_coalesced.cu"),
+            include_str!("../../../../kernels/dev/gemm_3_shared.cu"),
+            include_str!("../../../../kernels/dev/gemm_4_column_per_thread.cu"),
+            include_str!("../../../../kernels/dev/gemm_5_square_per_thread.cu"),
+            include_str!("../../../../kernels/dev/gemm_6_vectorised.cu"),
+            include_str!("../../../../kernels/dev/gemm_7_pipelined.cu"),
+            include_str!("../../../../kernels/dev/gemm_8_tensor_cores.cu"),
+        ]
+    }
+}

@@ -1,0 +1,249 @@
+//! The matrix product on the CPU: C = op(A)·op(B), single precision, packed and register-tiled.
+//!
+//! ```text
+//!   C[i, j] = Σ_p op(A)[i, p] · op(B)[p, j]        C: [m, n], op(A): [m, k], op(B): [k, n], row-major
+//! ```
+//!
+//! Read in this order: this file (the loops around the kernel), `micro.rs` (the kernel, one text for every
+//! instruction set), `avx512.rs` (which tile, and why), `blocks.rs` (how the work is cut), `pack.rs`.
+//!
+//! C is cut into *chunks*, which threads claim in any order. A chunk is a rectangle of C and runs
+//!
+//! ```text
+//!   for a block of k            (one block unless k is large)
+//!     for a panel of columns    (the width of the register tile)
+//!       op(B)[block, panel] becomes one contiguous packed panel
+//!       for a tile of rows      (the height of the register tile)
+//!         C[tile, panel] += op(A)[tile, block] · packed panel       the micro-kernel
+//! ```
+//!
+//! A is not packed: the kernel broadcasts its elements, and both along rows and along columns those reads keep up.
+//! Packing B costs almost nothing either: the first tile of rows reads the matrix in place and leaves the packed panel
+//! behind for the others; only a B stored as [n, k] needs a pass of its own, which transposes it.
+//!
+//! Every element of C is one chain of multiply-adds in the order of p, whichever chunk, tile or block of k it falls
+//! into (a later block continues from what C holds). Its bits therefore depend on the operands and on whether the
+//! family has a fused multiply-add, and on nothing else: not on threads, chunks, tile sizes or layouts.
+
+#[cfg(target_arch = "x86_64")]
+mod avx2;
+#[cfg(target_arch = "x86_64")]
+mod avx512;
+mod blocks;
+#[cfg(feature = "cuda")]
+pub(crate) mod cuda;
+mod micro;
+#[cfg(target_arch = "aarch64")]
+mod neon;
+mod pack;
+mod portable;
+
+use crate::engine::isa::Isa;
+use blocks::{Blocks, Chunk, even};
+use micro::{Class, Family, Micro};
+
+/// Most elements (rows × columns) of a [`Tile`].
+pub const TILE_MAX: usize = 256;
+
+/// Most columns of a [`Tile`].
+pub const TILE_COLUMNS: usize = 64;
+
+/// A finished piece of C: C[r0 + i, c0 + j] is `acc[i·ld + j]`.
+///
+/// The memory is scratch of the calling thread, hot in its L1 cache, and the receiver's to overwrite.
+#[derive(Clone, Copy, Debug)]
+pub struct Tile {
+    /// First row.
+    pub r0: usize,
+    /// Number of rows.
+    pub rows: usize,
+    /// First column.
+    pub c0: usize,
+    /// Number of columns, at most [`TILE_COLUMNS`]; rows·cols ≤ [`TILE_MAX`].
+    pub cols: usize,
+    /// The values.
+    pub acc: *mut f32,
+    /// Leading dimension of the values.
+    pub ld: usize,
+}
+
+/// Where the product goes.
+pub enum Output<'a> {
+    /// Into memory: C[i, j] is `c[i·ldc + j]`, written and never read before it was written.
+    Store {
+        /// C[0, 0] of the whole product, whichever chunk runs.
+        c: *mut f32,
+        /// Leading dimension of C, at least n.
+        ldc: usize,
+    },
+    /// To an epilogue: every element of the chunk is handed over in exactly one tile.
+    Tiles(&'a mut dyn FnMut(Tile)),
+}
+
+/// A matrix product of fixed shape, cut into independent chunks of work. See the module for the formula.
+pub struct Gemm {
+    isa: Isa,
+    family: &'static Family,
+    ta: bool,
+    tb: bool,
+    lda: usize,
+    ldb: usize,
+    blocks: Blocks,
+}
+
+impl Gemm {
+    /// Plans op(A)·op(B), [m, k]·[k, n].
+    ///
+    /// `ta`: A is stored [k, m], else [m, k]; `tb`: B is stored [n, k], else [k, n]; `lda` and `ldb` are the distances
+    /// in floats between stored rows. `isa` must be one of [`Isa::available`].
+    pub fn new(isa: Isa, m: usize, n: usize, k: usize, ta: bool, tb: bool, lda: usize, ldb: usize) -> Gemm {
+        let family = match isa {
+            #[cfg(target_arch = "x86_64")]
+            Isa::Avx512 => &avx512::FAMILY,
+            #[cfg(target_arch = "x86_64")]
+            Isa::Avx2 => &avx2::FAMILY,
+            #[cfg(target_arch = "aarch64")]
+            Isa::Neon => &neon::FAMILY,
+            _ => &portable::FAMILY,
+        };
+        Gemm { isa, family, ta, tb, lda, ldb, blocks: Blocks::new(family, m, n, k, ta, tb) }
+    }
+
+    /// Columns of C.
+    pub fn n(&self) -> usize {
+        self.blocks.n
+    }
+
+    /// Number of chunks: independent pieces of work, of roughly equal size with smaller ones at the end, so that
+    /// threads that claim them in order finish together.
+    pub fn chunks(&self) -> usize {
+        self.blocks.chunks.len()
+    }
+
+    /// Floats of scratch that one call of [`Gemm::run`] needs, aligned to 64 bytes.
+    pub fn scratch(&self) -> usize {
+        self.blocks.panel + self.blocks.tiles
+    }
+
+    /// Computes one chunk, and with `b_sums` also Σ_p op(B)[p, j] for the columns it owns (one chunk owns each column).
+    ///
+    /// # Safety
+    /// `chunk` < [`Gemm::chunks`]; `a` and `b` point to the matrices described to [`Gemm::new`]; `scratch` is the
+    /// caller's alone, [`Gemm::scratch`] floats; `b_sums` has n floats; with `Output::Store`, C is writable and each
+    /// chunk runs on one thread at a time.
+    pub unsafe fn run(
+        &self,
+        chunk: usize,
+        a: *const f32,
+        b: *const f32,
+        scratch: *mut f32,
+        mut out: Output<'_>,
+        b_sums: Option<*mut f32>,
+    ) {
+        let chunk = &self.blocks.chunks[chunk];
+        for block in 0..self.blocks.depths {
+            let depth = even(self.blocks.k, self.blocks.depths, block);
+            let mut col = chunk.cols.start;
+            while col < chunk.cols.end {
+                let (class, cols) = self.family.class(chunk.cols.end - col);
+                let strip = Strip { chunk, class, col, cols, p0: depth.start, k: depth.len() };
+                // SAFETY: the caller's promise; a strip lies inside its chunk, which lies inside C.
+                unsafe {
+                    let sums = b_sums.filter(|_| chunk.rows.start == 0);
+                    self.strip(&strip, a, b, scratch, &mut out, sums);
+                }
+                col += cols;
+            }
+        }
+    }
+
+    /// One packed panel of B against all rows of the chunk.
+    ///
+    /// # Safety
+    /// As [`Gemm::run`].
+    unsafe fn strip(
+        &self,
+        s: &Strip<'_>,
+        a: *const f32,
+        b: *const f32,
+        scratch: *mut f32,
+        out: &mut Output<'_>,
+        b_sums: Option<*mut f32>,
+    ) {
+        let (panel, width) = (scratch, s.class.width);
+        let rows = &s.chunk.rows;
+        let tiles = rows.len().div_ceil(self.family.rows);
+        // SAFETY: all offsets are of elements of the matrices; the panel has room for `k`·width floats.
+        unsafe {
+            let b = b.add(if self.tb { s.col * self.ldb + s.p0 } else { s.p0 * self.ldb + s.col });
+            if self.tb {
+                (self.family.pack_transposed)(b, self.ldb, s.k, s.cols, width, panel);
+            }
+            if let Some(sums) = b_sums {
+                let (b, ld) = if self.tb { (panel.cast_const(), width) } else { (b, self.ldb) };
+                pack::column_sums(self.isa, s.k, b, ld, s.cols, sums.add(s.col), s.p0 > 0);
+            }
+            for tile in 0..tiles {
+                let part = even(rows.len(), tiles, tile);
+                let r0 = rows.start + part.start;
+                let in_place = !self.tb && tile == 0;
+                let (c, ldc) = self.target(s, r0, scratch, out);
+                let micro = Micro {
+                    k: s.k,
+                    a: a.add(if self.ta { s.p0 * self.lda + r0 } else { r0 * self.lda + s.p0 }),
+                    lda: self.lda,
+                    b: if in_place { b } else { panel },
+                    ldb: self.ldb,
+                    pack: if in_place && tiles > 1 { panel } else { std::ptr::null_mut() },
+                    c,
+                    ldc,
+                    cols: s.cols,
+                    resume: s.p0 > 0,
+                    fetch: matches!(out, Output::Store { .. }),
+                };
+                (s.class.kernels[self.ta as usize][in_place as usize][part.len() - 1])(&micro);
+                if let Output::Tiles(deliver) = out
+                    && s.p0 + s.k == self.blocks.k
+                {
+                    hand_over(*deliver, Tile { r0, rows: part.len(), c0: s.col, cols: s.cols, acc: c, ld: ldc });
+                }
+            }
+        }
+    }
+
+    /// Where the kernel puts C[r0.., col..]: C itself, or scratch. A single block of k uses the scratch of one tile over
+    /// and over, so that it stays in L1; several blocks need the whole chunk.
+    fn target(&self, s: &Strip<'_>, r0: usize, scratch: *mut f32, out: &Output<'_>) -> (*mut f32, usize) {
+        match *out {
+            Output::Store { c, ldc } => (c.wrapping_add(r0 * ldc + s.col), ldc),
+            Output::Tiles(_) if self.blocks.depths == 1 => (scratch.wrapping_add(self.blocks.panel), s.class.width),
+            Output::Tiles(_) => {
+                let ld = self.blocks.tile_ld;
+                let offset = (r0 - s.chunk.rows.start) * ld + (s.col - s.chunk.cols.start);
+                (scratch.wrapping_add(self.blocks.panel + offset), ld)
+            }
+        }
+    }
+}
+
+/// A block of k of one panel of a chunk: op(B)[p0..p0 + k, col..col + cols].
+struct Strip<'a> {
+    chunk: &'a Chunk,
+    class: &'static Class,
+    col: usize,
+    cols: usize,
+    p0: usize,
+    k: usize,
+}
+
+/// Gives a register tile to the epilogue in pieces of at most [`TILE_MAX`] elements.
+fn hand_over(deliver: &mut dyn FnMut(Tile), whole: Tile) {
+    let most = TILE_MAX / whole.cols;
+    let mut done = 0;
+    while done < whole.rows {
+        let rows = most.min(whole.rows - done);
+        let acc = whole.acc.wrapping_add(done * whole.ld);
+        deliver(Tile { r0: whole.r0 + done, rows, acc, ..whole });
+        done += rows;
+    }
+}

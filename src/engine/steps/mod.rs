@@ -1,0 +1,100 @@
+//! The kernels: one file per family, each with its formula, its CPU form and the way it is cut into chunks.
+//!
+//! | file | kernel |
+//! |---|---|
+//! | [`gemm`] | the matrix product, with a pointwise program as its epilogue and column sums on the side |
+//! | [`pointwise`] | pointwise programs on their own |
+//! | [`batch`] | the batch, gathered from the resident bytes |
+//! | [`reduce`] | sums and maxima over axes |
+//! | [`layout`] | everything that only moves elements |
+//! | [`scalars`] | partial sums to scalars, and arithmetic on scalars |
+//! | [`optimize`] | the update of all parameters |
+//!
+//! A step is cut into chunks by its shape alone. Chunks are independent: any thread may run any chunk in any order,
+//! and the bits do not depend on it.
+
+pub mod batch;
+pub mod gemm;
+pub mod layout;
+pub mod optimize;
+pub mod pointwise;
+pub mod reduce;
+pub mod scalars;
+
+use crate::engine::optim::{Control, Optimizer, UpdateScalars};
+
+/// A rectangle of f32 in memory: what a [`View`](crate::engine::plan::View) becomes when a plan is bound.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Region {
+    pub ptr: *mut f32,
+    pub rows: usize,
+    pub cols: usize,
+    pub stride: usize,
+}
+
+// SAFETY: a region is an address; who may touch it when is the planner's business (waves), checked by
+// `Plan::verify`.
+unsafe impl Send for Region {}
+// SAFETY: as above.
+unsafe impl Sync for Region {}
+
+impl Region {
+    /// The address of element (row, col).
+    ///
+    /// # Safety
+    /// The element lies inside the rectangle, or one past its end.
+    #[inline(always)]
+    pub unsafe fn at(&self, row: usize, col: usize) -> *mut f32 {
+        // SAFETY: as promised by the caller.
+        unsafe { self.ptr.add(row * self.stride + col) }
+    }
+
+    /// Row `row` as a slice.
+    ///
+    /// # Safety
+    /// The row is inside the rectangle and nobody writes it meanwhile.
+    #[inline(always)]
+    pub unsafe fn row<'a>(&self, row: usize) -> &'a [f32] {
+        // SAFETY: as promised by the caller.
+        unsafe { std::slice::from_raw_parts(self.at(row, 0), self.cols) }
+    }
+
+    /// Row `row` for writing.
+    ///
+    /// # Safety
+    /// The row is inside the rectangle and nobody else touches it meanwhile.
+    #[inline(always)]
+    pub unsafe fn row_mut<'a>(&self, row: usize) -> &'a mut [f32] {
+        // SAFETY: as promised by the caller.
+        unsafe { std::slice::from_raw_parts_mut(self.at(row, 0), self.cols) }
+    }
+}
+
+/// The numbers of one step, computed from [`Control`] once per step.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct StepValues {
+    pub seed: u64,
+    pub step: u32,
+    pub epoch: u32,
+    pub cursor: u32,
+    pub shuffle: bool,
+    pub learning_rate: f32,
+    pub beta: f32,
+    pub update: UpdateScalars,
+}
+
+impl StepValues {
+    pub(crate) fn new(control: &Control, rule: Option<Optimizer>) -> StepValues {
+        let lr = control.learning_rate();
+        StepValues {
+            seed: control.seed,
+            step: control.step,
+            epoch: control.epoch,
+            cursor: control.cursor,
+            shuffle: control.shuffle,
+            learning_rate: lr as f32,
+            beta: control.beta() as f32,
+            update: rule.map_or(UpdateScalars { rate: lr, root_scale: 1.0 }, |r| r.scalars(lr, control.updates + 1)),
+        }
+    }
+}
