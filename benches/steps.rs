@@ -153,10 +153,8 @@ fn check(name: &str, g: &Graph, device: Device) {
 
 /// The number of elements that the kernel makes, or updates in place.
 fn elements(kernel: &Kernel, plan: &Plan) -> usize {
-    let step = plan.steps.iter().find(|s| s.kind.name() == kernel.name);
-    let step = step.unwrap_or_else(|| panic!("no {}\n{plan}", kernel.name));
-    let written = step.kind.writes().iter().map(|v| v.rows * v.cols).max();
-    written.filter(|&n| n > 0).unwrap_or_else(|| plan.slots[0].shape.size())
+    let step = plan.steps().iter().find(|s| s.name() == kernel.name);
+    step.unwrap_or_else(|| panic!("no {}\n{plan}", kernel.name)).elements()
 }
 
 fn steps(c: &mut Criterion) {
@@ -173,7 +171,7 @@ fn step(c: &mut Criterion, kernel: &Kernel, target: &Target) {
     let name = format!("{}/{}", target.group, kernel.name);
     check(&name, &g, target.device);
     let (mut exec, bound) = bind(&g, target.device);
-    let mut time = |steps| time(exec.as_mut(), bound, steps, plan.batch_rows, DATA_ROWS);
+    let mut time = |steps| time(exec.as_mut(), bound, steps, plan.batch_rows(), DATA_ROWS);
     print_rates(&format!("{name}/{}, {}", kernel.variant, target.variant), &plan, 0.1, &mut time);
     let mut group = c.benchmark_group(&name);
     group.throughput(Throughput::Elements(elements(kernel, &plan) as u64));

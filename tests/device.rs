@@ -746,7 +746,7 @@ fn every_step_can_be_timed() {
     let Some(mut gpu) = cuda(Precision::F32) else { return };
     let vae = small(Binarisation::Grey);
     let step = start(&mut gpu, &vae, &ADAM, Fusion::all());
-    let steps = Plan::build(&training_graph(&vae, &ADAM, "train", BATCH), Fusion::all()).unwrap().steps.len();
+    let steps = Plan::build(&training_graph(&vae, &ADAM, "train", BATCH), Fusion::all()).unwrap().steps().len();
     let before = gpu.control().clone();
     let seconds = gpu.time_steps(step, 2).unwrap();
     assert!(seconds.len() == steps && seconds.iter().all(|s| (0.0..60.0).contains(s)), "{seconds:?}");

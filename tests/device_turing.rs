@@ -90,7 +90,7 @@ fn wide_epilogue(exec: &mut dyn Exec, [m, n, k]: [usize; 3]) -> Vec<f32> {
     let terms = (0..VALUES).map(|i| values[i] * values[VALUES - 1 - i]);
     g.store(&name("y"), terms.reduce(|a, b| a + b).unwrap());
     let plan = Plan::build(&g, Fusion::all()).unwrap();
-    let regs = plan.steps.iter().filter_map(|s| s.kind.program()).map(|p| p.regs).max().unwrap();
+    let regs = plan.steps().iter().map(|s| s.registers()).max().unwrap();
     assert!((37..=64).contains(&regs), "the epilogue has {regs} registers");
     let bound = exec.bind(&plan).unwrap();
     for (stream, (what, size)) in [("a", m * k), ("b", k * n)].into_iter().enumerate() {

@@ -4,7 +4,6 @@
 use elbo::engine::device::Bound;
 use elbo::engine::isa::Isa;
 use elbo::engine::math::Real;
-use elbo::engine::plan::{Kind, Mem};
 use elbo::engine::rng::Draw;
 use elbo::vae::{Objective, Vae, VaeConfig, evaluation_graph, training_graph};
 use elbo::{Control, Cpu, Error, Exec, Fusion, Graph, Interp, LrSchedule, Optimizer, Plan, Var, grad};
@@ -70,9 +69,9 @@ fn params(cpu: &Cpu) -> Vec<u32> {
 fn the_training_step_of_the_usual_vae_is_short() {
     let g = training_graph(&vae([28, 28], &[400], 20), &ADAM, "train", 128);
     let plan = Plan::build(&g, Fusion::all()).unwrap();
-    assert!(plan.steps.len() <= 16, "{plan}");
+    assert!(plan.steps().len() <= 16, "{plan}");
     let eager = Plan::build(&g, Fusion::none()).unwrap();
-    assert!(eager.steps.len() > 3 * plan.steps.len(), "{} steps without fusion", eager.steps.len());
+    assert!(eager.steps().len() > 3 * plan.steps().len(), "{} steps without fusion", eager.steps().len());
     assert!(eager.bytes() > plan.bytes(), "{} bytes without fusion, {} with", eager.bytes(), plan.bytes());
 }
 
@@ -88,7 +87,7 @@ fn the_table_names_kernels_shapes_bytes_and_flops() {
     }
     // [128, 784]·[784, 400]: 2·128·784·400 FLOP = 80 281.6 kFLOP in the product.
     assert!(text.contains("[128, 784]·[784, 400]"), "{text}");
-    assert!(text.lines().count() >= plan.steps.len() + 2);
+    assert!(text.lines().count() >= plan.steps().len() + 2);
     // The products alone: forward 2·128·(784·400 + 400·40 + 20·400 + 400·784), dW as much, dX without the first layer.
     let products = 2 * 128 * (2 * (2 * 784 * 400 + 400 * 40 + 20 * 400) + 784 * 400 + 400 * 40 + 20 * 400);
     assert!(plan.flops() > products && plan.flops() < products * 6 / 5, "{} FLOP, products {products}", plan.flops());
@@ -226,13 +225,7 @@ fn no_kernel_strays_from_its_buffers() {
         let g = training_graph(&vae, &ADAM, "train", rows);
         for fusion in [Fusion::all(), Fusion::none()] {
             let plan = Plan::build(&g, fusion).unwrap();
-            let mut apart = plan.clone();
-            let mut at = GAP;
-            for b in &mut apart.buffers {
-                b.offset = at;
-                at += b.len.next_multiple_of(16) + GAP;
-            }
-            apart.arena = at;
+            let apart = plan.spread(GAP);
             assert_eq!(apart.verify(), Ok(()));
             for isa in Isa::available() {
                 let (mut close, step) = bind(&plan, &vae, &data, 2, isa);
@@ -241,7 +234,7 @@ fn no_kernel_strays_from_its_buffers() {
                 let scratch = cpu.scratch_mut(step);
                 scratch.fill(poison);
                 // Partial sums are zeroed when a plan is bound, because a kernel may write only some of them.
-                apart.buffers.iter().filter(|b| b.persistent).for_each(|b| scratch[b.offset..][..b.len].fill(0.0));
+                apart.buffers().iter().filter(|b| b.persistent).for_each(|b| scratch[b.offset..][..b.len].fill(0.0));
                 cpu.run(step, 2).unwrap();
                 assert!(
                     params(&cpu) == params(&close),
@@ -249,7 +242,7 @@ fn no_kernel_strays_from_its_buffers() {
                 );
                 assert_eq!(cpu.take_metrics(step).unwrap(), close.take_metrics(step).unwrap());
                 let scratch = cpu.scratch_mut(step);
-                apart.buffers.iter().for_each(|b| scratch[b.offset..][..b.len].fill(poison));
+                apart.buffers().iter().for_each(|b| scratch[b.offset..][..b.len].fill(poison));
                 let stray = scratch.iter().position(|v| v.to_bits() != poison.to_bits());
                 assert_eq!(stray, None, "{image:?} {fusion:?} {isa:?}: a kernel wrote outside its buffers");
             }
@@ -260,12 +253,12 @@ fn no_kernel_strays_from_its_buffers() {
 #[test]
 fn buffers_share_memory_when_their_lives_do_not_meet() {
     let plan = Plan::build(&training_graph(&vae([28, 28], &[400], 20), &ADAM, "train", 128), Fusion::none()).unwrap();
-    let total: usize = plan.buffers.iter().map(|b| b.len).sum();
-    assert!(plan.arena < total * 2 / 3, "{} of {total}", plan.arena);
+    let total: usize = plan.buffers().iter().map(|b| b.len).sum();
+    assert!(plan.arena() < total * 2 / 3, "{} of {total}", plan.arena());
     // At no time more than what is alive, by more than rounding to cache lines.
-    let alive = |w: usize| plan.buffers.iter().filter(move |b| b.persistent || (b.alive.0 <= w && w <= b.alive.1));
-    let most = (0..plan.waves).map(|w| alive(w).map(|b| b.len + 32).sum::<usize>()).max().unwrap();
-    assert!(plan.arena <= most * 5 / 4, "{} where {most} are alive", plan.arena);
+    let alive = |w: usize| plan.buffers().iter().filter(move |b| b.persistent || (b.alive.0 <= w && w <= b.alive.1));
+    let most = (0..plan.waves()).map(|w| alive(w).map(|b| b.len + 32).sum::<usize>()).max().unwrap();
+    assert!(plan.arena() <= most * 5 / 4, "{} where {most} are alive", plan.arena());
 }
 
 #[test]
@@ -276,9 +269,9 @@ fn dead_code_is_not_planned() {
     let _ = grad(unused.sum_all(), &[x]);
     g.store("y", x + 1.0);
     let plan = Plan::build(&g, Fusion::all()).unwrap();
-    assert_eq!(plan.steps.len(), 1, "{plan}");
-    assert!(matches!(plan.steps[0].kind, Kind::Pointwise(_)));
-    assert!(matches!(plan.steps[0].kind.writes()[0].mem, Mem::Slot(_)));
+    assert_eq!(plan.steps().len(), 1, "{plan}");
+    assert_eq!(plan.steps()[0].name(), "pointwise");
+    assert!(plan.buffers().is_empty(), "the value is computed where it is stored");
 }
 
 #[test]
@@ -331,9 +324,6 @@ fn what_cannot_run_is_an_error_that_says_why() {
     other.store("y", other.param("encoder.0.bias", &[5]).exp());
     let clash = cpu.bind(&Plan::build(&other, Fusion::all()).unwrap()).unwrap_err();
     assert!(text(clash).contains("encoder.0.bias"));
-    let mut damaged = plan;
-    damaged.arena /= 2;
-    assert!(text(cpu.bind(&damaged).unwrap_err()).contains("leaves the arena"));
 
     let g = Graph::new();
     g.store("y", g.state("table", &[3, 2]).gather_rows(g.state("index", &[2])));

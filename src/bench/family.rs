@@ -238,7 +238,7 @@ mod tests {
     #[test]
     fn the_chain_is_one_kernel() {
         let plan = Plan::build(&chain(10).graph(), Fusion::all()).unwrap();
-        assert_eq!(plan.steps.len(), 1, "{plan}");
+        assert_eq!(plan.steps().len(), 1, "{plan}");
         // Two arrays in, one out.
         assert_eq!(plan.bytes(), 3 * 4 * 10 * COLS as u64);
     }

@@ -150,7 +150,7 @@ fn compare(case: Case, cpu: &Side, gpu: Option<&Side>) -> Result<Row> {
     let truth = work.truth()?;
     let on = |side: &Side| measure::on(side.device, work, &plan, &truth, side.effort);
     let (flops, bytes) = (plan.flops(), plan.bytes());
-    let roof = |side: &Side| side.roofline.seconds(&plan.steps);
+    let roof = |side: &Side| side.roofline.seconds(plan.steps());
     Ok(Row {
         label: case.label,
         size: case.size,

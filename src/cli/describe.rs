@@ -47,7 +47,7 @@ pub fn plan(args: &args::Plan, typed: &ArgMatches) -> Result<()> {
 fn times(vae: Vae, plan: &Plan, passes: usize, device: Device) -> Result<String> {
     let pixels = vae.config.pixels();
     let mut model = Model::initial(vae, 1, device)?;
-    let mut grey = vec![0.0; plan.batch_rows * pixels];
+    let mut grey = vec![0.0; plan.batch_rows() * pixels];
     Draw { seed: 1, step: 0, stream: streams::OPERANDS }.fill_uniform(Isa::detect(), 0, &mut grey);
     let bytes: Vec<u8> = grey.iter().map(|v| (v * 256.0) as u8).collect();
     let bound = model.exec.bind(plan)?;
@@ -55,9 +55,9 @@ fn times(vae: Vae, plan: &Plan, passes: usize, device: Device) -> Result<String>
     let seconds = model.exec.time_steps(bound, passes)?;
     let mut text = format!("\nbest of {passes} passes on {}\n", model.exec.describe());
     text += "step  kernel               µs    GFLOP/s       GB/s\n";
-    for (i, (step, s)) in plan.steps.iter().zip(&seconds).enumerate() {
-        let (flops, bytes) = (step.kind.flops() as f64 / s / 1e9, step.kind.bytes() as f64 / s / 1e9);
-        text += &format!("{:>4}  {:<13} {:>9.1} {flops:>10.1} {bytes:>10.1}\n", i + 1, step.kind.name(), s * 1e6);
+    for (i, (step, s)) in plan.steps().iter().zip(&seconds).enumerate() {
+        let (flops, bytes) = (step.flops() as f64 / s / 1e9, step.bytes() as f64 / s / 1e9);
+        text += &format!("{:>4}  {:<13} {:>9.1} {flops:>10.1} {bytes:>10.1}\n", i + 1, step.name(), s * 1e6);
     }
     let total: f64 = seconds.iter().sum();
     let rate = plan.flops() as f64 / total / 1e9;

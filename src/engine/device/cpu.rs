@@ -1,5 +1,9 @@
 //! The CPU executor: plans bound to host memory, run by a team of threads.
 
+mod bind;
+
+pub(crate) use bind::Binder;
+
 use std::cell::UnsafeCell;
 use std::collections::BTreeMap;
 use std::sync::atomic::AtomicBool;
@@ -12,10 +16,9 @@ use super::{Bound, Exec, Moment, Snapshot, check_rows};
 use crate::engine::error::{Error, Result};
 use crate::engine::isa::Isa;
 use crate::engine::optim::{Control, Optimizer};
-use crate::engine::plan::{GemmOut, Kind, Mem, Plan, View};
+use crate::engine::plan::Plan;
 use crate::engine::shape::Shape;
-use crate::engine::steps::gemm::{Gemm, Output};
-use crate::engine::steps::{Region, StepValues, batch, layout, optimize, pointwise, reduce, scalars};
+use crate::engine::steps::{Context, Region, StepValues, Work};
 
 /// Starting the threads of a run costs about as much as a tenth of a small model's step; sixteen of its steps take 5 to
 /// 50 ms.
@@ -42,13 +45,13 @@ pub struct Cpu {
 }
 
 struct BoundPlan {
-    steps: Vec<Launch>,
+    steps: Vec<Box<dyn Work>>,
     waves: Vec<Wave>,
     sums: Vec<f64>,
     metrics: Vec<String>,
     rule: Option<Optimizer>,
     batch_rows: usize,
-    // The memory that the launches point into.
+    // The memory that the steps point into.
     arena: Aligned,
     _tensors: Vec<Aligned>,
 }
@@ -57,30 +60,6 @@ struct BoundPlan {
 struct Wave {
     steps: Vec<(usize, usize)>,
     chunks: usize,
-}
-
-/// A step with addresses.
-enum Launch {
-    Batch { run: batch::Bound, slot: String },
-    Gemm(Box<GemmLaunch>),
-    Pointwise(pointwise::Bound),
-    Reduce(reduce::Bound),
-    Move(layout::Bound),
-    Scalars(scalars::Bound),
-    Optimize(optimize::Bound),
-}
-
-struct GemmLaunch {
-    gemm: Gemm,
-    a: Region,
-    b: Region,
-    out: GemmTarget,
-    col_sums: Option<Region>,
-}
-
-enum GemmTarget {
-    Store(Region),
-    Program(pointwise::Bound),
 }
 
 impl Cpu {
@@ -168,21 +147,18 @@ impl Exec for Cpu {
         plan.verify().map_err(|e| Error::argument("plan", e, "a plan as Plan::build makes it"))?;
         self.memory.admit(&plan.slots)?;
         must_fit(4 * plan.arena as u64, "a step of this model", SMALLER)?;
-        let mut arena = Aligned::zeroed(plan.arena);
+        let arena = Aligned::zeroed(plan.arena);
         let mut tensors: Vec<Aligned> = plan.tensors.iter().map(|t| Aligned::zeroed(t.len())).collect();
         tensors.iter_mut().zip(&plan.tensors).for_each(|(to, from)| to.slice_mut().copy_from_slice(from));
-        let launches = {
-            let mut binder =
-                Binder { plan, isa: self.isa, memory: &mut self.memory, arena: &mut arena, tensors: &mut tensors };
-            plan.steps.iter().map(|s| binder.launch(&s.kind)).collect::<Vec<Launch>>()
-        };
-        let scratch = launches.iter().map(Launch::scratch).max().unwrap_or(0);
+        let binder = Binder { plan, isa: self.isa, memory: &self.memory, arena: &arena, tensors: &tensors };
+        let steps: Vec<Box<dyn Work>> = plan.steps.iter().map(|s| s.kernel.bind(&binder)).collect();
+        let scratch = steps.iter().map(|s| s.scratch()).max().unwrap_or(0);
         for thread in &mut self.scratch {
             if thread.slice().len() < scratch {
                 *thread = Aligned::zeroed(scratch);
             }
         }
-        let waves: Vec<Wave> = (0..plan.waves).map(|wave| Wave::new(plan, &launches, wave)).collect();
+        let waves: Vec<Wave> = (0..plan.waves).map(|wave| Wave::new(plan, &steps, wave)).collect();
         if let Some(wave) = waves.iter().find(|w| !(1..=MOST_CHUNKS).contains(&w.chunks)) {
             return Err(Error::argument(
                 "plan",
@@ -191,7 +167,7 @@ impl Exec for Cpu {
             ));
         }
         self.bound.push(BoundPlan {
-            steps: launches,
+            steps,
             waves,
             sums: vec![0.0; plan.metrics.len()],
             metrics: plan.metrics.clone(),
@@ -205,11 +181,9 @@ impl Exec for Cpu {
 
     fn run(&mut self, plan: Bound, times: usize) -> Result<()> {
         let plan = &mut self.bound[plan.0];
-        for launch in &mut plan.steps {
-            if let Launch::Batch { run, slot } = launch {
-                run.data = self.memory.data(slot, run.out.cols)?;
-                check_rows(slot, run.data.rows, self.control.cursor, times, plan.batch_rows)?;
-            }
+        for data in plan.steps.iter_mut().filter_map(|step| step.data()) {
+            data.bytes = self.memory.data(&data.slot, data.bytes.cols)?;
+            check_rows(&data.slot, data.bytes.rows, self.control.cursor, times, plan.batch_rows)?;
         }
         if times == 0 {
             return Ok(());
@@ -255,14 +229,14 @@ impl Exec for Cpu {
         let bad_index = AtomicBool::new(false);
         let scratch = self.scratch[0].ptr();
         let plan = &mut self.bound[plan.0];
-        let sums = plan.sums.as_mut_ptr();
+        let context = Context { values: &values, scratch, sums: plan.sums.as_mut_ptr(), bad_index: &bad_index };
         let mut best = vec![f64::INFINITY; plan.steps.len()];
         for _ in 0..repetitions {
-            for (launch, best) in plan.steps.iter().zip(&mut best) {
+            for (step, best) in plan.steps.iter().zip(&mut best) {
                 let start = Instant::now();
-                for chunk in 0..launch.chunks() {
+                for chunk in 0..step.chunks() {
                     // SAFETY: one thread, in the order of the waves; `run` checked the data.
-                    unsafe { launch.run(chunk, &values, scratch, sums, &bad_index) };
+                    unsafe { step.run(chunk, &context) };
                 }
                 *best = best.min(start.elapsed().as_secs_f64());
             }
@@ -331,7 +305,8 @@ impl Course for Shared<'_> {
         unsafe {
             let values = (*self.now.get()).values;
             let (scratch, sums) = (self.scratch[thread].ptr, self.sums.ptr.cast());
-            self.plan.steps[step].run(chunk, &values, scratch, sums, self.bad_index);
+            let context = Context { values: &values, scratch, sums, bad_index: self.bad_index };
+            self.plan.steps[step].run(chunk, &context);
         }
     }
 
@@ -351,12 +326,12 @@ impl Now<'_> {
 }
 
 impl Wave {
-    fn new(plan: &Plan, launches: &[Launch], wave: usize) -> Wave {
+    fn new(plan: &Plan, bound: &[Box<dyn Work>], wave: usize) -> Wave {
         let mut chunks = 0;
         let mut steps = Vec::new();
         for (i, _) in plan.steps.iter().enumerate().filter(|(_, s)| s.wave == wave) {
             steps.push((i, chunks));
-            chunks += launches[i].chunks();
+            chunks += bound[i].chunks();
         }
         Wave { steps, chunks }
     }
@@ -365,166 +340,6 @@ impl Wave {
     fn find(&self, chunk: usize) -> (usize, usize) {
         let (step, first) = self.steps.iter().rev().find(|(_, first)| *first <= chunk).expect("chunk 0 is a step's");
         (*step, chunk - first)
-    }
-}
-
-impl Launch {
-    fn chunks(&self) -> usize {
-        match self {
-            Launch::Batch { run, .. } => run.chunks(),
-            Launch::Gemm(l) => l.gemm.chunks(),
-            Launch::Pointwise(p) => p.chunks(),
-            Launch::Reduce(r) => r.chunks(),
-            Launch::Move(m) => m.chunks(),
-            Launch::Scalars(_) => 1,
-            Launch::Optimize(o) => o.chunks(),
-        }
-    }
-
-    /// f32 words of scratch that a thread needs.
-    fn scratch(&self) -> usize {
-        match self {
-            Launch::Gemm(l) => match &l.out {
-                GemmTarget::Program(p) => l.gemm.scratch().next_multiple_of(16) + p.scratch(),
-                GemmTarget::Store(_) => l.gemm.scratch(),
-            },
-            Launch::Pointwise(p) => p.scratch(),
-            Launch::Scalars(s) => s.program.scratch(),
-            _ => 0,
-        }
-    }
-
-    /// # Safety
-    /// Nobody else touches what the chunk writes or writes what it reads; `scratch` is this thread's own and as large
-    /// as [`Launch::scratch`]; `sums` has room for the plan's metrics.
-    unsafe fn run(&self, chunk: usize, values: &StepValues, scratch: *mut f32, sums: *mut f64, bad_index: &AtomicBool) {
-        // SAFETY: as promised by the caller.
-        unsafe {
-            match self {
-                Launch::Batch { run, .. } => run.run(chunk, values),
-                Launch::Gemm(l) => l.run(chunk, values, scratch),
-                Launch::Pointwise(p) => p.run(chunk, values, scratch),
-                Launch::Reduce(r) => r.run(chunk),
-                Launch::Move(m) => m.run(chunk, bad_index),
-                Launch::Scalars(s) => s.run(values, scratch, sums),
-                Launch::Optimize(o) => o.run(chunk, values),
-            }
-        }
-    }
-}
-
-impl GemmLaunch {
-    /// # Safety
-    /// As for [`Launch::run`].
-    unsafe fn run(&self, chunk: usize, values: &StepValues, scratch: *mut f32) {
-        let (a, b, sums) = (self.a.ptr, self.b.ptr, self.col_sums.map(|r| r.ptr));
-        match &self.out {
-            // SAFETY: as promised by the caller.
-            GemmTarget::Store(c) => unsafe {
-                self.gemm.run(chunk, a, b, scratch, Output::Store { c: c.ptr, ldc: c.stride }, sums);
-            },
-            GemmTarget::Program(program) => {
-                // SAFETY: the scratch has room for both, the product's first.
-                let registers = unsafe { scratch.add(self.gemm.scratch().next_multiple_of(16)) };
-                // SAFETY: as promised by the caller.
-                unsafe { program.prepare(values, registers) };
-                let mut epilogue = |t: crate::engine::steps::gemm::Tile| {
-                    let tile =
-                        pointwise::Tile { row: t.r0, rows: t.rows, col: t.c0, cols: t.cols, acc: t.acc, ld: t.ld };
-                    // SAFETY: as promised by the caller; each tile is handed over once.
-                    unsafe { program.run_tile(&tile, values, registers) };
-                };
-                // SAFETY: as promised by the caller.
-                unsafe { self.gemm.run(chunk, a, b, scratch, Output::Tiles(&mut epilogue), sums) };
-            }
-        }
-    }
-}
-
-/// Turns a plan's views into addresses.
-struct Binder<'a> {
-    plan: &'a Plan,
-    isa: Isa,
-    memory: &'a mut Memory,
-    arena: &'a mut Aligned,
-    tensors: &'a mut [Aligned],
-}
-
-impl Binder<'_> {
-    fn region(&mut self, view: &View) -> Region {
-        let base = match view.mem {
-            // SAFETY: `Plan::verify` checked that buffers lie inside the arena.
-            Mem::Buffer(b) => unsafe { self.arena.ptr().add(self.plan.buffers[b as usize].offset) },
-            Mem::Slot(s) => self.memory.ptr(&self.plan.slots[s.index()].name),
-            Mem::Tensor(t) => self.tensors[t as usize].ptr(),
-        };
-        // SAFETY: `Plan::verify` checked that views lie inside their memory.
-        Region { ptr: unsafe { base.add(view.offset) }, rows: view.rows, cols: view.cols, stride: view.stride }
-    }
-
-    fn program(&mut self, program: &crate::engine::plan::program::Program) -> pointwise::Bound {
-        let isa = self.isa;
-        pointwise::Bound::new(isa, program, |view| self.region(view))
-    }
-
-    fn launch(&mut self, kind: &Kind) -> Launch {
-        let isa = self.isa;
-        match kind {
-            Kind::Batch { slot, out } => {
-                let data = batch::Bytes { ptr: std::ptr::null(), rows: 0, cols: out.cols };
-                let slot = self.plan.slots[slot.index()].name.clone();
-                Launch::Batch { run: batch::Bound { isa, data, out: self.region(out) }, slot }
-            }
-            Kind::Gemm { mnk: (m, n, k), transposed: (ta, tb), a, b, out, col_sums } => {
-                let gemm = Gemm::new(isa, *m, *n, *k, *ta, *tb, a.stride, b.stride);
-                let out = match out {
-                    GemmOut::Store(view) => GemmTarget::Store(self.region(view)),
-                    GemmOut::Program(p) => GemmTarget::Program(self.program(p)),
-                };
-                let col_sums = col_sums.as_ref().map(|v| self.region(v));
-                Launch::Gemm(Box::new(GemmLaunch { gemm, a: self.region(a), b: self.region(b), out, col_sums }))
-            }
-            Kind::Pointwise(p) => Launch::Pointwise(self.program(p)),
-            Kind::Reduce { max, x, out, sizes: (outer, reduced, inner) } => Launch::Reduce(reduce::Bound {
-                isa,
-                max: *max,
-                x: self.region(x),
-                out: self.region(out),
-                outer: *outer,
-                reduced: *reduced,
-                inner: *inner,
-            }),
-            Kind::Move { kind, x, index, out } => Launch::Move(layout::Bound {
-                kind: *kind,
-                x: self.region(x),
-                index: index.as_ref().map(|v| self.region(v)),
-                out: self.region(out),
-            }),
-            Kind::Scalars { totals, program, metrics } => Launch::Scalars(scalars::Bound {
-                isa,
-                totals: totals.iter().map(|(from, to)| (self.region(from), self.region(to))).collect(),
-                program: self.program(program),
-                metrics: metrics.iter().map(|(view, i)| (self.region(view), *i)).collect(),
-            }),
-            Kind::Optimize { rule, params, scale } => Launch::Optimize(optimize::Bound {
-                isa,
-                rule: *rule,
-                pieces: self.pieces(params),
-                scale: scale.as_ref().map(|v| self.region(v).ptr.cast_const()),
-            }),
-        }
-    }
-
-    fn pieces(&mut self, params: &[(crate::engine::graph::Slot, View)]) -> Vec<optimize::Piece> {
-        let wholes: Vec<optimize::Piece> = params
-            .iter()
-            .map(|(slot, grad)| {
-                let at = self.memory.param_ptrs(&self.plan.slots[slot.index()].name);
-                let (g, len) = (self.region(grad).ptr.cast_const(), grad.rows * grad.cols);
-                optimize::Piece { p: at.p, g, m: at.m, v: at.v, len }
-            })
-            .collect();
-        optimize::pieces(&wholes)
     }
 }
 

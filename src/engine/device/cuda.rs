@@ -29,7 +29,7 @@ mod mailbox;
 #[cfg(feature = "cuda")]
 mod memory;
 #[cfg(feature = "cuda")]
-mod params;
+pub(crate) mod params;
 #[cfg(feature = "cuda")]
 mod pinned;
 pub mod probe;
@@ -40,6 +40,8 @@ mod roofline;
 
 #[cfg(feature = "cuda")]
 pub use executor::Cuda;
+#[cfg(feature = "cuda")]
+pub(crate) use lower::Lower;
 #[cfg(feature = "cuda")]
 pub use roofline::Ceilings;
 

@@ -7,7 +7,7 @@ use super::room::must_fit;
 use crate::engine::error::{Error, Result};
 use crate::engine::graph::{SlotInfo, SlotKind};
 use crate::engine::shape::Shape;
-use crate::engine::steps::batch::Bytes;
+use crate::engine::steps::Bytes;
 
 /// What is done about a model that does not fit.
 pub(crate) const SMALLER: &str = "choose a smaller --hidden, --latent or --batch";

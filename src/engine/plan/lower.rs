@@ -1,16 +1,25 @@
 //! From decisions to steps: gives every value in memory a place, and writes the kernels that fill them.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
+use std::sync::Arc;
 
 use super::fuse::{self, Fused, Fusion};
 use super::program::{Access, Input, Instr, Output, Program, ProgramBuilder, Reg, partials_len};
-use super::{GemmOut, Kind, Mem, Move, View};
+use super::{Mem, View};
 use crate::engine::graph::{Effects, Graph, Id, Slot};
 use crate::engine::ops::{Leaf, Op};
+use crate::engine::steps::Kernel;
+use crate::engine::steps::batch::Batch;
+use crate::engine::steps::gemm::{Product, Target};
+use crate::engine::steps::layout::{How, Move};
+use crate::engine::steps::optimize::Optimize;
+use crate::engine::steps::pointwise::Pointwise;
+use crate::engine::steps::reduce::Reduce;
+use crate::engine::steps::scalars::Scalars;
 
 /// Steps in no particular order, over buffers without addresses.
 pub(super) struct Lowered {
-    pub steps: Vec<(Kind, String)>,
+    pub steps: Vec<(Arc<dyn Kernel>, String)>,
     /// (size, zeroed and unshared).
     pub buffers: Vec<(usize, bool)>,
     /// Slots that a step fills before others of the same plan read them; all other slots are read before they are
@@ -28,7 +37,7 @@ struct Lower {
     /// The partial sums of each total.
     partials: HashMap<Id, View>,
     written_first: HashSet<Slot>,
-    steps: Vec<(Kind, String)>,
+    steps: Vec<(Arc<dyn Kernel>, String)>,
     buffers: Vec<(usize, bool)>,
 }
 
@@ -116,7 +125,7 @@ impl Lower {
             return *copy;
         }
         let out = View::contiguous(self.buffer(view.rows * view.cols, false), view.rows, view.cols);
-        self.push(Kind::Move { kind: Move::Copy, x: view, index: None, out }, id);
+        self.push(Move::copy(view, out), id);
         self.contiguous.insert(id, out);
         out
     }
@@ -212,26 +221,18 @@ impl Lower {
 /// Steps.
 impl Lower {
     /// Adds a step, unless there is nothing that it would write.
-    fn push(&mut self, kind: Kind, id: Id) {
-        let empty = match &kind {
-            Kind::Batch { out, .. } | Kind::Move { out, .. } => out.rows * out.cols == 0,
-            Kind::Gemm { mnk: (m, n, _), .. } => m * n == 0,
-            Kind::Pointwise(program) => program.rows * program.cols == 0,
-            Kind::Reduce { sizes: (outer, _, inner), .. } => outer * inner == 0,
-            Kind::Scalars { .. } | Kind::Optimize { .. } => false,
-        };
-        if empty {
-            return;
+    fn push(&mut self, kernel: impl Kernel + 'static, id: Id) {
+        if !kernel.is_empty() {
+            let at = self.f.node(id).at;
+            self.steps.push((Arc::new(kernel), format!("{}:{}", at.file(), at.line())));
         }
-        let at = self.f.node(id).at;
-        self.steps.push((kind, format!("{}:{}", at.file(), at.line())));
     }
 
     fn copy(&mut self, id: Id, out: View) {
         let x = self.view(id);
         // A vector and a one-row matrix differ in name only; both sides agree on the rows otherwise.
         let x = if (x.rows, x.cols) == (out.rows, out.cols) { x } else { x.reshaped(out.rows, out.cols) };
-        self.push(Kind::Move { kind: Move::Copy, x, index: None, out }, id);
+        self.push(Move::copy(x, out), id);
     }
 
     /// Copies a value to a state at the end of the step. The old content of another state that is overwritten too goes
@@ -242,8 +243,8 @@ impl Lower {
             return self.copy(id, out);
         }
         let saved = View::contiguous(self.buffer(x.rows * x.cols, false), x.rows, x.cols);
-        self.push(Kind::Move { kind: Move::Copy, x, index: None, out: saved }, id);
-        self.push(Kind::Move { kind: Move::Copy, x: saved.reshaped(out.rows, out.cols), index: None, out }, id);
+        self.push(Move::copy(x, saved), id);
+        self.push(Move::copy(saved.reshaped(out.rows, out.cols), out), id);
     }
 
     /// The kernel of a node that is not part of a cluster.
@@ -253,10 +254,10 @@ impl Lower {
         }
         let node = *self.f.node(id);
         let ins = self.f.ins[id.index()].clone();
-        let moved = match node.op {
+        let how = match node.op {
             Op::Leaf(Leaf::Batch(slot)) => {
                 let out = self.place_of(id);
-                return self.push(Kind::Batch { slot, out }, id);
+                return self.push(Batch { slot, out }, id);
             }
             Op::Leaf(Leaf::Slot(_) | Leaf::Tensor(_)) | Op::SliceCols(_) | Op::ConcatCols => return,
             Op::Reshape if self.f.constant(id).is_none() => return,
@@ -264,16 +265,16 @@ impl Lower {
             Op::MatMul { ta, tb } => return self.write_product(id, ta, tb),
             Op::Sum(bits) => return self.write_reduction(id, bits, false),
             Op::MaxOver(bits) => return self.write_reduction(id, bits, true),
-            Op::PadCols(start) => Move::Pad { start: start as usize },
-            Op::Transpose => Move::Transpose,
-            Op::GatherRows => Move::Gather,
-            Op::ScatterRows => Move::Scatter,
+            Op::PadCols(start) => How::Pad { start: start as usize },
+            Op::Transpose => How::Transpose,
+            Op::GatherRows => How::Gather,
+            Op::ScatterRows => How::Scatter,
             Op::Scalar(_) | Op::Pow(_) | Op::Binary(_) | Op::Select | Op::StopGradient => return,
         };
         let x = self.view(ins[0]);
         let index = ins.get(1).map(|&i| self.contiguous_view(i));
         let out = self.place_of(id);
-        self.push(Kind::Move { kind: moved, x, index, out }, id);
+        self.push(Move { how, x, index, out }, id);
     }
 
     /// A constant, a changing scalar, noise or a broadcast that a heavy node wants in memory.
@@ -294,7 +295,7 @@ impl Lower {
                 let (from, to) = (self.f.node(source).shape, node.shape);
                 let Some(access) = fuse::access(&from, &to) else {
                     let x = self.contiguous_view(source);
-                    return self.push(Kind::Move { kind: Move::Broadcast { from, to }, x, index: None, out }, id);
+                    return self.push(Move { how: How::Broadcast { from, to }, x, index: None, out }, id);
                 };
                 let view = self.view(source);
                 b.load(Input { view, access })
@@ -302,26 +303,26 @@ impl Lower {
             _ => unreachable!("{:?} is not virtual", node.op),
         };
         b.output(Output::Store { reg, view: out });
-        self.push(Kind::Pointwise(b.finish(out.rows, out.cols)), id);
+        self.push(Pointwise(b.finish(out.rows, out.cols)), id);
     }
 
     fn write_product(&mut self, id: Id, ta: bool, tb: bool) {
         if self.f.clusters.iter().any(|c| c.product == Some(id)) {
             return;
         }
-        let out = GemmOut::Store(self.place_of(id));
-        let kind = self.product(id, ta, tb, out);
-        self.push(kind, id);
+        let out = Target::Store(self.place_of(id));
+        let product = self.product(id, ta, tb, out);
+        self.push(product, id);
     }
 
-    fn product(&mut self, id: Id, ta: bool, tb: bool, out: GemmOut) -> Kind {
+    fn product(&mut self, id: Id, ta: bool, tb: bool, out: Target) -> Product {
         let (a, b) = (self.f.ins[id.index()][0], self.f.ins[id.index()][1]);
         let (a, b) = (self.view(a), self.view(b));
         let (m, n) = self.size_of(id);
         let k = if ta { a.rows } else { a.cols };
         let rider = self.f.riders.iter().find(|(_, product)| *product == id).map(|(sum, _)| *sum);
         let col_sums = rider.map(|sum| self.place_of(sum));
-        Kind::Gemm { mnk: (m, n, k), transposed: (ta, tb), a, b, out, col_sums }
+        Product { mnk: (m, n, k), transposed: (ta, tb), a, b, out, col_sums }
     }
 
     /// Sums or maxima over the axes `bits`: one step per run of neighbouring axes, last run first.
@@ -349,7 +350,7 @@ impl Lower {
             } else {
                 View::contiguous(self.buffer(outer * inner, false), outer, inner)
             };
-            self.push(Kind::Reduce { max, x, out, sizes: (outer, reduced, inner) }, id);
+            self.push(Reduce { max, x, out, sizes: (outer, reduced, inner) }, id);
             x = out;
         }
     }
@@ -362,11 +363,13 @@ impl Lower {
         let product = c.product;
         let (rows, cols) = shape.matrix();
         let program = self.program(cluster, rows, cols);
-        let kind = match product.map(|id| (id, self.f.node(id).op)) {
-            Some((id, Op::MatMul { ta, tb })) => self.product(id, ta, tb, GemmOut::Program(program)),
-            _ => Kind::Pointwise(program),
-        };
-        self.push(kind, product.unwrap_or(anchor));
+        match product.map(|id| (id, self.f.node(id).op)) {
+            Some((id, Op::MatMul { ta, tb })) => {
+                let product = self.product(id, ta, tb, Target::Program(program));
+                self.push(product, id);
+            }
+            _ => self.push(Pointwise(program), anchor),
+        }
     }
 
     fn program(&mut self, cluster: usize, rows: usize, cols: usize) -> Program {
@@ -476,7 +479,7 @@ impl Lower {
             let metrics = if level.is_none() { self.effects.metrics.clone() } else { Vec::new() };
             let anchor = anchor.or(metrics.first().map(|(_, id)| *id)).expect("a group has a member");
             let metrics = metrics.iter().enumerate().map(|(i, (_, id))| (self.view(*id), i)).collect();
-            self.push(Kind::Scalars { totals, program: b.finish(1, 1), metrics }, anchor);
+            self.push(Scalars { totals, program: b.finish(1, 1), metrics }, anchor);
         }
     }
 
@@ -485,11 +488,11 @@ impl Lower {
         let scale = opt.scale.map(|id| self.view(id));
         let Some(&(_, anchor)) = opt.pairs.first() else { return };
         if self.f.fusion.adam {
-            return self.push(Kind::Optimize { rule: opt.rule, params: gradients, scale }, anchor);
+            return self.push(Optimize { rule: opt.rule, params: gradients, scale }, anchor);
         }
         gradients.extend(opt.pairs.iter().map(|&(slot, g)| (slot, self.contiguous_view(g))));
         for (pair, &(_, g)) in gradients.into_iter().zip(&opt.pairs) {
-            self.push(Kind::Optimize { rule: opt.rule, params: vec![pair], scale }, g);
+            self.push(Optimize { rule: opt.rule, params: vec![pair], scale }, g);
         }
     }
 }

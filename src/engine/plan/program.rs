@@ -13,11 +13,11 @@ use crate::engine::ops::{BinaryFn, ScalarFn};
 use crate::engine::plan::View;
 
 /// Elements of a tile: one register is 1 KiB, so a dozen live registers stay in the first-level cache.
-pub const TILE: usize = 256;
+pub(crate) const TILE: usize = 256;
 
 /// How an operand's element is found from a tile's (row, column).
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
-pub enum Access {
+pub(crate) enum Access {
     /// Element (row, column).
     Full,
     /// Element (0, column): a bias.
@@ -30,7 +30,7 @@ pub enum Access {
 
 /// An operand in memory.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
-pub struct Input {
+pub(crate) struct Input {
     /// Where it lies.
     pub view: View,
     /// How it is indexed.
@@ -38,12 +38,12 @@ pub struct Input {
 }
 
 /// A register: the number of a tile.
-pub type Reg = u16;
+pub(crate) type Reg = u16;
 
 /// One instruction. In a program under construction registers are numbered by definition (each written once);
 /// [`ProgramBuilder::finish`] maps them to as few as possible.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
-pub enum Instr {
+pub(crate) enum Instr {
     /// dst = the tile of the matrix product this program is the epilogue of.
     Acc {
         /// Destination.
@@ -195,7 +195,7 @@ impl Instr {
 
 /// What a program leaves behind.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
-pub enum Output {
+pub(crate) enum Output {
     /// The register is stored, element by element.
     Store {
         /// The register.
@@ -203,8 +203,8 @@ pub enum Output {
         /// Where it goes.
         view: View,
     },
-    /// Sums of parts of the register go to the partial sums; [`Kind::Scalars`](crate::engine::plan::Kind) adds them up in index
-    /// order.
+    /// Sums of parts of the register go to the partial sums; [`Scalars`](crate::engine::steps::scalars::Scalars) adds them up in
+    /// index order.
     Sum {
         /// The register.
         reg: Reg,
@@ -216,7 +216,7 @@ pub enum Output {
 
 /// A pointwise program over `rows × cols` elements.
 #[derive(Clone, PartialEq, Debug)]
-pub struct Program {
+pub(crate) struct Program {
     /// Rows of the index space.
     pub rows: usize,
     /// Columns of the index space.
@@ -235,10 +235,10 @@ pub struct Program {
 
 /// Two tiles of one row never begin nearer to each other than this: the width of the portable product's tile, the
 /// narrowest there is.
-pub const PARTIAL_COLUMNS: usize = 8;
+pub(crate) const PARTIAL_COLUMNS: usize = 8;
 
 /// The number of partial sums that a program over `rows × cols` may write; see [`Output::Sum`].
-pub fn partials_len(rows: usize, cols: usize) -> usize {
+pub(crate) fn partials_len(rows: usize, cols: usize) -> usize {
     rows * cols.div_ceil(PARTIAL_COLUMNS)
 }
 
@@ -250,15 +250,17 @@ impl Program {
         (per_element + sums) * (self.rows * self.cols) as u64
     }
 
-    /// Bytes read from and written to memory, each operand once.
-    pub fn bytes(&self) -> u64 {
-        let size = |v: &View| 4 * (v.rows * v.cols) as u64;
-        let read: u64 = self.inputs.iter().map(|i| size(&i.view)).sum();
-        let written = self.outputs.iter().map(|o| match o {
-            Output::Store { view, .. } => size(view),
-            Output::Sum { .. } => 4,
-        });
-        read + written.sum::<u64>()
+    /// The views it reads.
+    pub fn reads(&self) -> impl Iterator<Item = View> + '_ {
+        self.inputs.iter().map(|input| input.view)
+    }
+
+    /// The views it writes, in the order of its outputs.
+    pub fn writes(&self) -> impl Iterator<Item = View> + '_ {
+        self.outputs.iter().map(|output| match *output {
+            Output::Store { view, .. } => view,
+            Output::Sum { partials, .. } => partials,
+        })
     }
 
     /// The names of the functions it applies, in order, for the plan's table.
@@ -285,7 +287,7 @@ impl Program {
 
 /// Collects instructions, each value once, and turns them into a [`Program`].
 #[derive(Default)]
-pub struct ProgramBuilder {
+pub(crate) struct ProgramBuilder {
     inputs: Vec<Input>,
     code: Vec<Instr>,
     known: HashMap<Instr, Reg>,

@@ -1,20 +1,19 @@
 //! Waves: each step as early as the steps it waits for allow.
 
-use super::fuse::Fusion;
 use super::lower::Lowered;
-use super::{Buffer, Kind, Mem, Plan, Step, View, memory};
-use crate::engine::graph::Graph;
+use super::{Buffer, Mem, Plan, Step, View, memory};
+use crate::engine::graph::{Graph, Slot};
 
 /// Orders the steps, finds out how long each buffer lives, and places it.
-pub(super) fn schedule(graph: &Graph, lowered: Lowered, fusion: Fusion) -> Plan {
+pub(super) fn schedule(graph: &Graph, lowered: Lowered) -> Plan {
     let waves_of = waves(&lowered);
     let mut steps: Vec<Step> =
-        lowered.steps.into_iter().zip(&waves_of).map(|((kind, at), &wave)| Step { kind, wave, at }).collect();
+        lowered.steps.into_iter().zip(&waves_of).map(|((kernel, at), &wave)| Step { kernel, wave, at }).collect();
     // Within a wave the largest first: the last chunks to be claimed are then small ones.
-    steps.sort_by_key(|s| (s.wave, std::cmp::Reverse(s.kind.flops() + s.kind.bytes())));
+    steps.sort_by_key(|s| (s.wave, std::cmp::Reverse(s.flops() + s.bytes())));
     let mut buffers = lifetimes(&steps, &lowered.buffers);
     let arena = memory::place(&mut buffers);
-    let tensors = steps.iter().flat_map(|s| s.kind.reads()).filter_map(|v| match v.mem {
+    let tensors = steps.iter().flat_map(|s| s.kernel.reads()).filter_map(|v| match v.mem {
         Mem::Tensor(i) => Some(i),
         _ => None,
     });
@@ -29,16 +28,16 @@ pub(super) fn schedule(graph: &Graph, lowered: Lowered, fusion: Fusion) -> Plan 
         metrics: lowered.effects.metrics.iter().map(|(name, _)| name.clone()).collect(),
         batch_rows: lowered.batch_rows,
         rule: lowered.effects.optimize.map(|o| o.rule),
-        fusion,
     }
 }
 
 /// The wave of every step: the length of the longest chain of steps that it waits for.
 fn waves(lowered: &Lowered) -> Vec<usize> {
-    let kinds: Vec<&Kind> = lowered.steps.iter().map(|(kind, _)| kind).collect();
-    let reads: Vec<Vec<View>> = kinds.iter().map(|k| k.reads()).collect();
-    let writes: Vec<Vec<View>> = kinds.iter().map(|k| k.writes()).collect();
-    let n = kinds.len();
+    let kernels = lowered.steps.iter().map(|(kernel, _)| kernel);
+    let reads: Vec<Vec<View>> = kernels.clone().map(|k| k.reads()).collect();
+    let writes: Vec<Vec<View>> = kernels.clone().map(|k| k.writes()).collect();
+    let updates: Vec<Vec<Slot>> = kernels.map(|k| k.updates()).collect();
+    let n = lowered.steps.len();
     let mut waits: Vec<Vec<usize>> = vec![Vec::new(); n];
     for i in 0..n {
         for j in (0..n).filter(|&j| j != i) {
@@ -46,9 +45,8 @@ fn waves(lowered: &Lowered) -> Vec<usize> {
             let after_write = reads[i].iter().any(|r| fills(r) && writes[j].iter().any(|w| w.overlaps(r)));
             // A parameter or state keeps its old content until every reader is done.
             let overwrites = |v: &View| matches!(v.mem, Mem::Slot(s) if !lowered.written_first.contains(&s));
-            let updates = kinds[i].updates();
             let after_read = reads[j].iter().any(|r| {
-                let updated = matches!(r.mem, Mem::Slot(s) if updates.contains(&s));
+                let updated = matches!(r.mem, Mem::Slot(s) if updates[i].contains(&s));
                 updated || (overwrites(r) && writes[i].iter().any(|w| w.overlaps(r)))
             });
             if after_write || after_read {
@@ -73,7 +71,7 @@ fn lifetimes(steps: &[Step], sizes: &[(usize, bool)]) -> Vec<Buffer> {
     let mut buffers: Vec<Buffer> =
         sizes.iter().map(|&(len, persistent)| Buffer { len, offset: 0, persistent, alive: unused }).collect();
     for step in steps {
-        for view in step.kind.reads().iter().chain(&step.kind.writes()) {
+        for view in step.kernel.reads().iter().chain(&step.kernel.writes()) {
             if let Mem::Buffer(b) = view.mem {
                 let alive = &mut buffers[b as usize].alive;
                 *alive = (alive.0.min(step.wave), alive.1.max(step.wave));

@@ -17,9 +17,9 @@ impl Plan {
             let check = || {
                 self.check_bounds(step)?;
                 self.check_written_before(step)?;
-                step.kind.program().map_or(Ok(()), check_program)
+                step.kernel.program().map_or(Ok(()), check_program)
             };
-            check().map_err(|e| format!("step {} ({}): {e}", i + 1, step.kind.name()))?;
+            check().map_err(|e| format!("step {} ({}): {e}", i + 1, step.name()))?;
         }
         self.check_waves()?;
         self.check_memory()
@@ -34,7 +34,7 @@ impl Plan {
     }
 
     fn check_bounds(&self, step: &Step) -> Result<(), String> {
-        for view in step.kind.reads().iter().chain(&step.kind.writes()) {
+        for view in step.kernel.reads().iter().chain(&step.kernel.writes()) {
             let len = self.len_of(view.mem).ok_or(format!("{:?} does not exist", view.mem))?;
             if view.end() > len || (view.rows > 1 && view.stride < view.cols) {
                 return Err(format!("{view:?} leaves its memory of {len} elements"));
@@ -44,9 +44,9 @@ impl Plan {
     }
 
     fn check_written_before(&self, step: &Step) -> Result<(), String> {
-        for read in step.kind.reads().iter().filter(|v| matches!(v.mem, Mem::Buffer(_))) {
+        for read in step.kernel.reads().iter().filter(|v| matches!(v.mem, Mem::Buffer(_))) {
             let earlier = self.steps.iter().filter(|s| s.wave < step.wave);
-            let written: Vec<View> = earlier.flat_map(|s| s.kind.writes()).filter(|w| w.overlaps(read)).collect();
+            let written: Vec<View> = earlier.flat_map(|s| s.kernel.writes()).filter(|w| w.overlaps(read)).collect();
             let elements: usize = written.iter().map(|w| w.rows * w.cols).sum();
             if elements < read.rows * read.cols {
                 return Err(format!("reads {read:?}, of which earlier waves wrote {elements} elements"));
@@ -58,9 +58,9 @@ impl Plan {
     fn check_waves(&self) -> Result<(), String> {
         for (i, a) in self.steps.iter().enumerate() {
             for (j, b) in self.steps.iter().enumerate().filter(|(j, b)| *j != i && b.wave == a.wave) {
-                let touched: Vec<View> = b.kind.reads().into_iter().chain(b.kind.writes()).collect();
-                let clash = a.kind.writes().into_iter().find(|w| touched.iter().any(|t| t.overlaps(w)));
-                let update = a.kind.updates().into_iter().find(|s| touched.iter().any(|t| t.mem == Mem::Slot(*s)));
+                let touched: Vec<View> = b.kernel.reads().into_iter().chain(b.kernel.writes()).collect();
+                let clash = a.kernel.writes().into_iter().find(|w| touched.iter().any(|t| t.overlaps(w)));
+                let update = a.kernel.updates().into_iter().find(|s| touched.iter().any(|t| t.mem == Mem::Slot(*s)));
                 if clash.is_some() || update.is_some() {
                     return Err(format!("steps {} and {} of one wave touch the same memory", i + 1, j + 1));
                 }
@@ -116,7 +116,10 @@ fn check_program(p: &Program) -> Result<(), String> {
 #[cfg(test)]
 mod tests {
     use crate::engine::graph::Graph;
-    use crate::engine::plan::{Fusion, Kind, Mem, Plan};
+    use std::sync::Arc;
+
+    use crate::engine::plan::{Fusion, Mem, Plan, View};
+    use crate::engine::steps::layout::Move;
 
     fn plan() -> Plan {
         let g = Graph::new();
@@ -136,12 +139,15 @@ mod tests {
         outside.buffers[0].len -= 1;
         assert!(outside.verify().unwrap_err().contains("leaves its memory"));
         let mut missing = good.clone();
-        if let Kind::Gemm { a, .. } = &mut missing.steps[0].kind {
-            a.mem = Mem::Buffer(99);
-        }
+        let written = missing.steps[0].kernel.writes()[0];
+        let nowhere = View { mem: Mem::Buffer(99), ..written };
+        missing.steps[0].kernel = Arc::new(Move::copy(nowhere, written));
         assert!(missing.verify().unwrap_err().contains("does not exist"));
         let mut shared = good;
         shared.buffers.push(shared.buffers[0]);
         assert!(shared.verify().unwrap_err().contains("share memory"));
+        let mut small = plan();
+        small.arena /= 2;
+        assert!(small.verify().unwrap_err().contains("leaves the arena"));
     }
 }

@@ -2,60 +2,195 @@
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use super::Region;
-use crate::engine::plan::Move;
+use super::{Context, Kernel, Region, Work};
+use crate::engine::device::cpu::Binder;
+#[cfg(feature = "cuda")]
+use crate::engine::device::cuda::{
+    Lower,
+    params::{MoveParams, zeroed},
+};
+#[cfg(feature = "cuda")]
+use crate::engine::error::Result;
+use crate::engine::plan::View;
 use crate::engine::shape::{MAX_RANK, Shape};
 
 /// Elements written by one chunk, about.
 const ELEMENTS_PER_CHUNK: usize = 8192;
 
-pub(crate) struct Bound {
-    pub kind: Move,
-    /// The source.
-    pub x: Region,
+/// How elements are moved.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum How {
+    /// Row by row.
+    Copy,
+    /// Into columns `start …` of a wider array of zeros.
+    Pad {
+        /// First column.
+        start: usize,
+    },
+    /// Rows become columns.
+    Transpose,
+    /// Repetition along dimensions of size 1 that no operand access expresses.
+    Broadcast {
+        /// The shape of the source.
+        from: Shape,
+        /// The shape of the result.
+        to: Shape,
+    },
+    /// Rows of a table by index.
+    Gather,
+    /// Rows summed into a table by index.
+    Scatter,
+}
+
+/// Elements moved, as a step.
+#[derive(Debug)]
+pub(crate) struct Move {
+    /// How.
+    pub how: How,
+    /// From where.
+    pub x: View,
     /// Row indices, for gathering and scattering.
-    pub index: Option<Region>,
-    pub out: Region,
+    pub index: Option<View>,
+    /// To where.
+    pub out: View,
+}
+
+impl Move {
+    /// `x` copied row by row.
+    pub(crate) fn copy(x: View, out: View) -> Move {
+        Move { how: How::Copy, x, index: None, out }
+    }
+}
+
+impl Kernel for Move {
+    fn name(&self) -> &'static str {
+        match self.how {
+            How::Copy => "copy",
+            How::Pad { .. } => "pad",
+            How::Transpose => "transpose",
+            How::Broadcast { .. } => "broadcast",
+            How::Gather => "gather_rows",
+            How::Scatter => "scatter_rows",
+        }
+    }
+
+    fn detail(&self) -> String {
+        format!("[{}, {}]", self.out.rows, self.out.cols)
+    }
+
+    fn reads(&self) -> Vec<View> {
+        [self.x].into_iter().chain(self.index).collect()
+    }
+
+    fn writes(&self) -> Vec<View> {
+        vec![self.out]
+    }
+
+    fn flops(&self) -> u64 {
+        0
+    }
+
+    fn bytes(&self) -> u64 {
+        let index = self.index.iter().map(View::bytes).sum::<u64>();
+        match self.how {
+            // Of the table only the rows that are asked for.
+            How::Gather => 2 * self.out.bytes() + index,
+            _ => self.x.bytes() + index + self.out.bytes(),
+        }
+    }
+
+    fn footprint(&self) -> u64 {
+        self.bytes()
+    }
+
+    fn bind(&self, to: &Binder<'_>) -> Box<dyn Work> {
+        let index = self.index.as_ref().map(|v| to.region(v));
+        Box::new(Bound { how: self.how, x: to.region(&self.x), index, out: to.region(&self.out) })
+    }
+
+    /// See kernels/layout.cu.
+    #[cfg(feature = "cuda")]
+    fn lower(&self, to: &mut Lower<'_>) -> Result<()> {
+        let out = &self.out;
+        let mut params = MoveParams {
+            ctl: to.clock.ctl,
+            x: to.view(&self.x),
+            out: to.view(out),
+            index: self.index.map_or(0, |v| to.address(&v)),
+            ..zeroed()
+        };
+        let quads = (out.rows * out.cols.div_ceil(4)).div_ceil(256).max(1);
+        let (code, grid, shared) = match self.how {
+            How::Copy => (0, quads, 0),
+            How::Pad { start } => {
+                params.start = start as i32;
+                (1, quads, 0)
+            }
+            How::Transpose => (2, (out.rows.div_ceil(32) * out.cols.div_ceil(32)).max(1), 32 * 33 * 4),
+            How::Broadcast { from, to } => {
+                params.rank = to.len() as i32;
+                let strides = from.broadcast_strides(&to);
+                for axis in 0..to.len().min(MAX_RANK) {
+                    (params.to[axis], params.strides[axis]) = (to[axis] as i32, strides[axis] as i32);
+                }
+                (3, quads, 0)
+            }
+            How::Gather => (4, quads, 0),
+            How::Scatter => (5, out.rows.max(1) * out.cols.div_ceil(256).max(1), 32),
+        };
+        params.kind = code;
+        if self.index.is_some() {
+            to.checks_indices();
+        }
+        to.launch("move_elements", [grid as u32, 1, 1], 256, shared, &params)?;
+        Ok(())
+    }
+}
+
+struct Bound {
+    how: How,
+    x: Region,
+    index: Option<Region>,
+    out: Region,
 }
 
 impl Bound {
     fn rows_per_chunk(&self) -> usize {
-        match self.kind {
+        match self.how {
             // Rows with one index add up in the order of the source: one chunk owns the table.
-            Move::Scatter => self.out.rows.max(1),
+            How::Scatter => self.out.rows.max(1),
             _ => (ELEMENTS_PER_CHUNK / self.out.cols.max(1)).max(1),
         }
     }
+}
 
-    pub(crate) fn chunks(&self) -> usize {
+impl Work for Bound {
+    fn chunks(&self) -> usize {
         self.out.rows.div_ceil(self.rows_per_chunk())
     }
 
-    /// Sets `bad_index` when a row index is not a whole number inside the table.
-    ///
-    /// # Safety
-    /// The regions are valid and nobody else touches this chunk's rows of `out`.
-    pub(crate) unsafe fn run(&self, chunk: usize, bad_index: &AtomicBool) {
+    unsafe fn run(&self, chunk: usize, with: &Context<'_>) {
+        let bad_index = with.bad_index;
         let per = self.rows_per_chunk();
         let rows = chunk * per..((chunk + 1) * per).min(self.out.rows);
         // SAFETY: as promised by the caller; every index is checked before it is used.
         unsafe {
-            match self.kind {
-                Move::Copy => rows.for_each(|r| self.out.row_mut(r).copy_from_slice(self.x.row(r))),
-                Move::Pad { start } => rows.for_each(|r| {
+            match self.how {
+                How::Copy => rows.for_each(|r| self.out.row_mut(r).copy_from_slice(self.x.row(r))),
+                How::Pad { start } => rows.for_each(|r| {
                     let out = self.out.row_mut(r);
                     out.fill(0.0);
                     out[start..][..self.x.cols].copy_from_slice(self.x.row(r));
                 }),
-                Move::Transpose => rows.for_each(|r| {
+                How::Transpose => rows.for_each(|r| {
                     self.out.row_mut(r).iter_mut().enumerate().for_each(|(c, o)| *o = *self.x.at(c, r));
                 }),
-                Move::Broadcast { from, to } => self.broadcast(rows, from, to),
-                Move::Gather => rows.for_each(|r| match self.row_index(r, self.x.rows, bad_index) {
+                How::Broadcast { from, to } => self.broadcast(rows, from, to),
+                How::Gather => rows.for_each(|r| match self.row_index(r, self.x.rows, bad_index) {
                     Some(i) => self.out.row_mut(r).copy_from_slice(self.x.row(i)),
                     None => self.out.row_mut(r).fill(0.0),
                 }),
-                Move::Scatter => {
+                How::Scatter => {
                     rows.clone().for_each(|r| self.out.row_mut(r).fill(0.0));
                     for r in 0..self.x.rows {
                         if let Some(i) = self.row_index(r, self.out.rows, bad_index) {
@@ -66,9 +201,11 @@ impl Bound {
             }
         }
     }
+}
 
+impl Bound {
     /// # Safety
-    /// As for [`Bound::run`].
+    /// As for [`Work::run`].
     unsafe fn row_index(&self, r: usize, rows: usize, bad_index: &AtomicBool) -> Option<usize> {
         let index = self.index.expect("gathering has an index");
         // SAFETY: the index vector is contiguous and has an element for every row.
@@ -81,7 +218,7 @@ impl Bound {
     }
 
     /// # Safety
-    /// As for [`Bound::run`]; `x` is contiguous.
+    /// As for [`Work::run`]; `x` is contiguous.
     unsafe fn broadcast(&self, rows: std::ops::Range<usize>, from: Shape, to: Shape) {
         let strides = from.broadcast_strides(&to);
         let rank = to.len();

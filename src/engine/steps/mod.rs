@@ -1,25 +1,31 @@
-//! The kernels: one file per family, each with its formula, its CPU form and the way it is cut into chunks.
+//! The kernels: one room per family, a file or a folder, with its formula, what it reads and writes and costs, its CPU form
+//! and how that is cut into chunks, and its launch on a GPU, whose code is the file of the same name in `kernels/`.
 //!
-//! | file | kernel |
+//! | room | kernel |
 //! |---|---|
 //! | [`gemm`] | the matrix product, with a pointwise program as its epilogue and column sums on the side |
-//! | [`pointwise`] | pointwise programs on their own |
-//! | [`batch`] | the batch, gathered from the resident bytes |
-//! | [`reduce`] | sums and maxima over axes |
-//! | [`layout`] | everything that only moves elements |
-//! | [`scalars`] | partial sums to scalars, and arithmetic on scalars |
-//! | [`optimize`] | the update of all parameters |
+//! | `pointwise` | pointwise programs on their own |
+//! | `batch` | the batch, gathered from the resident bytes |
+//! | `reduce` | sums and maxima over axes |
+//! | `layout` | everything that only moves elements |
+//! | `scalars` | partial sums to scalars, and arithmetic on scalars |
+//! | `optimize` | the update of all parameters |
+//!
+//! What the rooms have in common is the trait in `kernel.rs`, and nothing outside of them asks which family a kernel is of.
 //!
 //! A step is cut into chunks by its shape alone. Chunks are independent: any thread may run any chunk in any order,
 //! and the bits do not depend on it.
 
-pub mod batch;
+pub(crate) mod batch;
 pub mod gemm;
-pub mod layout;
-pub mod optimize;
-pub mod pointwise;
-pub mod reduce;
-pub mod scalars;
+mod kernel;
+pub(crate) mod layout;
+pub(crate) mod optimize;
+pub(crate) mod pointwise;
+pub(crate) mod reduce;
+pub(crate) mod scalars;
+
+pub(crate) use kernel::{Bytes, Context, DataUse, Kernel, Work};
 
 use crate::engine::optim::{Control, Optimizer, UpdateScalars};
 

@@ -1,35 +1,153 @@
 //! The update of the parameters: one pass over the flat arrays p, g, m, v (see [`Optimizer::update`]).
 
-use super::StepValues;
+use super::{Context, Kernel, Work};
+use crate::engine::device::cpu::Binder;
+#[cfg(feature = "cuda")]
+use crate::engine::device::cuda::{
+    Lower,
+    params::{OptimizeParams, zeroed},
+};
+#[cfg(feature = "cuda")]
+use crate::engine::error::Result;
+use crate::engine::graph::Slot;
 use crate::engine::isa::Isa;
 use crate::engine::optim::Optimizer;
+use crate::engine::plan::View;
 
 /// Most elements of one chunk: 4 arrays of 32 KiB, half of a second-level cache at most.
 const ELEMENTS_PER_CHUNK: usize = 8192;
 
-/// A parameter, or a piece of one, with its gradient and moments.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Piece {
-    pub p: *mut f32,
-    pub g: *const f32,
-    pub m: *mut f32,
-    pub v: *mut f32,
-    pub len: usize,
+/// The update of parameters as a step.
+#[derive(Debug)]
+pub(crate) struct Optimize {
+    /// The rule.
+    pub rule: Optimizer,
+    /// (parameter, gradient).
+    pub params: Vec<(Slot, View)>,
+    /// Multiplies the gradients.
+    pub scale: Option<View>,
 }
 
-pub(crate) struct Bound {
-    pub isa: Isa,
-    pub rule: Optimizer,
+impl Optimize {
+    fn is_adam(&self) -> bool {
+        matches!(self.rule, Optimizer::Adam { .. })
+    }
+
+    /// Parameters.
+    fn size(&self) -> u64 {
+        self.params.iter().map(|(_, g)| g.size() as u64).sum()
+    }
+}
+
+impl Kernel for Optimize {
+    fn name(&self) -> &'static str {
+        if self.is_adam() { "adam" } else { "sgd" }
+    }
+
+    fn detail(&self) -> String {
+        format!("{} parameters in {} arrays", self.size(), self.params.len())
+    }
+
+    fn reads(&self) -> Vec<View> {
+        self.params.iter().map(|(_, grad)| *grad).chain(self.scale).collect()
+    }
+
+    fn writes(&self) -> Vec<View> {
+        Vec::new()
+    }
+
+    fn updates(&self) -> Vec<Slot> {
+        self.params.iter().map(|(slot, _)| *slot).collect()
+    }
+
+    fn flops(&self) -> u64 {
+        self.size() * if self.is_adam() { 13 } else { 4 }
+    }
+
+    fn bytes(&self) -> u64 {
+        4 * self.size() * if self.is_adam() { 7 } else { 5 }
+    }
+
+    fn footprint(&self) -> u64 {
+        // The parameter, its gradient, and one or two moments.
+        4 * self.size() * if self.is_adam() { 4 } else { 3 }
+    }
+
+    fn bind(&self, to: &Binder<'_>) -> Box<dyn Work> {
+        let mut wholes = Vec::new();
+        for (slot, grad) in &self.params {
+            let (at, g) = (to.param(*slot), to.region(grad).ptr.cast_const());
+            wholes.push(Piece { p: at.p, g, m: at.m, v: at.v, len: grad.size() });
+        }
+        let scale = self.scale.as_ref().map(|v| to.region(v).ptr.cast_const());
+        Box::new(Bound { isa: to.isa, rule: self.rule, pieces: pieces(&wholes), scale })
+    }
+
+    /// Parameters whose memory and gradients are neighbours are updated by one launch.
+    #[cfg(feature = "cuda")]
+    fn lower(&self, to: &mut Lower<'_>) -> Result<()> {
+        let base = self.rule_params(to);
+        let mut runs: Vec<OptimizeParams> = Vec::new();
+        for (slot, grad) in &self.params {
+            let (at, g, len) = (to.param(*slot), to.address(grad), grad.size() as u64);
+            match runs.last_mut() {
+                Some(last) if last.p + 4 * last.len == at.p && last.g + 4 * last.len == g => last.len += len,
+                _ => runs.push(OptimizeParams { p: at.p, m: at.m, v: at.v, g, len, ..base }),
+            }
+        }
+        let last = runs.len() - 1;
+        for (i, mut run) in runs.into_iter().enumerate() {
+            run.tick = i32::from(i == last && to.ends_step());
+            let grid = (run.len / 4 + 2).div_ceil(256);
+            to.launch(self.name(), [grid as u32, 1, 1], 256, 0, &run)?;
+        }
+        Ok(())
+    }
+}
+
+#[cfg(feature = "cuda")]
+impl Optimize {
+    /// The parameters that are the same for all launches.
+    fn rule_params(&self, to: &Lower<'_>) -> OptimizeParams {
+        let scale = self.scale.as_ref().map_or(0, |v| to.address(v));
+        let base = OptimizeParams { clock: to.clock, scale, ticket: to.ticket, ..zeroed() };
+        match self.rule {
+            Optimizer::Adam { beta1, beta2, eps } => OptimizeParams {
+                beta1: beta1 as f32,
+                beta2: beta2 as f32,
+                one_minus_beta1: (1.0 - beta1) as f32,
+                one_minus_beta2: (1.0 - beta2) as f32,
+                eps: eps as f32,
+                ..base
+            },
+            Optimizer::Sgd { momentum } => OptimizeParams { rule: 1, momentum: momentum as f32, ..base },
+        }
+    }
+}
+
+/// A parameter, or a piece of one, with its gradient and moments.
+#[derive(Clone, Copy, Debug)]
+struct Piece {
+    p: *mut f32,
+    g: *const f32,
+    m: *mut f32,
+    v: *mut f32,
+    len: usize,
+}
+
+struct Bound {
+    isa: Isa,
+    rule: Optimizer,
     /// One chunk each; see [`pieces`].
-    pub pieces: Vec<Piece>,
+    pieces: Vec<Piece>,
     /// The scalar that multiplies the gradient, if any.
-    pub scale: Option<*const f32>,
+    scale: Option<*const f32>,
 }
 
 /// Cuts parameters into chunks, ordered by their relative place in their parameter: first what is near the beginning of
 /// any parameter, last what is near the end of any. The products that make the gradients are cut by rows in the same
 /// way, so that a thread updates about the rows that it has just computed and that are in its caches.
-pub(crate) fn pieces(params: &[Piece]) -> Vec<Piece> {
+fn pieces(params: &[Piece]) -> Vec<Piece> {
     let mut placed: Vec<(f64, Piece)> = Vec::new();
     for whole in params {
         let count = whole.len.div_ceil(ELEMENTS_PER_CHUNK);
@@ -50,14 +168,12 @@ unsafe impl Send for Bound {}
 // SAFETY: as above.
 unsafe impl Sync for Bound {}
 
-impl Bound {
-    pub(crate) fn chunks(&self) -> usize {
+impl Work for Bound {
+    fn chunks(&self) -> usize {
         self.pieces.len()
     }
 
-    /// # Safety
-    /// The arrays are valid and disjoint, and nobody else touches this chunk's part of them.
-    pub(crate) unsafe fn run(&self, chunk: usize, values: &StepValues) {
+    unsafe fn run(&self, chunk: usize, with: &Context<'_>) {
         // SAFETY: a scalar that an earlier wave wrote.
         let scale = self.scale.map_or(1.0, |s| unsafe { *s });
         let Piece { p, g, m, v, len } = self.pieces[chunk];
@@ -72,7 +188,7 @@ impl Bound {
         };
         self.isa.run(
             #[inline(always)]
-            || self.rule.update(values.update, scale, p, g, m, v),
+            || self.rule.update(with.values.update, scale, p, g, m, v),
         );
     }
 }

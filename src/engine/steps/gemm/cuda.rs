@@ -334,7 +334,7 @@ mod tests {
     use super::*;
     use crate::engine::nn::Activation;
     use crate::engine::optim::Optimizer;
-    use crate::engine::plan::{Fusion, GemmOut, Kind, Plan};
+    use crate::engine::plan::{Fusion, Plan};
     use crate::vae::{Objective, Vae, VaeConfig, training_graph};
 
     const CAPABILITIES: [(u32, u32); 7] = [(7, 5), (8, 0), (8, 6), (8, 9), (9, 0), (10, 0), (12, 0)];
@@ -345,11 +345,8 @@ mod tests {
         let objective = Objective::elbo(Optimizer::adam(), None);
         let graph = training_graph(&Vae::new(config).unwrap(), &objective, "train", 128);
         let plan = Plan::build(&graph, Fusion::all()).unwrap();
-        let of = |kind: &Kind| match kind {
-            Kind::Gemm { out: GemmOut::Program(program), .. } => Some(epilogue(program)),
-            _ => None,
-        };
-        plan.steps.iter().filter_map(|s| of(&s.kind)).collect()
+        let products = plan.steps.iter().filter(|s| s.is_product());
+        products.filter_map(|s| s.kernel.program()).map(epilogue).collect()
     }
 
     #[test]

@@ -5,7 +5,8 @@
 //! ```
 //!
 //! Read in this order: this file (the loops around the kernel), `micro.rs` (the kernel, one text for every
-//! instruction set), `avx512.rs` (which tile, and why), `blocks.rs` (how the work is cut), `pack.rs`.
+//! instruction set), `avx512.rs` (which tile, and why), `blocks.rs` (how the work is cut), `pack.rs`, and `product.rs` (the
+//! product as a step of a plan).
 //!
 //! C is cut into *chunks*, which threads claim in any order. A chunk is a rectangle of C and runs
 //!
@@ -37,6 +38,9 @@ mod micro;
 mod neon;
 mod pack;
 mod portable;
+mod product;
+
+pub(crate) use product::{Product, Target};
 
 use crate::engine::isa::Isa;
 use blocks::{Blocks, Chunk, even};

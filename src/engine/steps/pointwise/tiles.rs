@@ -1,15 +1,13 @@
-//! Pointwise programs on the CPU: one loop over a tile per instruction.
-//!
-//! Twin of the fused kernels of a GPU: what stands between two matrix products (bias, activation and its derivative,
-//! the likelihood with its gradient, the reparameterised sample with its KL) is one [`Program`], run here tile by tile.
+//! Pointwise programs on the CPU: one loop over a tile per instruction. Twin of the interpreter in kernels/program.cuh.
 
-use super::{Region, StepValues};
+use crate::engine::device::cpu::Binder;
 use crate::engine::graph::Ctl;
 use crate::engine::isa::Isa;
 use crate::engine::math::Real;
 use crate::engine::ops::BinaryFn;
 use crate::engine::plan::program::{Access, Instr, Output, PARTIAL_COLUMNS, Program, TILE};
 use crate::engine::rng::Draw;
+use crate::engine::steps::{Context, Region, StepValues, Work};
 
 /// Tiles of one chunk: enough work (4096 elements) to be worth claiming.
 const TILES_PER_CHUNK: usize = 16;
@@ -42,7 +40,7 @@ struct Registers {
 
 impl Registers {
     /// # Safety
-    /// `scratch` holds [`Bound::scratch`] words, aligned to 64 bytes.
+    /// `scratch` holds [`Work::scratch`] words, aligned to 64 bytes.
     unsafe fn new(scratch: *mut f32, regs: usize) -> Registers {
         // SAFETY: the table lies behind the registers, inside the scratch; TILE words keep it aligned to 64 bytes.
         let table = unsafe { scratch.add(regs * TILE) }.cast();
@@ -84,46 +82,17 @@ impl Registers {
     }
 }
 
-impl Bound {
-    pub(crate) fn new(
-        isa: Isa,
-        program: &Program,
-        mut resolve: impl FnMut(&crate::engine::plan::View) -> Region,
-    ) -> Bound {
-        let inputs = program.inputs.iter().map(|i| resolve(&i.view)).collect();
-        let outputs = program.outputs.iter().map(|o| match o {
-            Output::Store { view, .. } => resolve(view),
-            Output::Sum { partials, .. } => resolve(partials),
-        });
-        Bound { isa, outputs: outputs.collect(), inputs, program: program.clone() }
-    }
-
-    /// f32 words of scratch a thread needs.
-    pub(crate) fn scratch(&self) -> usize {
-        self.program.regs * (TILE + std::mem::size_of::<*const f32>() / 4) + 16
-    }
-
-    /// The tile grid of a stand-alone program: (rows of a tile, columns of a tile).
-    fn tile(&self) -> (usize, usize) {
-        let cols = self.program.cols.max(1);
-        if cols >= TILE { (1, TILE) } else { (TILE / cols, cols) }
-    }
-
-    fn tiles(&self) -> usize {
-        let (h, w) = self.tile();
-        self.program.rows.div_ceil(h) * self.program.cols.div_ceil(w)
-    }
-
-    pub(crate) fn chunks(&self) -> usize {
+impl Work for Bound {
+    fn chunks(&self) -> usize {
         self.tiles().div_ceil(TILES_PER_CHUNK)
     }
 
-    /// Runs the tiles of `chunk`.
-    ///
-    /// # Safety
-    /// The regions are valid, nobody else writes what this chunk reads or touches what it writes, and `scratch` holds
-    /// [`Bound::scratch`] words aligned to 64 bytes.
-    pub(crate) unsafe fn run(&self, chunk: usize, values: &StepValues, scratch: *mut f32) {
+    fn scratch(&self) -> usize {
+        self.program.regs * (TILE + std::mem::size_of::<*const f32>() / 4) + 16
+    }
+
+    unsafe fn run(&self, chunk: usize, with: &Context<'_>) {
+        let (values, scratch) = (with.values, with.scratch);
         let (h, w) = self.tile();
         let across = self.program.cols.div_ceil(w);
         // SAFETY: as promised by the caller.
@@ -142,11 +111,30 @@ impl Bound {
             unsafe { self.run_tile(&tile, values, scratch) };
         }
     }
+}
+
+impl Bound {
+    pub(crate) fn new(program: &Program, to: &Binder<'_>) -> Bound {
+        let inputs = program.reads().map(|view| to.region(&view)).collect();
+        let outputs = program.writes().map(|view| to.region(&view)).collect();
+        Bound { isa: to.isa, program: program.clone(), inputs, outputs }
+    }
+
+    /// The tile grid of a stand-alone program: (rows of a tile, columns of a tile).
+    fn tile(&self) -> (usize, usize) {
+        let cols = self.program.cols.max(1);
+        if cols >= TILE { (1, TILE) } else { (TILE / cols, cols) }
+    }
+
+    fn tiles(&self) -> usize {
+        let (h, w) = self.tile();
+        self.program.rows.div_ceil(h) * self.program.cols.div_ceil(w)
+    }
 
     /// Fills the registers that hold the same value everywhere. Once per chunk, before [`Bound::run_tile`].
     ///
     /// # Safety
-    /// As for [`Bound::run`].
+    /// As for [`Work::run`].
     pub(crate) unsafe fn prepare(&self, values: &StepValues, scratch: *mut f32) {
         // SAFETY: as promised by the caller.
         let regs = unsafe { Registers::new(scratch, self.program.regs) };
@@ -165,7 +153,7 @@ impl Bound {
     /// Runs the program on one tile.
     ///
     /// # Safety
-    /// As for [`Bound::run`], after [`Bound::prepare`] with the same scratch.
+    /// As for [`Work::run`], after [`Bound::prepare`] with the same scratch.
     pub(crate) unsafe fn run_tile(&self, tile: &Tile, values: &StepValues, scratch: *mut f32) {
         // SAFETY: as promised by the caller.
         let regs = unsafe { Registers::new(scratch, self.program.regs) };

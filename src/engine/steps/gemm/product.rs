@@ -1,0 +1,210 @@
+//! The matrix product as a step: alone, with a pointwise program as its epilogue, with column sums on the side.
+
+#[cfg(feature = "cuda")]
+use std::mem::offset_of;
+
+use super::{Gemm, Output};
+use crate::engine::device::cpu::Binder;
+#[cfg(feature = "cuda")]
+use crate::engine::device::cuda::{
+    Lower,
+    params::{GemmParams, zeroed},
+};
+#[cfg(feature = "cuda")]
+use crate::engine::error::Result;
+use crate::engine::plan::View;
+use crate::engine::plan::program::Program;
+use crate::engine::steps::{Context, Kernel, Region, Work, pointwise};
+
+/// A matrix product with its operands.
+#[derive(Debug)]
+pub(crate) struct Product {
+    /// (rows, columns, inner size) of the product.
+    pub mnk: (usize, usize, usize),
+    /// Whether each operand is read transposed.
+    pub transposed: (bool, bool),
+    /// Left operand, as stored.
+    pub a: View,
+    /// Right operand, as stored.
+    pub b: View,
+    /// Where the product goes.
+    pub out: Target,
+    /// Column sums of op(B), if they ride along.
+    pub col_sums: Option<View>,
+}
+
+/// Where a matrix product goes.
+#[derive(Debug)]
+pub(crate) enum Target {
+    /// Into memory.
+    Store(View),
+    /// Through a pointwise program, tile by tile while it is in the first-level cache.
+    Program(Program),
+}
+
+impl Kernel for Product {
+    fn name(&self) -> &'static str {
+        match (&self.out, self.col_sums) {
+            (_, Some(_)) => "linear_grads",
+            (Target::Program(_), _) => "linear",
+            (Target::Store(_), _) => "matmul",
+        }
+    }
+
+    fn detail(&self) -> String {
+        let ((m, n, k), (ta, tb)) = (self.mnk, self.transposed);
+        let mark = |t: bool| if t { "ᵀ" } else { "" };
+        let size = format!("[{m}, {k}]{}·[{k}, {n}]{}", mark(ta), mark(tb));
+        match &self.out {
+            Target::Program(p) => format!("{size} → {}", p.summary()),
+            Target::Store(_) => size,
+        }
+    }
+
+    fn reads(&self) -> Vec<View> {
+        self.program().into_iter().flat_map(Program::reads).chain([self.a, self.b]).collect()
+    }
+
+    fn writes(&self) -> Vec<View> {
+        let out: Vec<View> = match &self.out {
+            Target::Store(view) => vec![*view],
+            Target::Program(program) => program.writes().collect(),
+        };
+        out.into_iter().chain(self.col_sums).collect()
+    }
+
+    fn program(&self) -> Option<&Program> {
+        match &self.out {
+            Target::Program(program) => Some(program),
+            Target::Store(_) => None,
+        }
+    }
+
+    fn flops(&self) -> u64 {
+        let (m, n, k) = self.mnk;
+        let sums = self.col_sums.map_or(0, |_| n * k);
+        (2 * m * n * k + sums) as u64 + self.program().map_or(0, Program::flops)
+    }
+
+    fn is_product(&self) -> bool {
+        true
+    }
+
+    fn bind(&self, to: &Binder<'_>) -> Box<dyn Work> {
+        let ((m, n, k), (ta, tb)) = (self.mnk, self.transposed);
+        let gemm = Gemm::new(to.isa, m, n, k, ta, tb, self.a.stride, self.b.stride);
+        let out = match &self.out {
+            Target::Store(view) => BoundTarget::Store(to.region(view)),
+            Target::Program(p) => BoundTarget::Program(pointwise::Bound::new(p, to)),
+        };
+        let col_sums = self.col_sums.as_ref().map(|v| to.region(v));
+        Box::new(Bound { gemm, a: to.region(&self.a), b: to.region(&self.b), out, col_sums })
+    }
+
+    #[cfg(feature = "cuda")]
+    fn lower(&self, to: &mut Lower<'_>) -> Result<()> {
+        let (m, n, k) = self.mnk;
+        // 0 stands for a program that is interpreted.
+        let epilogue = self.program().map(|p| super::cuda::epilogue(p).unwrap_or(0));
+        let interprets = epilogue == Some(0);
+        let choice = super::cuda::choose(m, n, k, to.precision, to.compute_capability(), interprets);
+        let (x, y) = choice.grid;
+        let mut params = self.operands(to);
+        (params.splits, params.k_per_split) = (choice.splits as i32, choice.k_per_split as i32);
+        match &self.out {
+            Target::Store(view) => (params.c, params.ldc) = (to.address(view), view.stride as i32),
+            Target::Program(p) => {
+                params.epilogue = epilogue.unwrap_or(0) as i32;
+                params.program = to.program(p, (x * y) as usize)?;
+            }
+        }
+        // An interpreted epilogue needs its registers for one warp at a time, at least.
+        let registers = self.program().filter(|_| interprets).map_or(0, |p| 32 * 16 * p.regs as u32);
+        let shared = choice.shared_bytes.max(registers);
+        let launch = to.launch(choice.kernel, [x, y, choice.splits], choice.threads, shared, &params)?;
+        if choice.splits > 1 {
+            let fields = [offset_of!(GemmParams, workspace), offset_of!(GemmParams, tickets)];
+            to.shares_sums(launch, choice.workspace, choice.tickets, fields);
+        }
+        Ok(())
+    }
+}
+
+#[cfg(feature = "cuda")]
+impl Product {
+    fn operands(&self, to: &Lower<'_>) -> GemmParams {
+        let ((m, n, k), (ta, tb)) = (self.mnk, self.transposed);
+        GemmParams {
+            clock: to.clock,
+            a: to.address(&self.a),
+            b: to.address(&self.b),
+            m: m as i32,
+            n: n as i32,
+            k: k as i32,
+            lda: self.a.stride as i32,
+            ldb: self.b.stride as i32,
+            col_sums: self.col_sums.map_or(0, |v| to.address(&v)),
+            alpha: 1.0,
+            ta: i32::from(ta),
+            tb: i32::from(tb),
+            ..zeroed()
+        }
+    }
+}
+
+struct Bound {
+    gemm: Gemm,
+    a: Region,
+    b: Region,
+    out: BoundTarget,
+    col_sums: Option<Region>,
+}
+
+enum BoundTarget {
+    Store(Region),
+    Program(pointwise::Bound),
+}
+
+impl Bound {
+    /// Words of scratch of the product, before those of its epilogue.
+    fn own_scratch(&self) -> usize {
+        self.gemm.scratch().next_multiple_of(16)
+    }
+}
+
+impl Work for Bound {
+    fn chunks(&self) -> usize {
+        self.gemm.chunks()
+    }
+
+    fn scratch(&self) -> usize {
+        match &self.out {
+            BoundTarget::Program(p) => self.own_scratch() + p.scratch(),
+            BoundTarget::Store(_) => self.gemm.scratch(),
+        }
+    }
+
+    unsafe fn run(&self, chunk: usize, with: &Context<'_>) {
+        let (a, b, sums) = (self.a.ptr, self.b.ptr, self.col_sums.map(|r| r.ptr));
+        match &self.out {
+            // SAFETY: as promised by the caller.
+            BoundTarget::Store(c) => unsafe {
+                self.gemm.run(chunk, a, b, with.scratch, Output::Store { c: c.ptr, ldc: c.stride }, sums);
+            },
+            BoundTarget::Program(program) => {
+                // SAFETY: the scratch has room for both, the product's first.
+                let registers = unsafe { with.scratch.add(self.own_scratch()) };
+                // SAFETY: as promised by the caller.
+                unsafe { program.prepare(with.values, registers) };
+                let mut epilogue = |t: super::Tile| {
+                    let tile =
+                        pointwise::Tile { row: t.r0, rows: t.rows, col: t.c0, cols: t.cols, acc: t.acc, ld: t.ld };
+                    // SAFETY: as promised by the caller; each tile is handed over once.
+                    unsafe { program.run_tile(&tile, with.values, registers) };
+                };
+                // SAFETY: as promised by the caller.
+                unsafe { self.gemm.run(chunk, a, b, with.scratch, Output::Tiles(&mut epilogue), sums) };
+            }
+        }
+    }
+}

@@ -1,0 +1,131 @@
+//! What a family of kernels says of itself. The planner, both executors and the benchmarks see nothing else of it.
+
+use std::collections::HashSet;
+use std::fmt;
+use std::sync::atomic::AtomicBool;
+
+use super::StepValues;
+use crate::engine::device::cpu::Binder;
+#[cfg(feature = "cuda")]
+use crate::engine::device::cuda::Lower;
+#[cfg(feature = "cuda")]
+use crate::engine::error::Result;
+use crate::engine::graph::Slot;
+use crate::engine::plan::View;
+use crate::engine::plan::program::Program;
+
+/// A kernel with its operands, which have no addresses yet: one step of a plan.
+pub(crate) trait Kernel: fmt::Debug + Send + Sync {
+    /// The kernel's name.
+    fn name(&self) -> &'static str;
+
+    /// The sizes and functions, for the plan's table.
+    fn detail(&self) -> String;
+
+    /// The views it reads, without those that it writes itself before.
+    fn reads(&self) -> Vec<View>;
+
+    /// The views it writes, parameters and running sums apart.
+    fn writes(&self) -> Vec<View>;
+
+    /// The parameters it updates.
+    fn updates(&self) -> Vec<Slot> {
+        Vec::new()
+    }
+
+    /// The pointwise program it runs, if any.
+    fn program(&self) -> Option<&Program> {
+        None
+    }
+
+    /// Floating-point operations.
+    fn flops(&self) -> u64;
+
+    /// Bytes read and written, each operand once.
+    fn bytes(&self) -> u64 {
+        self.reads().iter().chain(&self.writes()).map(View::bytes).sum()
+    }
+
+    /// Bytes of the memory that it goes through: as [`Kernel::bytes`], with what is both read and written counted once.
+    fn footprint(&self) -> u64 {
+        let views: HashSet<View> = self.reads().into_iter().chain(self.writes()).collect();
+        views.iter().map(View::bytes).sum()
+    }
+
+    /// Whether there is nothing that it would write, so that it is no step.
+    fn is_empty(&self) -> bool {
+        self.updates().is_empty() && self.writes().iter().all(|v| v.size() == 0)
+    }
+
+    /// Whether its operations are those of a matrix product, which may run on tensor cores.
+    fn is_product(&self) -> bool {
+        false
+    }
+
+    /// The kernel on the CPU, its operands found by `to`.
+    fn bind(&self, to: &Binder<'_>) -> Box<dyn Work>;
+
+    /// The kernel on a GPU: its launches are handed to `to`, which also knows the addresses of the operands.
+    ///
+    /// # Errors
+    /// [`Error::Device`](crate::Error::Device) when there is no such kernel, or no room in its parameters.
+    #[cfg(feature = "cuda")]
+    fn lower(&self, to: &mut Lower<'_>) -> Result<()>;
+}
+
+/// A kernel on the CPU, with addresses, cut into chunks.
+pub(crate) trait Work: Send + Sync {
+    /// The number of chunks. Any thread may run any chunk in any order, and the bits do not depend on it.
+    fn chunks(&self) -> usize;
+
+    /// f32 words of scratch that a thread needs.
+    fn scratch(&self) -> usize {
+        0
+    }
+
+    /// The data set it reads, which has an address only while a run lasts.
+    fn data(&mut self) -> Option<&mut DataUse> {
+        None
+    }
+
+    /// Runs one chunk.
+    ///
+    /// # Safety
+    /// `chunk` < [`Work::chunks`]; nobody else touches what the chunk writes or writes what it reads; the memory that
+    /// it was bound to lives, the data set is that of this run; and what [`Context`] says of its fields.
+    unsafe fn run(&self, chunk: usize, with: &Context<'_>);
+}
+
+/// What a chunk is run with.
+#[derive(Clone, Copy)]
+pub(crate) struct Context<'a> {
+    /// The numbers of this step.
+    pub values: &'a StepValues,
+    /// This thread's own memory, aligned to 64 bytes, as large as [`Work::scratch`].
+    pub scratch: *mut f32,
+    /// Room for the plan's running sums.
+    pub sums: *mut f64,
+    /// Set by a kernel that meets a row index outside its table.
+    pub bad_index: &'a AtomicBool,
+}
+
+/// A data set that a kernel reads.
+pub(crate) struct DataUse {
+    /// Its name.
+    pub slot: String,
+    /// Where it is.
+    pub bytes: Bytes,
+}
+
+/// A data set in memory.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Bytes {
+    pub ptr: *const u8,
+    pub rows: usize,
+    pub cols: usize,
+}
+
+// SAFETY: the bytes are only read while plans run.
+unsafe impl Send for Bytes {}
+// SAFETY: as above.
+unsafe impl Sync for Bytes {}
