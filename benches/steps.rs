@@ -14,9 +14,10 @@ use std::time::Duration;
 
 use common::{Target, print_rates, targets, time};
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
-use elbo::engine::device::{Bound, Device, Exec};
+use elbo::engine::graph::SlotKind;
 use elbo::engine::rng::Draw;
-use elbo::{Control, Fusion, Graph, Interp, Optimizer, Plan, Var, grad};
+use elbo::vae::pixels;
+use elbo::{Call, Executor, Function, Graph, Key, Optimizer, Params, Plan, Rows, State, Var, grad};
 
 /// Rows of the resident data set; a run covers at most this many.
 const DATA_ROWS: usize = 12_800;
@@ -26,79 +27,72 @@ struct Kernel {
     name: &'static str,
     /// What distinguishes it from others of the name.
     variant: &'static str,
-    build: fn(&Graph),
+    /// Gives the outputs.
+    build: Build,
 }
 
-/// A state with `numbers` in it.
-fn input<'g>(g: &'g Graph, name: &str, shape: &[usize]) -> Var<'g> {
-    g.state(name, shape)
-}
+type Build = for<'g> fn(&'g Graph) -> Vec<Var<'g>>;
 
-const fn kernel(name: &'static str, variant: &'static str, build: fn(&Graph)) -> Kernel {
+const fn kernel(name: &'static str, variant: &'static str, build: Build) -> Kernel {
     Kernel { name, variant, build }
 }
 
 /// The gradients of a layer's weight and bias from its input and ∂loss/∂y.
-fn layer_gradients(g: &Graph) {
-    let (x, w, b) = (input(g, "x", &[128, 784]), g.param("w", &[784, 400]), g.param("b", &[400]));
+fn layer_gradients(g: &Graph) -> Vec<Var<'_>> {
+    let (x, w, b) = (g.input(&[128, 784]), g.param("w", &[784, 400]), g.param("b", &[400]));
     let y = x.matmul(w) + b;
-    let d = grad((y * input(g, "dy", &[128, 400])).sum_all(), &[w, b]);
-    g.store("dw", d[0]);
-    g.store("db", d[1]);
+    grad((y * g.input(&[128, 400])).sum_all(), &[w, b])
 }
 
 /// Cross-entropy on logits, and its gradient.
-fn bce(g: &Graph) {
-    let (l, x) = (input(g, "l", &[128, 784]), input(g, "x", &[128, 784]));
+fn bce(g: &Graph) -> Vec<Var<'_>> {
+    let (l, x) = (g.input(&[128, 784]), g.input(&[128, 784]));
     let loss = (l.softplus() - x * l).sum_all();
-    g.store("dl", grad(loss, &[l])[0]);
-    g.metric("loss", loss);
+    vec![grad(loss, &[l])[0], loss]
 }
 
 /// z = μ + e^(lv/2)·ε and its KL.
-fn sample_kl(g: &Graph) {
-    let heads = input(g, "heads", &[128, 40]);
+fn sample_kl(g: &Graph) -> Vec<Var<'_>> {
+    let heads = g.input(&[128, 40]);
     let (mu, lv) = (heads.slice_cols(0, 20), heads.slice_cols(20, 20));
-    g.store("z", mu + (lv * 0.5).exp() * g.normal(&[128, 20], 1));
-    g.metric("kl", (mu.square() + lv.expm1() - lv).sum_all() * 0.5);
+    let z = mu + (lv * 0.5).exp() * g.normal(&[128, 20], 1);
+    vec![z, (mu.square() + lv.expm1() - lv).sum_all() * 0.5]
 }
 
-fn update(g: &Graph, rule: Optimizer) {
+fn update(g: &Graph, rule: Optimizer) -> Vec<Var<'_>> {
     let p = g.param("p", &[652_824]);
-    g.optimize(rule, &[(p, input(g, "g", &[652_824]))]);
+    g.optimize(rule, 1e-3, &[(p, g.input(&[652_824]))]);
+    Vec::new()
+}
+
+/// x·W + b.
+fn layer(g: &Graph) -> Var<'_> {
+    g.input(&[128, 784]).matmul(g.input(&[784, 400])) + g.input(&[400])
 }
 
 const KERNELS: [Kernel; 22] = [
-    kernel("batch", "128x784", |g| g.store("y", g.batch("images", 128, 784))),
-    kernel("matmul", "128x784x400", |g| g.store("y", input(g, "a", &[128, 784]).matmul(input(g, "b", &[784, 400])))),
-    kernel("matmul", "bT", |g| {
-        g.store("y", input(g, "a", &[128, 784]).matmul_t(false, input(g, "b", &[400, 784]), true))
-    }),
-    kernel("matmul", "aT", |g| {
-        g.store("y", input(g, "a", &[128, 784]).matmul_t(true, input(g, "b", &[128, 400]), false))
-    }),
-    kernel("matmul", "512x512x512", |g| g.store("y", input(g, "a", &[512, 512]).matmul(input(g, "b", &[512, 512])))),
-    kernel("linear", "relu", |g| {
-        g.store("y", (input(g, "x", &[128, 784]).matmul(input(g, "w", &[784, 400])) + input(g, "b", &[400])).relu());
-    }),
-    kernel("linear", "tanh", |g| {
-        g.store("y", (input(g, "x", &[128, 784]).matmul(input(g, "w", &[784, 400])) + input(g, "b", &[400])).tanh());
-    }),
+    kernel("batch", "128x784", |g| vec![pixels(g, "images", 128, 784)]),
+    kernel("matmul", "128x784x400", |g| vec![g.input(&[128, 784]).matmul(g.input(&[784, 400]))]),
+    kernel("matmul", "bT", |g| vec![g.input(&[128, 784]).matmul_t(false, g.input(&[400, 784]), true)]),
+    kernel("matmul", "aT", |g| vec![g.input(&[128, 784]).matmul_t(true, g.input(&[128, 400]), false)]),
+    kernel("matmul", "512x512x512", |g| vec![g.input(&[512, 512]).matmul(g.input(&[512, 512]))]),
+    kernel("linear", "relu", |g| vec![layer(g).relu()]),
+    kernel("linear", "tanh", |g| vec![layer(g).tanh()]),
     kernel("linear_grads", "784x400", layer_gradients),
     kernel("pointwise", "bce", bce),
     kernel("pointwise", "sample_kl", sample_kl),
-    kernel("pointwise", "add", |g| g.store("y", input(g, "a", &[1024, 1024]) + input(g, "b", &[1024, 1024]))),
-    kernel("pointwise", "exp", |g| g.store("y", input(g, "a", &[512, 512]).exp())),
-    kernel("pointwise", "tanh", |g| g.store("y", input(g, "a", &[512, 512]).tanh())),
-    kernel("pointwise", "softplus", |g| g.store("y", input(g, "a", &[512, 512]).softplus())),
-    kernel("pointwise", "normal", |g| g.store("y", g.normal(&[512, 512], 1) * 2.0)),
-    kernel("reduce_sum", "rows", |g| g.store("y", input(g, "a", &[1024, 784]).sum(&[0]))),
-    kernel("reduce_sum", "columns", |g| g.store("y", input(g, "a", &[1024, 784]).sum(&[1]))),
-    kernel("reduce_max", "columns", |g| g.store("y", input(g, "a", &[1024, 784]).max(&[1]))),
-    kernel("transpose", "512x512", |g| g.store("y", input(g, "a", &[512, 512]).t())),
+    kernel("pointwise", "add", |g| vec![g.input(&[1024, 1024]) + g.input(&[1024, 1024])]),
+    kernel("pointwise", "exp", |g| vec![g.input(&[512, 512]).exp()]),
+    kernel("pointwise", "tanh", |g| vec![g.input(&[512, 512]).tanh()]),
+    kernel("pointwise", "softplus", |g| vec![g.input(&[512, 512]).softplus()]),
+    kernel("pointwise", "normal", |g| vec![g.normal(&[512, 512], 1) * 2.0]),
+    kernel("reduce_sum", "rows", |g| vec![g.input(&[1024, 784]).sum(&[0])]),
+    kernel("reduce_sum", "columns", |g| vec![g.input(&[1024, 784]).sum(&[1])]),
+    kernel("reduce_max", "columns", |g| vec![g.input(&[1024, 784]).max(&[1])]),
+    kernel("transpose", "512x512", |g| vec![g.input(&[512, 512]).t()]),
     kernel("gather_rows", "128 of 1000", |g| {
         let index: Vec<f64> = (0..128).map(|i| f64::from(i * 37 % 1000)).collect();
-        g.store("y", input(g, "a", &[1000, 784]).gather_rows(g.tensor(&[128], &index)));
+        vec![g.input(&[1000, 784]).gather_rows(g.tensor(&[128], &index))]
     }),
     kernel("adam", "652824", |g| update(g, Optimizer::adam())),
     kernel("sgd", "652824", |g| update(g, Optimizer::Sgd { momentum: 0.9 })),
@@ -114,38 +108,45 @@ fn images() -> Vec<u8> {
     (0..DATA_ROWS * 784).map(|i| (i * 31 % 251) as u8).collect()
 }
 
-/// An executor with the kernel bound and its slots filled.
-fn bind(g: &Graph, device: Device) -> (Box<dyn Exec>, Bound) {
-    let mut exec = device.open().unwrap();
-    let bound = exec.bind(&Plan::build(g, Fusion::all()).unwrap()).unwrap();
-    for (i, slot) in (0..).zip(g.slots()) {
-        if exec.read(&slot.name).is_ok() {
-            exec.write(&slot.name, &numbers(i, slot.shape.size())).unwrap();
-        }
-    }
-    exec.set_data("images", &images(), 784).unwrap();
-    *exec.control_mut() = Control { shuffle: true, ..Control::new(1) };
-    (exec, bound)
+/// The call that is checked and timed.
+fn call<'a>() -> Call<'a> {
+    Call { rows: Rows::shuffled(0), ..Call::once(Key::new(1)) }
 }
 
-/// One step of the plan against one of the interpreter, in all slots.
-fn check(name: &str, g: &Graph, device: Device) {
-    let (mut exec, bound) = bind(g, device);
-    let mut run = Interp::<f64>::new(g);
-    run.set_data("images", &images(), 784).unwrap();
-    run.control = exec.control().clone();
-    let slots: Vec<String> = g.slots().into_iter().map(|s| s.name).filter(|name| exec.read(name).is_ok()).collect();
-    for slot in &slots {
-        let values: Vec<f64> = exec.read(slot).unwrap().into_iter().map(f64::from).collect();
-        run.set(slot, &values).unwrap();
+/// The kernel compiled, with numbers in everything that it reads.
+fn compile(kernel: &Kernel, executor: &Executor) -> (Function, State) {
+    let g = Graph::new();
+    let mut function = executor.compile(&g, (kernel.build)(&g)).unwrap();
+    let mut state = executor.state(&Params::of(&g), 0).unwrap();
+    let mut inputs = 0..;
+    for (stream, slot) in (0..).zip(g.slots()) {
+        let numbers = numbers(stream, slot.shape.size());
+        match slot.kind {
+            SlotKind::Data => state.load(&slot.name, &images()[..], 784).unwrap(),
+            SlotKind::Cell => function.write(inputs.next().expect("it has no end"), &numbers).unwrap(),
+            SlotKind::Param | SlotKind::Buffer => state.write(&slot.name, &numbers).unwrap(),
+        }
     }
-    run.step();
-    exec.run(bound, 1).unwrap();
-    for slot in &slots {
-        for (found, truth) in exec.read(slot).unwrap().into_iter().zip(run.get(slot).unwrap()) {
+    (function, state)
+}
+
+/// What one step leaves behind: the outputs, then the parameters.
+fn results(kernel: &Kernel, executor: &Executor) -> Vec<Vec<f32>> {
+    let (mut function, mut state) = compile(kernel, executor);
+    function.run(&mut state, &call()).unwrap();
+    let mut all = function.values().unwrap();
+    all.extend(state.params().iter().map(|p| state.read(&p.name).unwrap()));
+    all
+}
+
+/// One step against one of the reference.
+fn check(name: &str, kernel: &Kernel, executor: &Executor) {
+    let (all, truths) = (results(kernel, executor), results(kernel, &Executor::reference()));
+    for (number, (found, truth)) in all.iter().zip(&truths).enumerate() {
+        for (found, truth) in found.iter().zip(truth) {
             assert!(
-                (f64::from(found) - truth).abs() < 1e-3 * (1.0 + truth.abs()),
-                "{name}, {slot}: {found}, not {truth}"
+                (found - truth).abs() < 1e-3 * (1.0 + truth.abs()),
+                "{name}, result {number}: {found}, not {truth}"
             );
         }
     }
@@ -165,13 +166,12 @@ fn steps(c: &mut Criterion) {
 }
 
 fn step(c: &mut Criterion, kernel: &Kernel, target: &Target) {
-    let g = Graph::new();
-    (kernel.build)(&g);
-    let plan = Plan::build(&g, Fusion::all()).unwrap();
+    let executor = target.device.open().unwrap();
     let name = format!("{}/{}", target.group, kernel.name);
-    check(&name, &g, target.device);
-    let (mut exec, bound) = bind(&g, target.device);
-    let mut time = |steps| time(exec.as_mut(), bound, steps, plan.batch_rows(), DATA_ROWS);
+    check(&name, kernel, &executor);
+    let (mut function, mut state) = compile(kernel, &executor);
+    let plan = function.plan().expect("a device has a plan").clone();
+    let mut time = |steps| time(&mut function, &mut state, &call(), steps, DATA_ROWS);
     print_rates(&format!("{name}/{}, {}", kernel.variant, target.variant), &plan, 0.1, &mut time);
     let mut group = c.benchmark_group(&name);
     group.throughput(Throughput::Elements(elements(kernel, &plan) as u64));

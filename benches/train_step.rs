@@ -12,15 +12,19 @@
 #![allow(missing_docs)]
 
 mod common;
+// The tests use the rest of it.
+#[allow(dead_code)]
+#[path = "../tests/common/training.rs"]
+mod training;
 
 use std::time::Duration;
 
 use common::{Target, print_rates, targets, time};
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
-use elbo::engine::device::{Bound, Device, Exec};
 use elbo::engine::nn::Activation;
-use elbo::vae::{Objective, Vae, VaeConfig, training_graph};
-use elbo::{Control, Fusion, Graph, Interp, Optimizer, Plan};
+use elbo::vae::{BETA, LEARNING_RATE, UpdateRule, Vae, VaeConfig};
+use elbo::{Call, Executor, Fusion, Key, Optimizer};
+use training::Training;
 
 const DATA_ROWS: usize = 12_800;
 
@@ -45,48 +49,38 @@ fn images() -> Vec<u8> {
     (0..DATA_ROWS * 784).map(|i| if i * 7919 % 5 == 0 { (i * 31 % 251) as u8 } else { 0 }).collect()
 }
 
-fn control() -> Control {
-    Control { shuffle: true, ..Control::new(1) }
+fn start(case: &Case, executor: &Executor) -> Training {
+    let objective = UpdateRule::elbo(Optimizer::adam(), None);
+    Training::start(executor, &case.vae, &objective, (case.batch, &images()), Fusion::all())
 }
 
-fn bind(case: &Case, g: &Graph, device: Device) -> (Box<dyn Exec>, Bound) {
-    let mut exec = device.open().unwrap();
-    let step = exec.bind(&Plan::build(g, Fusion::all()).unwrap()).unwrap();
-    exec.set_data("train", &images(), 784).unwrap();
-    case.vae.init(0).iter().for_each(|i| exec.write(&i.name, &i.values).unwrap());
-    *exec.control_mut() = control();
-    (exec, step)
-}
-
-/// The loss of one step, from the interpreter in f64.
-fn truth(case: &Case, g: &Graph) -> f64 {
-    let mut run = Interp::<f64>::new(g);
-    run.set_data("train", &images(), 784).unwrap();
-    for init in case.vae.init(0) {
-        run.set(&init.name, &init.values.iter().map(|&v| f64::from(v)).collect::<Vec<_>>()).unwrap();
-    }
-    run.control = control();
-    run.step();
-    run.metric("loss").unwrap()
+/// The loss of the first step.
+fn first_loss(training: &mut Training) -> f64 {
+    training.run(1);
+    training.take_loss()
 }
 
 fn train_step(c: &mut Criterion) {
     let targets = targets();
-    let objective = Objective::elbo(Optimizer::adam(), None);
     for case in &cases() {
-        let g = training_graph(&case.vae, &objective, "train", case.batch);
-        let truth = truth(case, &g);
-        targets.iter().for_each(|target| case_on(c, case, &g, truth, target));
+        let truth = first_loss(&mut start(case, &Executor::reference()));
+        targets.iter().for_each(|target| case_on(c, case, truth, target));
     }
 }
 
-fn case_on(c: &mut Criterion, case: &Case, g: &Graph, truth: f64, target: &Target) {
-    let plan = Plan::build(g, Fusion::all()).unwrap();
-    let (mut exec, step) = bind(case, g, target.device);
-    exec.run(step, 1).unwrap();
-    let found = exec.take_metrics(step).unwrap()["loss"];
-    assert!((found / truth - 1.0).abs() < 1e-5, "{} on {}: loss {found}, not {truth}", case.name, exec.describe());
-    let mut time = |steps| time(exec.as_mut(), step, steps, case.batch, DATA_ROWS);
+fn case_on(c: &mut Criterion, case: &Case, truth: f64, target: &Target) {
+    let executor = target.device.open().unwrap();
+    let mut training = start(case, &executor);
+    let found = first_loss(&mut training);
+    assert!((found / truth - 1.0).abs() < 1e-5, "{} on {}: loss {found}, not {truth}", case.name, executor.describe());
+    let Training { mut step, mut state, rows, .. } = training;
+    let plan = step.plan().expect("a device has a plan").clone();
+    let call = Call {
+        rows: rows.from(0),
+        schedules: &[(LEARNING_RATE, &|_| 1e-3), (BETA, &|_| 1.0)],
+        ..Call::once(Key::new(1))
+    };
+    let mut time = |steps| time(&mut step, &mut state, &call, steps, DATA_ROWS);
     let group = format!("{}/train_step", target.group);
     print_rates(&format!("{group}/{}, {}", case.name, target.variant), &plan, 0.5, &mut time);
     let mut group = c.benchmark_group(group);

@@ -14,10 +14,10 @@
 
 use std::sync::atomic::AtomicBool;
 
-use elbo::engine::device::Device;
+use elbo::engine::device::Schedule;
 use elbo::train::{Source, TrainConfig, Trainer};
-use elbo::vae::{Bound, Estimator, KlTerm, Model, VaeConfig, bound_gradients};
-use elbo::{Graph, Var};
+use elbo::vae::{BETA, Bound, DeviceVae, Estimator, KlTerm, VaeConfig, bound_gradients, pixels};
+use elbo::{Call, Device, Graph, Key};
 
 /// Images of the fixed batch.
 const BATCH: usize = 50;
@@ -51,23 +51,17 @@ impl Moments {
 }
 
 /// The gradients of the bound in the last layers of encoder and decoder, drawn `draws` times.
-fn measure(model: &mut Model, bound: Bound, draws: usize) -> elbo::Result<[(f64, f64); 2]> {
+fn measure(model: &mut DeviceVae, bound: Bound, draws: u32) -> elbo::Result<[(f64, f64); 2]> {
     bound.validate(&model.vae.config)?;
     let g = Graph::new();
-    let step = bound_gradients(&model.vae, &bound, g.batch("train", BATCH, model.vae.config.pixels()));
-    let last_weight = |d: &[Var<'_>]| d.len() - 2;
-    let names = [format!("{bound} encoder"), format!("{bound} decoder")];
-    for (name, d) in names.iter().zip([&step.encoder, &step.decoder]) {
-        g.store(name, d[last_weight(d)]);
-    }
-    let bound = model.bind(&g)?;
+    let step = bound_gradients(&model.vae, &bound, pixels(&g, "train", BATCH, model.vae.config.pixels()));
+    // The last are a weight and its bias.
+    let mut gradients = model.executor.compile(&g, [&step.encoder, &step.decoder].map(|d| d[d.len() - 2]))?;
     let mut moments = [Moments::default(), Moments::default()];
-    for _ in 0..draws {
-        model.exec.control_mut().cursor = 0;
-        model.exec.run(bound, 1)?;
-        for (moments, name) in moments.iter_mut().zip(&names) {
-            moments.add(&model.exec.read(name)?);
-        }
+    for step in 0..draws {
+        let schedules: &[(&str, Schedule)] = &[(BETA, &|_| 1.0)];
+        gradients.run(&mut model.state, &Call { schedules, ..Call::once(Key { seed: 1, step }) })?;
+        moments.iter_mut().zip(gradients.values()?).for_each(|(moments, drawn)| moments.add(&drawn));
     }
     Ok(moments.map(|m| m.size_and_noise()))
 }
@@ -105,7 +99,7 @@ fn main() -> elbo::Result<()> {
     let columns = format!("{:>9}{:>9}{:>9}", "size", "noise", "ratio");
     println!("{:<28}{:>4}   {columns}   {columns}", "bound and estimator", "k");
     for (name, bound) in rows {
-        let line = measure(trainer.model(), bound, draws)?.map(|(size, noise)| {
+        let line = measure(trainer.model(), bound, draws as u32)?.map(|(size, noise)| {
             // Less than the noise of the mean cannot be told from 0.
             let seen = size > noise / (draws as f64).sqrt();
             let shown = if seen { format!("{size:>9.3}") } else { format!("{:>9}", "(lost)") };

@@ -18,11 +18,11 @@ use std::path::Path;
 use std::time::Instant;
 
 use elbo::data::{self, Splits};
-use elbo::engine::device::Precision;
+use elbo::engine::device::{Precision, Schedule};
 use elbo::engine::isa::Isa;
 use elbo::engine::nn::Activation;
-use elbo::vae::{Binarisation, Model, Objective, Vae, VaeConfig, training_graph};
-use elbo::{Device, Optimizer};
+use elbo::vae::{BETA, Binarisation, DeviceVae, LEARNING_RATE, UpdateRule, Vae, VaeConfig, training_step};
+use elbo::{Call, Device, Graph, Key, Optimizer, Rows};
 
 /// Steps that are given to the device at a time: an epoch of the usual batch fits, and a portion's start and end, a few
 /// tens of microseconds on a GPU, are nothing beside it.
@@ -67,28 +67,27 @@ fn main() -> elbo::Result<()> {
         ("cuda", ordinal) => Device::Cuda { ordinal: number(ordinal), precision },
         _ => panic!("{USAGE}"),
     };
-    let mut model = Model::initial(Vae::new(config)?, 0, wanted)?;
-    model.load("train", &images.train)?;
-    let objective = Objective::elbo(Optimizer::Adam { beta1: 0.9, beta2: 0.999, eps }, None);
-    let graph = training_graph(&model.vae, &objective, "train", batch);
-    let step = model.bind(&graph)?;
-    model.exec.control_mut().shuffle = true;
-    let on = model.exec.describe().replace(['"', '\\'], "");
+    let mut model = DeviceVae::initial(Vae::new(config)?, 0, wanted)?;
+    images.train.load_into(&mut model, "train")?;
+    let objective = UpdateRule::elbo(Optimizer::Adam { beta1: 0.9, beta2: 0.999, eps }, None);
+    let g = Graph::new();
+    let mut step = model.executor.compile(&g, training_step(&g, &model.vae, &objective, "train", batch))?;
+    let on = model.executor.describe().replace(['"', '\\'], "");
 
     let per_epoch = images.train.rows / batch;
     let mut run = |mut times: usize| -> elbo::Result<f64> {
         while times > 0 {
-            let control = model.exec.control_mut();
-            if control.cursor as usize == per_epoch * batch {
-                control.cursor = 0;
-                control.epoch += 1;
-            }
-            let now = times.min(PORTION).min(per_epoch - control.cursor as usize / batch);
-            model.exec.run(step, now)?;
-            times -= now;
+            let done = model.state.updates as usize;
+            let (epoch, position) = (done / per_epoch, done % per_epoch);
+            let steps = times.min(PORTION).min(per_epoch - position);
+            let schedules: &[(&str, Schedule)] = &[(LEARNING_RATE, &|_| 1e-3), (BETA, &|_| 1.0)];
+            let rows = Rows::shuffled(epoch as u32).from((position * batch) as u32);
+            step.run(&mut model.state, &Call { key: Key { seed: 0, step: done as u32 }, rows, steps, schedules })?;
+            times -= steps;
         }
         // Reading the sums waits for the device.
-        Ok(model.exec.take_metrics(step)?["loss"])
+        let [_, _, loss] = step.take_totals()?[..] else { unreachable!("three outputs of shape []") };
+        Ok(loss)
     };
     let (mut done, mut first_loss) = (0, None);
     for update in points {

@@ -28,7 +28,8 @@ fn main() -> elbo::Result<()> {
     let mut trainer = Trainer::new(config, &images, Device::Cpu { threads: 0 })?;
     trainer.run(&mut Lines, &AtomicBool::new(false))?;
 
-    let collapse = images.test.scale().pixel_rates;
+    let collapse = trainer.config().model.likelihood.collapse_line(&images.test.histograms());
+    let collapse = collapse.expect("of rates per pixel the best is known");
     println!("a model that ignores z would end at {collapse:.1}");
     let kl = trainer.model().encode("test", 1)?.kl_per_dimension();
     // KL = I(x;z_k) + KL(q(z_k) ‖ p(z_k)): what a number tells of an image is at most what it costs.

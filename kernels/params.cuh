@@ -9,9 +9,8 @@
 struct StepValues {
     u64 seed;
     u32 step, epoch, cursor, shuffle;
-    float learning_rate, beta;  // of this step
-    float rate, root_scale;     // Optimizer::scalars
-    u32 _pad[2];
+    float schedules[4];      // what the caller computes for this step, in the order of Graph::schedules
+    float rate, root_scale;  // Optimizer::scalars
 };
 
 // Lives on the device; the last kernel of a step ticks it.
@@ -44,7 +43,7 @@ enum Op : u8 {
     OP_ACC = 0,      // dst = the matrix product's element
     OP_LOAD = 1,     // dst = inputs[imm]
     OP_CONST = 2,    // dst = float with bits imm
-    OP_CTL = 3,      // dst = imm 0: learning rate, 1: beta, 2: float(step)
+    OP_CTL = 3,      // dst = schedules[imm], or float(step) for imm = CTL_STEP
     OP_NORMAL = 4,   // dst = normal noise of stream imm, element row · cols + col
     OP_UNIFORM = 5,  // dst = uniform noise, likewise
     OP_POW = 6,      // dst = a^c; c is the f64 in the 8 bytes of the following instruction slot
@@ -53,6 +52,8 @@ enum Op : u8 {
     OP_UNARY = 32,   // + ScalarFn's number (order of the table in src/engine/ops/scalar.rs): dst = f(a)
     OP_BINARY = 96,  // + BinaryFn's number (order of BinaryFn::ALL): dst = f(a, b)
 };
+
+constexpr u32 CTL_STEP = 255;
 
 enum Access : int { ACCESS_FULL = 0, ACCESS_ROW = 1, ACCESS_COL = 2, ACCESS_SCALAR = 3 };
 
@@ -107,12 +108,14 @@ struct GemmParams {
 
 // ---- everything else ----
 
-struct BatchParams {  // out[i, j] = data[order(cursor + i), j] / 255
+struct BatchParams {  // out[i, j] = data[order(cursor + i), j] / unit
     Clock clock;
-    const u8* data;
+    const void* data;  // bytes, or f32
     u32 data_rows;
-    int _pad;
+    int floats;  // 1: the data are f32
     View out;
+    float unit;
+    int _pad;
 };
 
 struct ReduceParams {  // out[o, i] = Σ_r or max_r x[o, r, i]; x contiguous (or one row of stride cols), out contiguous
@@ -206,7 +209,7 @@ static_assert(sizeof(Output) == 16);
 static_assert(sizeof(Program) == 3352);
 static_assert(sizeof(PointwiseParams) == 3368);
 static_assert(sizeof(GemmParams) == 3464);
-static_assert(sizeof(BatchParams) == 56);
+static_assert(sizeof(BatchParams) == 64);
 static_assert(sizeof(ReduceParams) == 56);
 static_assert(sizeof(MoveParams) == 112);
 static_assert(sizeof(Total) == 24);

@@ -73,7 +73,14 @@ __device__ __forceinline__ float4 load_operand(const Input& input, int row, int 
 }
 
 __device__ __forceinline__ float control_value(const StepValues& s, u32 field) {
-    return field == 0 ? s.learning_rate : field == 1 ? s.beta : static_cast<float>(s.step);
+    // No index that is known at run time alone: the numbers stay in registers.
+    switch (field) {
+        case 0: return s.schedules[0];
+        case 1: return s.schedules[1];
+        case 2: return s.schedules[2];
+        case 3: return s.schedules[3];
+        default: return static_cast<float>(s.step);
+    }
 }
 
 // Executes slots from … to − 1. A place (row, col, n) and `acc` mean something for N = 4 only.

@@ -14,7 +14,7 @@
 //! # Twenty lines
 //!
 //! ```
-//! use elbo::{grad, Cpu, Exec, Fusion, Graph, Interp, Optimizer, Plan};
+//! use elbo::{Call, Device, Graph, Interp, Key, Optimizer, Params, grad};
 //!
 //! let g = Graph::new();
 //! let x = g.tensor(&[4, 1], &[0.0, 1.0, 2.0, 3.0]);
@@ -27,12 +27,12 @@
 //! assert_eq!(Interp::<f64>::new(&g).eval(gradient[1]), [-8.0]);
 //!
 //! // Fused kernels over planned memory, in f32.
-//! g.optimize(Optimizer::Sgd { momentum: 0.0 }, &[(w, gradient[0]), (b, gradient[1])]);
-//! let mut cpu = Cpu::new(1);
-//! let training = cpu.bind(&Plan::build(&g, Fusion::all())?)?;
-//! cpu.control_mut().lr = elbo::LrSchedule::Constant { lr: 0.1 };
-//! cpu.run(training, 300)?;
-//! assert!((cpu.read("w")?[0] - 2.0).abs() < 1e-3 && (cpu.read("b")?[0] - 1.0).abs() < 1e-3);
+//! g.optimize(Optimizer::Sgd { momentum: 0.0 }, 0.1, &[(w, gradient[0]), (b, gradient[1])]);
+//! let executor = Device::Cpu { threads: 1 }.open()?;
+//! let mut state = executor.state(&Params::of(&g), 0)?;
+//! let mut train = executor.compile(&g, [loss])?;
+//! train.run(&mut state, &Call { steps: 300, ..Call::once(Key::new(0)) })?;
+//! assert!((state.read("w")?[0] - 2.0).abs() < 1e-3 && (state.read("b")?[0] - 1.0).abs() < 1e-3);
 //! # Ok::<(), elbo::Error>(())
 //! ```
 //!
@@ -50,6 +50,7 @@ pub mod cli;
 #[cfg(feature = "vae")]
 pub mod data;
 pub mod engine;
+pub mod prelude;
 #[cfg(feature = "vae")]
 pub mod study;
 #[cfg(feature = "vae")]
@@ -58,11 +59,14 @@ pub mod train;
 pub mod vae;
 
 pub use engine::device::cpu::Cpu;
-pub use engine::device::{Device, Exec};
+pub use engine::device::{Call, Device, Executor, Function, Key, Rows, State};
 pub use engine::error::{Error, Result};
-pub use engine::grad::{grad, grad_with, hvp};
-pub use engine::graph::{Ctl, Graph, Var};
+pub use engine::grad::{grad, grad_with, hvp, jvp};
+pub use engine::gradcheck;
+pub use engine::graph::{Graph, Var};
 pub use engine::interp::Interp;
-pub use engine::optim::{Control, KlWarmup, LrSchedule, Optimizer};
+pub use engine::ops::custom::{CustomOp, Operand, custom_op, custom_vjp};
+pub use engine::optim::{LrSchedule, Optimizer};
+pub use engine::params::Params;
 pub use engine::plan::{Fusion, Plan};
 pub use engine::shape::Shape;

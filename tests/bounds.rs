@@ -11,11 +11,11 @@ mod common;
 
 use std::collections::BTreeMap;
 
-use elbo::engine::device::Precision;
+use elbo::engine::device::{Call, Executor, Key, Precision, Schedule};
 use elbo::engine::nn::Activation;
 use elbo::engine::rng::Draw;
-use elbo::vae::{Bound, BoundKind, Estimator, Gaussian, KlTerm, Likelihood, Vae, VaeConfig, bound_gradients};
-use elbo::{Cpu, Exec, Fusion, Graph, Interp, Plan, Var, grad};
+use elbo::vae::{BETA, Bound, BoundKind, Estimator, Gaussian, KlTerm, Likelihood, Vae, VaeConfig, bound_gradients};
+use elbo::{Cpu, Graph, Interp, Var, grad};
 
 const D: usize = 3;
 const K: usize = 2;
@@ -31,14 +31,14 @@ const FLOOR: f64 = 0.1;
 const LOG_PX: f64 = -5.268787639681589;
 const ELBO: f64 = -7.745119042820065;
 
-/// The names of everything a graph of the suite stores, with their sizes: the value per image, then gradients of it.
+/// The outputs of a graph of the suite with their sizes: the value per image, then gradients of it.
 const OUTPUTS: [(&str, usize); 6] = [("value", 1), ("dm", K), ("dlv", K), ("dW", K * D), ("dmu", D), ("dr", 1)];
 
 fn model() -> Vae {
     let config = VaeConfig {
         image: [1, D],
         activation: Activation::Identity,
-        likelihood: Likelihood::GaussianShared { sigma_floor: FLOOR },
+        likelihood: Likelihood::gaussian_shared(FLOOR),
         ..VaeConfig::new(K).hidden(&[])
     };
     Vae::new(config).unwrap()
@@ -64,20 +64,12 @@ fn parameters() -> Named {
 /// What is checked: value per image and gradients, all of what is *maximised*.
 type Estimate<'g> = (Var<'g>, Vec<Var<'g>>, Vec<Var<'g>>);
 
-/// A graph with the estimate for `rows` copies of x in its states.
-fn graph(rows: usize, build: impl for<'g> Fn(&Vae, Var<'g>) -> Estimate<'g>) -> Graph {
-    let g = Graph::new();
+/// The [`OUTPUTS`] of the estimate for `rows` copies of x.
+fn outputs<'g>(g: &'g Graph, rows: usize, build: impl FnOnce(&Vae, Var<'g>) -> Estimate<'g>) -> [Var<'g>; 6] {
     let x: Vec<f64> = X.iter().copied().cycle().take(rows * D).collect();
-    let x = g.tensor(&[rows, D], &x);
-    let (value, phi, theta) = build(&model(), x);
+    let (value, phi, theta) = build(&model(), g.tensor(&[rows, D], &x));
     let heads = phi[1].reshape(&[1, 2 * K]);
-    g.store("value", value.reshape(&[1]));
-    g.store("dm", heads.slice_cols(0, K));
-    g.store("dlv", heads.slice_cols(K, K));
-    g.store("dW", theta[0]);
-    g.store("dmu", theta[1]);
-    g.store("dr", theta[2]);
-    g
+    [value.reshape(&[1]), heads.slice_cols(0, K), heads.slice_cols(K, K), theta[0], theta[1], theta[2]]
 }
 
 /// The engine's own estimate of a bound.
@@ -102,61 +94,36 @@ enum Machine {
 /// Mean and standard error by output.
 type Estimated = BTreeMap<String, Vec<(f64, f64)>>;
 
-/// Mean and standard error of every output over `steps` runs with fresh noise; `None` where CUDA is skipped.
-fn estimate(g: &Graph, machine: Machine, steps: usize, seed: u64, beta: f64) -> Option<Estimated> {
-    estimate_with(&parameters(), g, machine, steps, seed, beta)
-}
-
-/// The same with other parameters.
-fn estimate_with(
+/// Mean and standard error of every output over `steps` runs with fresh noise, of `rows` copies of x each; `None` where
+/// CUDA is skipped.
+fn estimate(
+    (rows, build): (usize, impl for<'g> Fn(&Vae, Var<'g>) -> Estimate<'g>),
     parameters: &Named,
-    g: &Graph,
     machine: Machine,
-    steps: usize,
+    steps: u32,
     seed: u64,
     beta: f64,
 ) -> Option<Estimated> {
-    let mut runs: BTreeMap<String, Vec<Vec<f64>>> = BTreeMap::new();
-    let mut keep = |name: &str, values: Vec<f64>| runs.entry(name.into()).or_default().push(values);
-    if machine == Machine::Interp64 {
-        let mut run = Interp::<f64>::new(g);
-        run.control.seed = seed;
-        run.control.warmup.beta = beta;
-        parameters.iter().for_each(|(name, values)| run.set(name, values).unwrap());
-        for _ in 0..steps {
-            run.step();
-            OUTPUTS.iter().for_each(|(name, _)| keep(name, run.get(name).unwrap().to_vec()));
-        }
-    } else {
-        let mut exec: Box<dyn Exec> = match machine {
-            Machine::Cpu32 => Box::new(Cpu::new(2)),
-            _ => {
-                #[cfg(feature = "cuda")]
-                {
-                    Box::new(common::cuda(Precision::F32)?)
-                }
-                #[cfg(not(feature = "cuda"))]
-                return None;
-            }
-        };
-        let plan = exec.bind(&Plan::build(g, Fusion::all()).unwrap()).unwrap();
-        exec.control_mut().seed = seed;
-        exec.control_mut().warmup.beta = beta;
-        for (name, values) in parameters {
-            let values: Vec<f32> = values.iter().map(|&v| v as f32).collect();
-            // A graph whose encoder gradient does not read a parameter has no memory for it.
-            exec.write(name, &values).unwrap();
-        }
-        for _ in 0..steps {
-            exec.run(plan, 1).unwrap();
-            for (name, _) in OUTPUTS {
-                keep(name, exec.read(name).unwrap().iter().map(|&v| f64::from(v)).collect());
-            }
-        }
+    let executor = match machine {
+        Machine::Interp64 => Executor::reference(),
+        Machine::Cpu32 => Executor::new(Cpu::new(2)),
+        Machine::Cuda32 => common::on_cuda(Precision::F32)?,
+    };
+    let g = Graph::new();
+    let mut f = executor.compile(&g, outputs(&g, rows, build)).unwrap();
+    let mut state = executor.state(&model().params(), 0).unwrap();
+    for (name, values) in parameters {
+        state.write(name, &values.iter().map(|&v| v as f32).collect::<Vec<_>>()).unwrap();
     }
-    let summary = runs.into_iter().map(|(name, runs)| {
-        let columns = (0..runs[0].len()).map(|i| mean_and_error(runs.iter().map(|r| r[i])));
-        (name, columns.collect())
+    let mut runs: [Vec<Vec<f32>>; 6] = Default::default();
+    for step in 0..steps {
+        let schedules: &[(&str, Schedule)] = &[(BETA, &|_| beta)];
+        f.run(&mut state, &Call { schedules, ..Call::once(Key { seed, step }) }).unwrap();
+        runs.iter_mut().zip(f.values().unwrap()).for_each(|(all, values)| all.push(values));
+    }
+    let summary = OUTPUTS.iter().zip(runs).map(|(&(name, size), runs)| {
+        let column = |i: usize| mean_and_error(runs.iter().map(move |run| f64::from(run[i])));
+        (name.into(), (0..size).map(column).collect())
     });
     Some(summary.collect())
 }
@@ -263,9 +230,9 @@ fn compare(
 }
 
 /// The suite: the estimate of L_k has the right value, lies below log p(x), and has the right gradients.
-fn suite(g: &Graph, k: usize, machine: Machine) -> Result<(), String> {
-    let steps = if machine == Machine::Cuda32 { 12 } else { 40 };
-    let Some(found) = estimate(g, machine, steps, 7, 1.0) else { return Ok(()) };
+fn suite(k: usize, machine: Machine, build: impl for<'g> Fn(&Vae, Var<'g>) -> Estimate<'g>) -> Result<(), String> {
+    let (rows, steps) = if machine == Machine::Cuda32 { (150, 12) } else { (1500, 40) };
+    let Some(found) = estimate((rows, build), &parameters(), machine, steps, 7, 1.0) else { return Ok(()) };
     let (value, error) = found["value"][0];
     if value > LOG_PX + 5.0 * error {
         return Err(format!("the bound {value} lies above log p(x) = {LOG_PX}"));
@@ -297,24 +264,21 @@ fn order(bound: &Bound) -> usize {
 #[test]
 fn every_estimator_is_right_in_f64() {
     for bound in bounds() {
-        let g = graph(1500, engine(bound));
-        suite(&g, order(&bound), Machine::Interp64).unwrap_or_else(|e| panic!("{bound}: {e}"));
+        suite(order(&bound), Machine::Interp64, engine(bound)).unwrap_or_else(|e| panic!("{bound}: {e}"));
     }
 }
 
 #[test]
 fn every_estimator_is_right_in_a_plan() {
     for bound in bounds() {
-        let g = graph(1500, engine(bound));
-        suite(&g, order(&bound), Machine::Cpu32).unwrap_or_else(|e| panic!("{bound}: {e}"));
+        suite(order(&bound), Machine::Cpu32, engine(bound)).unwrap_or_else(|e| panic!("{bound}: {e}"));
     }
 }
 
 #[test]
 fn every_estimator_is_right_on_cuda() {
     for bound in bounds() {
-        let g = graph(150, engine(bound));
-        suite(&g, order(&bound), Machine::Cuda32).unwrap_or_else(|e| panic!("{bound}: {e}"));
+        suite(order(&bound), Machine::Cuda32, engine(bound)).unwrap_or_else(|e| panic!("{bound}: {e}"));
     }
 }
 
@@ -324,8 +288,8 @@ fn the_gradients_of_a_weighted_bound_are_right() {
     for beta in [0.3, 2.0] {
         let expected = exact(5, beta);
         for estimator in [Estimator::Total, Estimator::DoublyReparameterised] {
-            let g = graph(1500, engine(Bound { estimator, ..Bound::iwae(5) }));
-            let found = estimate(&g, Machine::Interp64, 40, 7, beta).unwrap();
+            let build = engine(Bound { estimator, ..Bound::iwae(5) });
+            let found = estimate((1500, build), &parameters(), Machine::Interp64, 40, 7, beta).unwrap();
             compare(&found, &expected, &[], 1e-9).unwrap_or_else(|e| panic!("β = {beta}, {estimator}: {e}"));
         }
     }
@@ -371,7 +335,7 @@ fn with_mistake(mistake: Mistake, k: usize) -> impl for<'g> Fn(&Vae, Var<'g>) ->
 /// The suite must be able to tell: the same code without a mistake passes, and with each of the three it fails.
 #[test]
 fn wrong_importance_weighting_is_refused() {
-    let run = |mistake| suite(&graph(1500, with_mistake(mistake, 5)), 5, Machine::Interp64);
+    let run = |mistake| suite(5, Machine::Interp64, with_mistake(mistake, 5));
     run(Mistake::None).unwrap();
     let failures =
         [(Mistake::WeightsNotDetached, "d"), (Mistake::ReconstructionSign, ""), (Mistake::NoiseByLogVariance, "")];
@@ -386,8 +350,9 @@ fn wrong_importance_weighting_is_refused() {
 fn the_bounds_are_in_order() {
     let mut last: Option<(usize, f64, f64)> = None;
     for k in [1, 2, 5, 20, 100] {
-        let g = graph(4000 / k, engine(Bound::iwae(k)));
-        let (value, error) = estimate(&g, Machine::Cpu32, 60, 3, 1.0).unwrap()["value"][0];
+        let build = engine(Bound::iwae(k));
+        let found = estimate((4000 / k, build), &parameters(), Machine::Cpu32, 60, 3, 1.0).unwrap();
+        let (value, error) = found["value"][0];
         if let Some((before, lower, its_error)) = last {
             let apart = 3.0 * (error * error + its_error * its_error).sqrt();
             assert!(value > lower + apart, "L_{before} = {lower}, L_{k} = {value}, which is not above it by {apart}");
@@ -484,8 +449,8 @@ fn at_the_posterior_sticking_the_landing_is_exactly_zero() {
 fn variances_of_the_two_kinds_of_gradient_are_those_of_the_book() {
     let (mu, sigma, rows) = (1.0, 0.7, 200_000);
     let g = Graph::new();
-    let m = g.full(&[rows, 1], mu) + g.state("zero", &[rows, 1]);
-    let s = g.full(&[rows, 1], sigma) + g.state("zero", &[rows, 1]);
+    let zero = g.input(&[rows, 1]);
+    let (m, s) = (g.full(&[rows, 1], mu) + zero, g.full(&[rows, 1], sigma) + zero);
     let z = m + s * g.normal(&[rows, 1], 1);
     let path = grad(z.square().sum_all(), &[m, s]);
     let held = z.stop_gradient();
@@ -510,7 +475,7 @@ fn variances_of_the_two_kinds_of_gradient_are_those_of_the_book() {
 #[test]
 fn sticking_the_landing_is_biased_for_more_than_one_draw() {
     let stl = Bound { estimator: Estimator::StickingTheLanding, ..Bound::iwae(5) };
-    let found = estimate(&graph(1500, engine(stl)), Machine::Interp64, 40, 7, 1.0).unwrap();
+    let found = estimate((1500, engine(stl)), &parameters(), Machine::Interp64, 40, 7, 1.0).unwrap();
     let answer = compare(&found, &exact(5, 1.0), &["dm", "dlv"], 1e-9);
     assert!(answer.is_err(), "the bias was not seen");
     compare(&found, &exact(5, 1.0), &["value", "dW", "dmu", "dr"], 1e-9).unwrap();
@@ -546,8 +511,8 @@ fn signal_to_noise_goes_as_the_root_of_k_once_the_weights_have_averaged_out() {
         with_q[1].1 = q.0.into_iter().chain(q.1.map(f64::ln)).collect();
         let found = ks.map(|k| {
             // 50 images per step: the spread over steps is that of one image by √50.
-            let g = graph(50, engine(Bound { estimator, ..Bound::iwae(k) }));
-            let found = estimate_with(&with_q, &g, Machine::Cpu32, 800, 5, 1.0).unwrap();
+            let build = engine(Bound { estimator, ..Bound::iwae(k) });
+            let found = estimate((50, build), &with_q, Machine::Cpu32, 800, 5, 1.0).unwrap();
             let (mean, error) = found[name][0];
             mean.abs() / (error * (800f64 * 50.0).sqrt())
         });

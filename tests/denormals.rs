@@ -3,11 +3,13 @@
 
 mod common;
 
-use elbo::engine::device::{Bound, Moment};
+use common::training::{TRAIN, Training, bits};
+use elbo::engine::device::{Moment, Precision};
+use elbo::engine::interp::Interpreter;
 use elbo::engine::optim::{LEAST_FIRST_MOMENT, LEAST_SECOND_MOMENT};
 use elbo::engine::rng::Draw;
-use elbo::vae::{Objective, Vae, VaeConfig, bound_gradients, training_graph};
-use elbo::{Cpu, Exec, Fusion, Graph, Interp, Optimizer, Plan};
+use elbo::vae::{BETA, UpdateRule, Vae, VaeConfig, bound_gradients, pixels};
+use elbo::{Call, Cpu, Executor, Fusion, Graph, Key, Optimizer, Params, Rows, State};
 
 /// Both decays short enough for a test: with the usual β₂ = 0.999, v needs some 70 000 updates.
 const FAST: Optimizer = Optimizer::Adam { beta1: 0.9, beta2: 0.95, eps: 1e-8 };
@@ -32,20 +34,19 @@ fn images(vae: &Vae) -> Vec<u8> {
 }
 
 /// Adds so much to the biases of every other unit of the first layers on either side of z that no input wakes them.
-fn kill(cpu: &mut Cpu, vae: &Vae) {
+fn kill(state: &mut State) {
     for layer in ["encoder.0.bias", "decoder.0.bias"] {
-        let mut bias = cpu.read(layer).unwrap_or_else(|e| panic!("{e}; parameters: {:?}", vae.parameters()));
+        let mut bias = state.read(layer).unwrap();
         bias.iter_mut().step_by(2).for_each(|b| *b = -1e3);
-        cpu.write(layer, &bias).unwrap();
+        state.write(layer, &bias).unwrap();
     }
 }
 
 /// Makes `updates` updates, epoch after epoch.
-fn train(cpu: &mut Cpu, step: Bound, updates: usize) {
+fn train(training: &mut Training, updates: usize) {
     for _ in 0..updates / (ROWS / BATCH) {
-        cpu.run(step, ROWS / BATCH).unwrap();
-        cpu.control_mut().cursor = 0;
-        cpu.control_mut().epoch += 1;
+        training.run(ROWS / BATCH);
+        training.rows = Rows::shuffled(training.rows.epoch + 1);
     }
 }
 
@@ -59,44 +60,40 @@ fn denormals(values: &[f32]) -> usize {
 fn moments_and_gradients_of_dead_units_end_at_zero() {
     let vae = Vae::new(VaeConfig { image: [6, 7], ..VaeConfig::new(2).hidden(&[24]) }).unwrap();
     for (name, rule) in RULES {
-        let objective = Objective::elbo(rule, None);
-        let mut cpu = Cpu::new(1);
-        let graph = training_graph(&vae, &objective, "train", BATCH);
-        let step = cpu.bind(&Plan::build(&graph, Fusion::all()).unwrap()).unwrap();
-        cpu.set_data("train", &images(&vae), vae.config.pixels()).unwrap();
+        let objective = UpdateRule::elbo(rule, None);
+        let executor = Executor::new(Cpu::new(1));
+        let training = Training::start(&executor, &vae, &objective, (BATCH, &images(&vae)), Fusion::all());
+        let mut training = Training { key: Key::new(5), ..training };
+        train(&mut training, 100);
+        kill(&mut training.state);
+        train(&mut training, 4900);
+        let (state, key, rows) = (&mut training.state, training.key, training.rows);
 
-        // The gradients by themselves, to be looked at.
-        let g = Graph::new();
-        let found = bound_gradients(&vae, &objective.bound, g.batch("train", BATCH, vae.config.pixels()));
-        let gradients: Vec<_> = found.encoder.iter().chain(&found.decoder).copied().collect();
-        gradients.iter().enumerate().for_each(|(i, &gradient)| g.store(&format!("gradient {i}"), gradient));
-        let look = cpu.bind(&Plan::build(&g, Fusion::all()).unwrap()).unwrap();
-
-        vae.init(1).iter().for_each(|i| cpu.write(&i.name, &i.values).unwrap());
-        *cpu.control_mut() = elbo::Control { shuffle: true, ..elbo::Control::new(5) };
-        train(&mut cpu, step, 100);
-        kill(&mut cpu, &vae);
-        train(&mut cpu, step, 4900);
-
-        for (slot, _) in cpu.params() {
+        for param in vae.params().iter() {
+            let slot = &param.name;
             for (moment, least) in [(Moment::First, LEAST_FIRST_MOMENT), (Moment::Second, LEAST_SECOND_MOMENT)] {
-                let values = cpu.read_moment(&slot, moment).unwrap();
+                let values = state.read_moment(slot, moment).unwrap();
                 assert_eq!(denormals(&values), 0, "{name}: {moment:?} of {slot}");
                 let between = values.iter().filter(|v| **v != 0.0 && v.abs() < least as f32).count();
                 assert_eq!(between, 0, "{name}: {moment:?} of {slot} between 0 and the bound");
             }
         }
         // [in, out]: the even units of the first layer died, the others go on, at a pixel that is not always black.
-        let m = cpu.read_moment("encoder.0.weight", Moment::First).unwrap();
+        let m = state.read_moment("encoder.0.weight", Moment::First).unwrap();
         let inside = &m[(2 * 7 + 3) * 24..][..24];
         let zero = |parity: usize| inside.iter().skip(parity).step_by(2).filter(|m| **m == 0.0).count();
         assert_eq!(zero(0), 12, "{name}: first moments of dead units: {inside:?}");
         assert!(zero(1) < 12, "{name}: nothing was alive: {inside:?}");
 
-        cpu.run(look, 1).unwrap();
-        for i in 0..gradients.len() {
-            let values = cpu.read(&format!("gradient {i}")).unwrap();
-            assert_eq!(denormals(&values), 0, "{name}: gradient {i}");
+        // The gradients by themselves.
+        let g = Graph::new();
+        let x = pixels(&g, TRAIN, BATCH, vae.config.pixels());
+        let found = bound_gradients(&vae, &objective.bound, x);
+        let gradients: Vec<_> = found.encoder.into_iter().chain(found.decoder).collect();
+        let mut look = executor.compile(&g, gradients).unwrap();
+        look.run(state, &Call { key, rows, steps: 1, schedules: &[(BETA, &|_| 1.0)] }).unwrap();
+        for (i, values) in look.values().unwrap().iter().enumerate() {
+            assert_eq!(denormals(values), 0, "{name}: gradient {i}");
         }
     }
 }
@@ -110,36 +107,27 @@ fn a_gradient_that_stops_leaves_the_same_zeros_on_every_executor() {
     let slope: Vec<f64> = (0..LEN).map(|i| f64::from(i as f32 - 18.0) * 0.25).collect();
     for (name, rule) in RULES {
         let g = Graph::new();
-        let (p, on) = (g.param("p", &[LEN]), g.state("on", &[LEN]));
-        g.optimize(rule, &[(p, on * g.tensor(&[LEN], &slope))]);
-        let plan = Plan::build(&g, Fusion::all()).unwrap();
-
-        let run = |exec: &mut dyn Exec| {
-            let step = exec.bind(&plan).unwrap();
-            exec.write("on", &[1.0; LEN]).unwrap();
-            exec.run(step, ON).unwrap();
-            exec.write("on", &[0.0; LEN]).unwrap();
-            exec.run(step, OFF).unwrap();
-            [Moment::Value, Moment::First, Moment::Second].map(|m| exec.read_moment("p", m).unwrap())
+        let (p, on) = (g.param("p", &[LEN]), g.input(&[LEN]));
+        g.optimize(rule, 1e-3, &[(p, on * g.tensor(&[LEN], &slope))]);
+        let run = |executor: Executor| {
+            let mut state = executor.state(&Params::of(&g), 0).unwrap();
+            let mut step = executor.compile(&g, []).unwrap();
+            for (on, steps) in [(1.0, ON), (0.0, OFF)] {
+                step.write(0, &[on; LEN]).unwrap();
+                step.run(&mut state, &Call { steps, ..Call::once(Key::new(0)) }).unwrap();
+            }
+            [Moment::Value, Moment::First, Moment::Second].map(|m| state.read_moment("p", m).unwrap())
         };
-        let cpu = run(&mut Cpu::new(1));
+        let cpu = run(Executor::new(Cpu::new(1)));
         assert!(cpu[0].iter().all(|v| v.is_normal() || *v == 0.0), "{name}: {:?}", cpu[0]);
         assert!(cpu[1].iter().all(|&v| v == 0.0), "{name}: {:?}", cpu[1]);
         assert_eq!(denormals(&cpu[2]), 0, "{name}: {:?}", cpu[2]);
 
-        let mut interp = Interp::<f32>::new(&g);
-        for i in 0..ON + OFF {
-            interp.set("on", &[if i < ON { 1.0 } else { 0.0 }; LEN]).unwrap();
-            interp.step();
-        }
-        let bits = |values: &[f32]| values.iter().map(|v| v.to_bits()).collect::<Vec<_>>();
-        assert_eq!(bits(interp.get("p").unwrap()), bits(&cpu[0]), "{name}: the interpreter");
-
-        #[cfg(feature = "cuda")]
-        if let Some(mut gpu) = common::cuda(elbo::engine::device::Precision::F32) {
-            let gpu = run(&mut gpu);
-            for (which, (found, expected)) in ["p", "m", "v"].iter().zip(gpu.iter().zip(&cpu)) {
-                assert_eq!(bits(found), bits(expected), "{name}: {which} on CUDA");
+        let others = [Some(Executor::new(Interpreter::<f32>::default())), common::on_cuda(Precision::F32)];
+        for executor in others.into_iter().flatten() {
+            let device = executor.describe();
+            for (which, (found, expected)) in ["p", "m", "v"].iter().zip(run(executor).iter().zip(&cpu)) {
+                assert_eq!(bits(found), bits(expected), "{name}: {which} on {device}");
             }
         }
     }

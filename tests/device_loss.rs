@@ -6,18 +6,18 @@
 
 mod common;
 
-use std::collections::BTreeMap;
 use std::sync::atomic::AtomicBool;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use common::{Behind, behind, cuda, under_all_schedules};
+use common::training::bits;
+use common::{Behind, behind, cuda, on_cuda, under_all_schedules};
 use elbo::data::{Dataset, Split, Splits};
-use elbo::engine::device::{Device, Precision, Snapshot};
+use elbo::engine::device::{Array, Device, Precision, Snapshot};
 use elbo::engine::rng::Draw;
 use elbo::train::checkpoint::Checkpoint;
 use elbo::train::{EpochRecord, EpochTiming, Observer, Outcome, StepReport, TrainConfig, Trainer};
 use elbo::vae::VaeConfig;
-use elbo::{Exec, Fusion, Graph, LrSchedule, Optimizer, Plan};
+use elbo::{Call, Function, Graph, Key, LrSchedule, Optimizer, Params, State};
 
 const ON_CUDA: Device = Device::Cuda { ordinal: 0, precision: Precision::F32 };
 
@@ -101,14 +101,18 @@ fn step_values_on_their_way_are_not_overwritten() {
         return;
     }
     let run = |portions: &[usize]| {
-        let mut gpu = cuda(Precision::F32).unwrap();
         let g = Graph::new();
         let p = g.param("p", &[5]);
-        g.optimize(Optimizer::Sgd { momentum: 0.5 }, &[(p, p - g.normal(&[5], 0))]);
-        let plan = gpu.bind(&Plan::build(&g, Fusion::all()).unwrap()).unwrap();
-        gpu.control_mut().lr = LrSchedule::Cosine { lr: 0.5, lr_end: 0.1, steps: 40 };
-        portions.iter().for_each(|&times| gpu.run(plan, times).unwrap());
-        gpu.read("p").unwrap().iter().map(|v| v.to_bits()).collect::<Vec<_>>()
+        g.optimize(Optimizer::Sgd { momentum: 0.5 }, g.schedule("rate"), &[(p, p - g.normal(&[5], 0))]);
+        let gpu = on_cuda(Precision::F32).unwrap();
+        let mut state = gpu.state(&Params::of(&g), 0).unwrap();
+        let mut step = gpu.compile(&g, []).unwrap();
+        let lr = LrSchedule::Cosine { lr: 0.5, lr_end: 0.1, steps: 40 };
+        for &steps in portions {
+            let (key, rate) = (Key { seed: 0, step: state.updates as u32 }, |done| lr.at(done));
+            step.run(&mut state, &Call { steps, schedules: &[("rate", &rate)], ..Call::once(key) }).unwrap();
+        }
+        bits(&state.read("p").unwrap())
     };
     let expected = run(&[40]);
     for (schedule, found) in under_all_schedules(|| [run(&[1; 40]), run(&[3, 1, 9, 1, 1, 1, 8, 2, 2, 12])]) {
@@ -124,50 +128,46 @@ fn a_look_at_the_sums_gives_those_of_its_update() {
         return;
     }
     const PORTIONS: [usize; 9] = [3, 1, 9, 2, 17, 8, 1, 1, 5];
-    let graph = || {
+    let bind = || -> (Function<Array<1>>, State) {
         let g = Graph::new();
         let p = g.param("p", &[5]);
         let noise = g.normal(&[5], 0);
-        g.optimize(Optimizer::Sgd { momentum: 0.5 }, &[(p, p - noise)]);
-        g.metric("sum", (noise * p).sum_all() * 0.1);
-        g
+        g.optimize(Optimizer::Sgd { momentum: 0.5 }, 0.1, &[(p, p - noise)]);
+        let gpu = on_cuda(Precision::F32).unwrap();
+        let mut step = gpu.compile(&g, [(noise * p).sum_all() * 0.1]).unwrap();
+        step.set_totals(&[100.0]).unwrap();
+        (step, gpu.state(&Params::of(&g), 0).unwrap())
     };
-    let bind = || {
-        let mut gpu = cuda(Precision::F32).unwrap();
-        let plan = gpu.bind(&Plan::build(&graph(), Fusion::all()).unwrap()).unwrap();
-        gpu.control_mut().lr = LrSchedule::Constant { lr: 0.1 };
-        gpu.set_metrics(plan, &BTreeMap::from([("sum".into(), 100.0)])).unwrap();
-        (gpu, plan)
+    let run = |step: &mut Function<_>, state: &mut State, steps: usize| {
+        let key = Key { seed: 0, step: state.updates as u32 };
+        step.run(state, &Call { steps, ..Call::once(key) }).unwrap();
     };
     // Step by step, waiting for each: the sum after every update.
-    let (mut gpu, plan) = bind();
+    let (mut step, mut state) = bind();
     let mut sums = vec![100.0f64];
     for _ in 0..PORTIONS.iter().sum() {
-        gpu.run(plan, 1).unwrap();
-        let sum = gpu.take_metrics(plan).unwrap();
-        gpu.set_metrics(plan, &sum).unwrap();
-        sums.push(sum["sum"]);
+        run(&mut step, &mut state, 1);
+        let sum = step.take_totals().unwrap();
+        step.set_totals(&sum).unwrap();
+        sums.push(sum[0]);
     }
     for (schedule, looks) in under_all_schedules(|| {
-        let (mut gpu, plan) = bind();
+        let (mut step, mut state) = bind();
         let mut looks: Vec<Option<Snapshot>> = Vec::new();
-        for times in PORTIONS {
-            gpu.run(plan, times).unwrap();
-            looks.push(gpu.peek_metrics(plan).unwrap());
+        for steps in PORTIONS {
+            run(&mut step, &mut state, steps);
+            looks.push(step.peek_totals().unwrap());
         }
-        assert_eq!(gpu.take_metrics(plan).unwrap()["sum"].to_bits(), sums[47].to_bits(), "looking changes nothing");
+        assert_eq!(step.take_totals().unwrap()[0].to_bits(), sums[47].to_bits(), "looking changes nothing");
         // What was under way belongs to sums that are gone.
-        gpu.run(plan, 1).unwrap();
-        let after = gpu.peek_metrics(plan).unwrap();
-        assert!(
-            after.is_none_or(|s| s.updates == 48 && s.sums["sum"].abs() < 50.0),
-            "a look from before the sums began"
-        );
+        run(&mut step, &mut state, 1);
+        let after = step.peek_totals().unwrap();
+        assert!(after.is_none_or(|s| s.updates == 48 && s.totals[0].abs() < 50.0), "a look from before the sums began");
         looks
     }) {
         for (i, look) in looks.iter().enumerate() {
             let made = |portions: usize| PORTIONS[..portions].iter().sum::<usize>();
-            let Some(Snapshot { updates, sums: found, .. }) = look else {
+            let Some(Snapshot { updates, totals, .. }) = look else {
                 assert!(i < 2, "{schedule}: nothing after {i} portions");
                 continue;
             };
@@ -176,7 +176,7 @@ fn a_look_at_the_sums_gives_those_of_its_update() {
                 made((i + 1).saturating_sub(2)) <= at && at <= made(i + 1),
                 "{schedule}: look {i} is of update {at}"
             );
-            assert_eq!(found["sum"].to_bits(), sums[at].to_bits(), "{schedule}: the sum of update {at}");
+            assert_eq!(totals[0].to_bits(), sums[at].to_bits(), "{schedule}: the sum of update {at}");
         }
     }
 }
@@ -211,11 +211,11 @@ fn a_loss_that_is_no_number_ends_the_run() {
     if cuda(Precision::F32).is_none() {
         return;
     }
-    let sgd = elbo::vae::Objective::elbo(Optimizer::Sgd { momentum: 0.0 }, None);
+    let sgd = elbo::vae::UpdateRule::elbo(Optimizer::Sgd { momentum: 0.0 }, None);
     let config = TrainConfig { objective: sgd, lr: LrSchedule::Constant { lr: 1e30 }, ..config(2) };
     let mut trainer = trainer(&config, 2 * 64 * 3);
     let error = trainer.run(&mut (), &AtomicBool::new(false)).unwrap_err().to_string();
-    assert!(error.contains("loss by update") && error.contains("--lr"), "{error}");
+    assert!(error.contains("loss by update") && error.contains("learning rate"), "{error}");
     let error = trainer.checkpoint().unwrap_err().to_string();
     assert!(error.contains("finite"), "no checkpoint of such a state: {error}");
 }

@@ -16,7 +16,7 @@ use std::{env, fs};
 use elbo::engine::device::Precision;
 use elbo::engine::device::cuda::Cuda;
 use elbo::engine::rng::Draw;
-use elbo::{Error, Exec, Fusion, Graph, Plan};
+use elbo::{Error, Executor, Graph, Key, Params, Var};
 use elbo_emulator::Emulator;
 
 /// Set for the child process: the emulator's library that it is to load.
@@ -174,33 +174,27 @@ fn child() {
 /// A product of several tiles and strips, or sums over rows and columns long enough for many threads each, or for many
 /// blocks.
 fn run(work: &str) -> Result<Vec<f32>, Error> {
-    let mut gpu = Cuda::open(0, Precision::F32)?;
+    let gpu = Executor::new(Cuda::open(0, Precision::F32)?);
     let g = Graph::new();
-    let (sizes, results): (&[(&str, [usize; 2])], _) = match work {
-        "product" => {
-            let (a, b) = (g.state("a", &[70, 300]), g.state("b", &[300, 40]));
-            (&[("a", [70, 300]), ("b", [300, 40])], vec![a.matmul(b)])
-        }
-        "long" => (&[("a", [2, 70_000])], vec![g.state("a", &[2, 70_000]).sum(&[1])]),
-        _ => {
-            let (a, b) = (g.state("a", &[700, 40]), g.state("b", &[3, 1500]));
-            (&[("a", [700, 40]), ("b", [3, 1500])], vec![a.sum(&[0]), b.sum(&[1])])
-        }
+    let shapes: &[[usize; 2]] = match work {
+        "product" => &[[70, 300], [300, 40]],
+        "long" => &[[2, 70_000]],
+        _ => &[[700, 40], [3, 1500]],
     };
-    let names: Vec<String> = (0..results.len()).map(|i| format!("result {i}")).collect();
-    names.iter().zip(results).for_each(|(name, result)| g.store(name, result));
-    let plan = gpu.bind(&Plan::build(&g, Fusion::all())?)?;
-    for (stream, (name, [rows, cols])) in sizes.iter().enumerate() {
-        let draw = Draw { seed: 1, step: 0, stream: stream as u32 };
-        let values: Vec<f32> = (0..(rows * cols) as u64).map(|i| draw.normal(i)).collect();
-        gpu.write(name, &values)?;
-    }
-    gpu.run(plan, 1)?;
-    let mut values = Vec::new();
-    for name in &names {
-        values.extend(gpu.read(name)?);
-    }
-    Ok(values)
+    let inputs: Vec<Var> = shapes.iter().map(|shape| g.input(shape)).collect();
+    let outputs = match (work, &inputs[..]) {
+        ("product", [a, b]) => vec![a.matmul(*b)],
+        (_, [a, b]) => vec![a.sum(&[0]), b.sum(&[1])],
+        (_, all) => all.iter().map(|a| a.sum(&[1])).collect(),
+    };
+    let numbers = |(stream, [rows, cols]): (u32, &[usize; 2])| -> Vec<f32> {
+        let draw = Draw { seed: 1, step: 0, stream };
+        (0..(rows * cols) as u64).map(|i| draw.normal(i)).collect()
+    };
+    let values: Vec<Vec<f32>> = (0..).zip(shapes).map(numbers).collect();
+    let values: Vec<&[f32]> = values.iter().map(Vec::as_slice).collect();
+    let mut state = gpu.state(&Params::new(), 0)?;
+    Ok(gpu.compile(&g, outputs)?.call(&mut state, Key::new(0), &values)?.concat())
 }
 
 /// FNV-1a over the bits.

@@ -10,11 +10,12 @@ use std::path::Path;
 use std::process::Command;
 use std::{env, fs};
 
+use common::training::Training;
 use elbo::engine::device::Precision;
 use elbo::engine::device::cuda::Cuda;
 use elbo::engine::rng::Draw;
-use elbo::vae::{Objective, Vae, VaeConfig, training_graph};
-use elbo::{Control, Cpu, Exec, Fusion, Graph, Optimizer, Plan};
+use elbo::vae::{UpdateRule, Vae, VaeConfig};
+use elbo::{Cpu, Executor, Fusion, Graph, Key, Optimizer, Params};
 use elbo_emulator::Emulator;
 
 /// Set for the child process: the emulator's library that it is to load.
@@ -63,54 +64,50 @@ fn kernels_for_turing_agree_with_the_cpu() {
 fn child() {
     let Some(library) = env::var_os(LIBRARY) else { return };
     let _emulator = Emulator::open(Path::new(&library), true).unwrap();
-    let mut gpu = Cuda::open(0, Precision::F32).unwrap();
+    let gpu = Cuda::open(0, Precision::F32).unwrap();
     assert_eq!(gpu.gpu().compute_capability.to_string(), "7.5");
     for check in gpu.check_products(137).unwrap() {
         assert!(check.kernel.starts_with("gemm_f32_") && check.product < 1e-6 && check.column_sums < 1e-6, "{check:?}");
     }
+    let (gpu, cpu) = (Executor::new(gpu), Executor::new(Cpu::new(1)));
     for shape in [[5, 7, 9], [70, 40, 33], [128, 64, 300]] {
-        let (found, expected) = (wide_epilogue(&mut gpu, shape), wide_epilogue(&mut Cpu::new(1), shape));
+        let (found, expected) = (wide_epilogue(&gpu, shape), wide_epilogue(&cpu, shape));
         let scale = expected.iter().fold(0.0f32, |m, v| m.max(v.abs()));
         let worst = found.iter().zip(&expected).map(|(f, e)| (f - e).abs()).fold(0.0, f32::max);
         assert!(worst < 1e-4 * scale, "{shape:?}: {worst} of {scale}");
     }
-    let (found, expected) = (trained(&mut gpu), trained(&mut Cpu::new(1)));
+    let (found, expected) = (trained(&gpu), trained(&cpu));
     assert!((found - expected).abs() < 1e-4 * expected, "{found} and {expected}");
     println!("products, programs, training: done");
 }
 
 /// A product whose epilogue keeps forty values alive at a time: more registers than the tile's own memory has room for.
-fn wide_epilogue(exec: &mut dyn Exec, [m, n, k]: [usize; 3]) -> Vec<f32> {
+fn wide_epilogue(executor: &Executor, [m, n, k]: [usize; 3]) -> Vec<f32> {
     const VALUES: usize = 40;
-    let name = |what: &str| format!("{what} {m} {n} {k}");
     let g = Graph::new();
-    let z = g.state(&name("a"), &[m, k]).matmul(g.state(&name("b"), &[k, n]));
+    let z = g.input(&[m, k]).matmul(g.input(&[k, n]));
     // tanh z, tanh tanh z, …: constants would need registers too.
     let values: Vec<_> = std::iter::successors(Some(z.tanh()), |v| Some(v.tanh())).take(VALUES).collect();
     let terms = (0..VALUES).map(|i| values[i] * values[VALUES - 1 - i]);
-    g.store(&name("y"), terms.reduce(|a, b| a + b).unwrap());
-    let plan = Plan::build(&g, Fusion::all()).unwrap();
-    let regs = plan.steps().iter().map(|s| s.registers()).max().unwrap();
+    let mut f = executor.compile(&g, [terms.reduce(|a, b| a + b).unwrap()]).unwrap();
+    let regs = f.plan().unwrap().steps().iter().map(|s| s.registers()).max().unwrap();
     assert!((37..=64).contains(&regs), "the epilogue has {regs} registers");
-    let bound = exec.bind(&plan).unwrap();
-    for (stream, (what, size)) in [("a", m * k), ("b", k * n)].into_iter().enumerate() {
-        let draw = Draw { seed: 6, step: 0, stream: stream as u32 };
-        exec.write(&name(what), &(0..size as u64).map(|i| draw.normal(i)).collect::<Vec<_>>()).unwrap();
-    }
-    exec.run(bound, 1).unwrap();
-    exec.read(&name("y")).unwrap()
+    let [a, b] = [(0, m * k), (1, k * n)].map(|(stream, size)| {
+        let draw = Draw { seed: 6, step: 0, stream };
+        (0..size as u64).map(|i| draw.normal(i)).collect::<Vec<_>>()
+    });
+    let mut state = executor.state(&Params::new(), 0).unwrap();
+    let [y] = f.call(&mut state, Key::new(0), &[&a, &b]).unwrap();
+    y
 }
 
 /// The summed loss of six training steps.
-fn trained(exec: &mut dyn Exec) -> f64 {
+fn trained(executor: &Executor) -> f64 {
     let vae = Vae::new(VaeConfig { image: [9, 8], ..VaeConfig::new(3).hidden(&[40]) }).unwrap();
-    let objective = Objective::elbo(Optimizer::adam(), Some(5.0));
+    let objective = UpdateRule::elbo(Optimizer::adam(), Some(5.0));
     let draw = Draw { seed: 7, step: 0, stream: 0 };
     let images: Vec<u8> = (0..72 * 60).map(|i| if draw.uniform(i) < 0.3 { 255 } else { 0 }).collect();
-    let step = exec.bind(&Plan::build(&training_graph(&vae, &objective, "train", 10), Fusion::all()).unwrap()).unwrap();
-    exec.set_data("train", &images, 72).unwrap();
-    vae.init(1).iter().for_each(|i| exec.write(&i.name, &i.values).unwrap());
-    *exec.control_mut() = Control { shuffle: true, ..Control::new(3) };
-    exec.run(step, 6).unwrap();
-    exec.take_metrics(step).unwrap()["loss"]
+    let mut training = Training::start(executor, &vae, &objective, (10, &images), Fusion::all());
+    training.run(6);
+    training.take_loss()
 }

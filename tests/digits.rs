@@ -2,6 +2,7 @@
 
 use elbo::data::digits::{Digits, PIXELS};
 use elbo::data::{Dataset, Split, Splits};
+use elbo::vae::Likelihood;
 use rayon::ThreadPoolBuilder;
 use rayon::prelude::*;
 
@@ -96,13 +97,14 @@ fn ink_is_about_that_of_mnist() {
     let set = Digits::dataset(1, Split::Test, 5000);
     let share = |what: fn(u8) -> bool| set.images.iter().filter(|&&p| what(p)).count() as f64 / set.images.len() as f64;
     let (inked, bright, grey) = (share(|p| p > 0), share(|p| p > 127), share(|p| p > 0 && p < 255));
-    assert!((set.mean_pixel() - 0.1325).abs() < 0.005, "mean {}", set.mean_pixel());
+    assert!((set.histograms().mean() - 0.1325).abs() < 0.005, "mean {}", set.histograms().mean());
     assert!((inked - 0.193).abs() < 0.01, "inked {inked}");
     assert!((bright - 0.134).abs() < 0.005, "bright {bright}");
     assert!((grey - 0.186).abs() < 0.02, "grey {grey}");
-    let scale = set.scale();
-    assert!((scale.floor - 45.5).abs() < 3.0, "floor {}", scale.floor);
-    assert!((180.0..215.0).contains(&scale.pixel_rates), "independent pixels {}", scale.pixel_rates);
+    let scale = Likelihood::bernoulli().baselines(&set.histograms());
+    let (own, floor) = (scale[2].nats, scale[3].nats);
+    assert!((floor - 45.5).abs() < 3.0, "floor {floor}");
+    assert!((180.0..215.0).contains(&own), "independent pixels {own}");
 }
 
 #[test]

@@ -8,14 +8,14 @@ mod common;
 
 use common::linear::{cpu, linear};
 use elbo::data::{Dataset, Split};
-use elbo::engine::device::{Exec, Precision};
+use elbo::engine::device::Precision;
 use elbo::engine::nn::Activation;
 use elbo::study::evidence::{
     Annealing, Estimate, Moments, Observed, Proposal, Quadrature, Sampling, Summary, ais, harmonic_mean, importance,
     log_weights, nll, pairwise_log_likelihood, quadrature, resample, sandwich, simulate,
 };
-use elbo::vae::{Binarisation, Gaussian, Likelihood, Model, StochasticLayer, Vae, VaeConfig};
-use elbo::{Graph, Interp};
+use elbo::vae::{Binarisation, DeviceVae, Gaussian, Likelihood, StochasticLayer, Vae, VaeConfig};
+use elbo::{Executor, Graph, Interp, Key, Rows};
 
 const LOG_P: f64 = -5.268787639681589;
 const POSTERIOR_MEAN: [f64; 2] = [-0.3721254355400697, -0.15331010452961674];
@@ -24,9 +24,9 @@ const POSTERIOR_COVARIANCE: [f64; 4] =
 const X: [f32; 3] = [0.7, 0.4, -1.1];
 
 /// The model of the golden vector with q = N((.2, −.3), diag(.3, .6)), or another.
-fn golden(exec: Box<dyn Exec>, m: [f32; 2], d: [f32; 2]) -> Model {
+fn golden(executor: Executor, m: [f32; 2], d: [f32; 2]) -> DeviceVae {
     let w = [1.0, 0.0, 2.0, 0.5, -1.0, 0.25];
-    linear(exec, &w, &[0.1, -0.2, 0.3], 0.5f64.sqrt(), &m, &d.map(f32::ln))
+    linear(executor, &w, &[0.1, -0.2, 0.3], 0.5f64.sqrt(), &m, &d.map(f32::ln))
 }
 
 const Q: ([f32; 2], [f32; 2]) = ([0.2, -0.3], [0.3, 0.6]);
@@ -34,9 +34,9 @@ const ELBO: f64 = -7.745119042820065;
 
 /// One dimension, one pixel: z ~ N(0, 1), x ~ N(z, 0.5625) with x = 0.46875: the posterior is N(.3, .6²) exactly, and log p(x)
 /// that of N(0, 1.5625).
-fn one(exec: Box<dyn Exec>, m: f32, sigma: f32) -> (Model, f64) {
+fn one(executor: Executor, m: f32, sigma: f32) -> (DeviceVae, f64) {
     let log_p = -0.5 * (0.46875f64.powi(2) / 1.5625 + (2.0 * std::f64::consts::PI * 1.5625).ln());
-    (linear(exec, &[1.0], &[0.0], 0.75, &[m], &[2.0 * sigma.ln()]), log_p)
+    (linear(executor, &[1.0], &[0.0], 0.75, &[m], &[2.0 * sigma.ln()]), log_p)
 }
 
 fn sampling(samples: usize, bounds: &[usize]) -> Sampling {
@@ -173,12 +173,12 @@ fn quadrature_refines_and_widens_its_grid_as_the_mass_demands() {
 }
 
 /// A tanh Bernoulli model of 3 × 4 pixels with weights several times larger than initial ones, as training makes them.
-fn trained_like(latent: usize, upper: Vec<StochasticLayer>) -> Model {
-    scaled(latent, upper, Likelihood::Bernoulli, cpu(2))
+fn trained_like(latent: usize, upper: Vec<StochasticLayer>) -> DeviceVae {
+    scaled(latent, upper, Likelihood::bernoulli(), cpu(2))
 }
 
-fn scaled(latent: usize, upper: Vec<StochasticLayer>, likelihood: Likelihood, exec: Box<dyn Exec>) -> Model {
-    let binary = likelihood == Likelihood::Bernoulli;
+fn scaled(latent: usize, upper: Vec<StochasticLayer>, likelihood: Likelihood, executor: Executor) -> DeviceVae {
+    let binary = likelihood == Likelihood::bernoulli();
     let config = VaeConfig {
         image: [3, 4],
         activation: Activation::Tanh,
@@ -188,19 +188,28 @@ fn scaled(latent: usize, upper: Vec<StochasticLayer>, likelihood: Likelihood, ex
         ..VaeConfig::new(latent).hidden(&[8])
     };
     let vae = Vae::new(config).unwrap();
-    let mut model = Model::initial_on(vae.clone(), 4, exec).unwrap();
-    for init in vae.init(4).iter().filter(|init| init.name.starts_with("decoder") && init.name != "decoder.sigma") {
-        let larger: Vec<f32> = init.values.iter().map(|v| 3.0 * v).collect();
-        model.exec.write(&init.name, &larger).unwrap();
+    let mut model = DeviceVae::initial_on(vae.clone(), 4, executor).unwrap();
+    let decoder = |name: &str| name.starts_with("decoder") && name != "decoder.sigma";
+    for param in vae.params().iter().filter(|param| decoder(&param.name)) {
+        let larger: Vec<f32> = (param.initial)(4).iter().map(|v| 3.0 * v).collect();
+        model.state.write(&param.name, &larger).unwrap();
     }
     model
 }
 
 /// The same with ReLU.
-fn kinked() -> Model {
+fn kinked() -> DeviceVae {
     let mut model = trained_like(2, Vec::new());
     model.vae = Vae::new(VaeConfig { activation: Activation::Relu, ..model.vae.config.clone() }).unwrap();
     model
+}
+
+/// Gives the decoder of an interpreted graph the model's numbers.
+fn set_decoder(run: &mut Interp<'_, f64>, model: &DeviceVae) {
+    for param in model.vae.params().iter().filter(|param| param.name.starts_with("decoder")) {
+        let values: Vec<f64> = model.state.read(&param.name).unwrap().into_iter().map(f64::from).collect();
+        run.set(&param.name, &values).unwrap();
+    }
 }
 
 /// Some grey images, `[n, 12]`.
@@ -211,18 +220,18 @@ fn grey(n: usize) -> Dataset {
 }
 
 const LIKELIHOODS: [Likelihood; 5] = [
-    Likelihood::Bernoulli,
-    Likelihood::ContinuousBernoulli,
-    Likelihood::Gaussian { sigma_floor: 0.3 },
-    Likelihood::GaussianOptimal { sigma_floor: 0.3 },
-    Likelihood::DiscretisedLogistic { scale_floor: 0.1 },
+    Likelihood::bernoulli(),
+    Likelihood::continuous_bernoulli(),
+    Likelihood::gaussian(0.3),
+    Likelihood::gaussian_optimal(0.3),
+    Likelihood::discretised_logistic(0.1),
 ];
 
 #[test]
 fn all_estimators_agree_with_quadrature_on_nonlinear_decoders() {
     for likelihood in LIKELIHOODS {
         let mut model = scaled(2, Vec::new(), likelihood, cpu(2));
-        model.load("test", &grey(3)).unwrap();
+        grey(3).load_into(&mut model, "test").unwrap();
         let x = Observed::read(&mut model, "test", 3, 1).unwrap();
         let exact = quadrature(&mut model, &x, &Quadrature::default()).unwrap();
         let (q, prior) = (Proposal::Posterior, Proposal::Prior);
@@ -256,10 +265,7 @@ fn every_image_with_every_point_is_the_likelihood_row_by_row() {
         let (points, images) = (g.tensor(&[5, 2], &z), g.tensor(&[3, 12], &x));
         let all = pairwise_log_likelihood(&model.vae, points, images.t());
         let mut run = Interp::<f64>::new(&g);
-        for (name, _) in model.vae.parameters().into_iter().filter(|(name, _)| name.starts_with("decoder")) {
-            let values: Vec<f64> = model.exec.read(&name).unwrap().into_iter().map(f64::from).collect();
-            run.set(&name, &values).unwrap();
-        }
+        set_decoder(&mut run, &model);
         let found = run.eval(all);
         for c in 0..5 {
             for b in 0..3 {
@@ -347,9 +353,8 @@ fn the_harmonic_mean_overestimates_whatever_one_draws() {
 #[test]
 fn equal_seeds_give_equal_bits_for_any_number_of_threads() {
     let all = |threads: usize, seed: u64| {
-        let mut model = scaled(2, Vec::new(), Likelihood::Bernoulli, cpu(threads));
-        model.load("test", &grey(5)).unwrap();
-        let before = model.exec.control().clone();
+        let mut model = scaled(2, Vec::new(), Likelihood::bernoulli(), cpu(threads));
+        grey(5).load_into(&mut model, "test").unwrap();
         let x = Observed::read(&mut model, "test", 5, seed).unwrap();
         let s = Sampling { samples: 1500, bounds: vec![1, 10], seed };
         let by_q = importance(&mut model, &x, Proposal::Posterior, &s).unwrap();
@@ -357,7 +362,6 @@ fn equal_seeds_give_equal_bits_for_any_number_of_threads() {
         let settings = Annealing { chains: 4, temperatures: 8, leapfrog: 3, seed };
         let annealed = ais(&mut model, &x, &settings).unwrap();
         let exact = quadrature(&mut model, &x, &Quadrature::default()).unwrap();
-        assert_eq!(model.exec.control(), &before, "a training that goes on must not notice");
         (x, by_q, by_prior, annealed, exact)
     };
     let run = |threads: usize, seed: u64| {
@@ -372,7 +376,7 @@ fn equal_seeds_give_equal_bits_for_any_number_of_threads() {
 #[test]
 fn images_are_drawn_once_and_draws_do_not_depend_on_their_number() {
     let mut model = trained_like(2, Vec::new());
-    model.load("test", &grey(6)).unwrap();
+    grey(6).load_into(&mut model, "test").unwrap();
     let all = Observed::read(&mut model, "test", 6, 1).unwrap();
     assert!(all.x.iter().all(|&x| x == 0.0 || x == 1.0));
     assert_eq!(Observed::read(&mut model, "test", 2, 1).unwrap(), all.part(0..2));
@@ -421,12 +425,9 @@ fn the_stream_in_f64_is_the_stream_of_the_plan() {
     let w = model.vae.log_weights(of(&X), first, &z, false, false);
     let (log_w, log_p) = (w.log_weight(None), w.likelihood);
     let mut run = Interp::<f64>::new(&g);
-    for (name, _) in model.vae.parameters().into_iter().filter(|(name, _)| name.starts_with("decoder")) {
-        let values: Vec<f64> = model.exec.read(&name).unwrap().into_iter().map(f64::from).collect();
-        run.set(&name, &values).unwrap();
-    }
+    set_decoder(&mut run, &model);
     // Seeds of evaluations are moved away from those of training.
-    run.control.seed = 5u64.wrapping_add(0x9e37_79b9_7f4a_7c15).wrapping_add(1);
+    run.at(Key::new(5u64.wrapping_add(0x9e37_79b9_7f4a_7c15).wrapping_add(1)), Rows::in_order());
     let (log_w, log_p) = (run.eval(log_w), run.eval(log_p));
     assert_eq!(found.len(), 40);
     for (i, (w, p)) in found.into_iter().enumerate() {
@@ -436,8 +437,8 @@ fn the_stream_in_f64_is_the_stream_of_the_plan() {
 
 #[test]
 fn the_device_says_the_same() {
-    let Some(cuda) = common::cuda(Precision::F32) else { return };
-    let mut model = golden(Box::new(cuda), Q.0, Q.1);
+    let Some(cuda) = common::on_cuda(Precision::F32) else { return };
+    let mut model = golden(cuda, Q.0, Q.1);
     let x = Observed::encode(&mut model, X.to_vec()).unwrap();
     for proposal in [Proposal::Posterior, Proposal::Prior] {
         within(importance(&mut model, &x, proposal, &sampling(3000, &[])).unwrap()[0].estimate, LOG_P, 4.0);

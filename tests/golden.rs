@@ -6,9 +6,11 @@
 
 use std::collections::BTreeMap;
 
+use elbo::engine::device::Schedule;
 use elbo::engine::optim::clip_scale;
 use elbo::engine::rng::Draw;
-use elbo::{Control, Cpu, Ctl, Exec, Fusion, Graph, Interp, KlWarmup, LrSchedule, Optimizer, Plan, Var, grad};
+use elbo::vae::{KlWarmup, pixels};
+use elbo::{Call, Cpu, Executor, Fusion, Graph, Interp, Key, LrSchedule, Optimizer, Params, Rows, Var, grad};
 use serde::Deserialize;
 
 const SEED: u64 = 5;
@@ -61,11 +63,10 @@ fn initial() -> Vec<(String, Vec<usize>, Vec<f64>)> {
     all
 }
 
-/// The training step, from nodes alone.
-fn training_step() -> Graph {
-    let g = Graph::new();
+/// The training step, from nodes alone: loss, rec, kl, and the gradient's norm.
+fn training_step(g: &Graph) -> [Var<'_>; 4] {
     let params: Vec<Var> = initial().iter().map(|(name, shape, _)| g.param(name, shape)).collect();
-    let x = g.batch("images", BATCH, PIXELS);
+    let x = pixels(g, "images", BATCH, PIXELS);
     let h = (x.matmul(params[0]) + params[1]).tanh();
     let heads = h.matmul(params[2]) + params[3];
     let (mu, lv) = (heads.slice_cols(0, LATENT), heads.slice_cols(LATENT, LATENT));
@@ -74,32 +75,26 @@ fn training_step() -> Graph {
     let logits = k.matmul(params[6]) + params[7];
     let rec = (logits.softplus() - x * logits).sum_all();
     let kl = (mu.square() + lv.expm1() - lv).sum_all() * 0.5;
-    let loss = (rec + g.ctl(Ctl::Beta) * kl) * (1.0 / BATCH as f64);
+    let loss = (rec + g.schedule("beta") * kl) * (1.0 / BATCH as f64);
     let grads = grad(loss, &params);
     let norm = grads.iter().map(|d| d.square().sum_all()).reduce(|a, b| a + b).unwrap().sqrt();
     let pairs: Vec<(Var, Var)> = params.into_iter().zip(grads.iter().copied()).collect();
-    g.optimize_scaled(Optimizer::adam(), &pairs, clip_scale(&grads, 2.5));
-    for (name, value) in [("loss", loss), ("rec", rec), ("kl", kl), ("norm", norm)] {
-        g.metric(name, value);
-    }
-    g
+    g.optimize_scaled(Optimizer::adam(), g.schedule("learning rate"), &pairs, clip_scale(&grads, 2.5));
+    [loss, rec, kl, norm]
 }
 
-fn control() -> Control {
-    Control {
-        shuffle: true,
-        lr: LrSchedule::Steps { lr: 0.02, at: vec![(30, 0.005)] },
-        warmup: KlWarmup { beta: 1.0, steps: 10 },
-        ..Control::new(SEED)
-    }
+fn learning_rate(done: u64) -> f64 {
+    LrSchedule::Steps { lr: 0.02, at: vec![(30, 0.005)] }.at(done)
 }
 
-/// Starts an epoch where one ended.
-fn turn_the_page(control: &mut Control) {
-    if control.cursor as usize == IMAGES {
-        control.cursor = 0;
-        control.epoch += 1;
-    }
+fn beta(done: u64) -> f64 {
+    KlWarmup { beta: 1.0, steps: 10 }.at(done)
+}
+
+/// The batches of all epochs, one after the other.
+fn rows(step: u32) -> Rows {
+    let position = step as usize * BATCH;
+    Rows::shuffled((position / IMAGES) as u32).from((position % IMAGES) as u32)
 }
 
 #[track_caller]
@@ -124,20 +119,21 @@ fn compare_sums(name: &str, values: &[f64], expected: [f64; 2], tolerance: f64) 
 #[test]
 fn the_interpreter_follows_the_reference() {
     let curve = curve();
-    let g = training_step();
+    let g = Graph::new();
+    let [loss, rec, kl, norm] = training_step(&g);
     let mut run = Interp::<f64>::new(&g);
-    run.set_data("images", &images(), PIXELS).unwrap();
+    run.load("images", &images()[..], PIXELS).unwrap();
     initial().iter().for_each(|(name, _, values)| run.set(name, values).unwrap());
-    run.control = control();
-    let mut before = BTreeMap::new();
     for step in 0..curve.loss.len() {
-        turn_the_page(&mut run.control);
-        run.step();
-        for (name, values) in [("loss", &curve.loss), ("rec", &curve.rec), ("kl", &curve.kl), ("norm", &curve.norm)] {
-            let total = run.metric(name).unwrap();
-            let value = total - before.insert(name, total).unwrap_or(0.0);
-            close(&format!("{name} of step {step}"), value, values[step], values[step], 1e-9);
+        run.at(Key { seed: SEED, step: step as u32 }, rows(step as u32));
+        run.schedule("learning rate", learning_rate(step as u64));
+        run.schedule("beta", beta(step as u64));
+        for (name, var, values) in
+            [("loss", loss, &curve.loss), ("rec", rec, &curve.rec), ("kl", kl, &curve.kl), ("norm", norm, &curve.norm)]
+        {
+            close(&format!("{name} of step {step}"), run.eval(var)[0], values[step], values[step], 1e-9);
         }
+        run.step();
     }
     for (name, _, _) in initial() {
         compare_sums(&name, run.get(&name).unwrap(), curve.sums[&name], 1e-9);
@@ -147,22 +143,24 @@ fn the_interpreter_follows_the_reference() {
 #[test]
 fn the_cpu_plan_follows_the_reference() {
     let curve = curve();
-    let g = training_step();
+    let g = Graph::new();
+    let [loss, ..] = training_step(&g);
     for fusion in [Fusion::all(), Fusion::none()] {
-        let mut cpu = Cpu::new(2);
-        let step = cpu.bind(&Plan::build(&g, fusion).unwrap()).unwrap();
-        cpu.set_data("images", &images(), PIXELS).unwrap();
+        let cpu = Executor::new(Cpu::new(2));
+        let mut train = cpu.compile_with(&g, [loss], fusion).unwrap();
+        let mut state = cpu.state(&Params::of(&g), 0).unwrap();
+        state.load("images", &images()[..], PIXELS).unwrap();
         for (name, _, values) in initial() {
-            cpu.write(&name, &values.iter().map(|&v| v as f32).collect::<Vec<_>>()).unwrap();
+            state.write(&name, &values.iter().map(|&v| v as f32).collect::<Vec<_>>()).unwrap();
         }
-        *cpu.control_mut() = control();
-        for (i, expected) in curve.loss.iter().enumerate() {
-            turn_the_page(cpu.control_mut());
-            cpu.run(step, 1).unwrap();
-            close(&format!("loss of step {i}"), cpu.take_metrics(step).unwrap()["loss"], *expected, *expected, SINGLE);
+        for (step, expected) in (0..).zip(&curve.loss) {
+            let schedules: &[(&str, Schedule)] = &[("learning rate", &learning_rate), ("beta", &beta)];
+            let key = Key { seed: SEED, step };
+            train.run(&mut state, &Call { key, rows: rows(step), steps: 1, schedules }).unwrap();
+            close(&format!("loss of step {step}"), train.take_totals().unwrap()[0], *expected, *expected, SINGLE);
         }
         for (name, _, _) in initial() {
-            let values: Vec<f64> = cpu.read(&name).unwrap().into_iter().map(f64::from).collect();
+            let values: Vec<f64> = state.read(&name).unwrap().into_iter().map(f64::from).collect();
             compare_sums(&name, &values, curve.sums[&name], 20.0 * SINGLE);
         }
     }

@@ -2,6 +2,7 @@
 
 use elbo::data::{Dataset, Split, Splits, idx, load};
 use elbo::engine::error::Error;
+use elbo::vae::Likelihood;
 use flate2::{Compression, write::GzEncoder};
 use proptest::prelude::*;
 use std::alloc::{GlobalAlloc, Layout, System};
@@ -356,13 +357,13 @@ fn binarisation_is_what_its_name_says() {
         _ => bit == 0 || bit == 255,
     }));
     // The mean is kept: 1.6 million pixels of variance at most ¼ give it a deviation below 0.0004.
-    assert!((fixed.mean_pixel() - set.test.mean_pixel()).abs() < 0.0016);
+    assert!((fixed.histograms().mean() - set.test.histograms().mean()).abs() < 0.0016);
     // A prefix of the set is binarised to a prefix.
     let mut prefix = set.test.clone();
     (prefix.rows, prefix.labels) = (5, None);
     prefix.images.truncate(5 * 784);
     assert_eq!(prefix.binarise_fixed(3).images, fixed.images[..5 * 784]);
-    assert_eq!(fixed.scale().floor, 0.0);
+    assert_eq!(Likelihood::bernoulli().baselines(&fixed.histograms())[3].nats, 0.0);
 }
 
 /// MNIST, if it is there: `ELBO_MNIST`, else the folder `shared/data/mnist` beside the project.
@@ -383,11 +384,11 @@ fn mnist_is_read_and_put_on_its_known_scale() {
     assert_eq!((set.train.rows, set.test.rows, set.test.cols), (60_000, 10_000, 784));
     assert_eq!(set.train.labels.as_ref().unwrap()[..10], [5, 0, 4, 1, 9, 2, 1, 3, 1, 4]);
     assert_eq!(set.test.labels.as_ref().unwrap()[..10], [7, 2, 1, 0, 4, 1, 4, 9, 5, 9]);
-    let scale = set.test.scale();
-    approx::assert_abs_diff_eq!(scale.coin, 543.43, epsilon = 0.005);
-    approx::assert_abs_diff_eq!(scale.one_rate, 306.65, epsilon = 0.005);
-    approx::assert_abs_diff_eq!(scale.pixel_rates, 205.65, epsilon = 0.005);
-    approx::assert_abs_diff_eq!(scale.floor, 45.53, epsilon = 0.005);
-    approx::assert_abs_diff_eq!(set.test.mean_pixel(), 0.1325, epsilon = 0.00005);
-    approx::assert_abs_diff_eq!(set.test.pixel_variance(), 52.85, epsilon = 0.005);
+    let scale = Likelihood::bernoulli().baselines(&set.test.histograms());
+    // A coin, one rate, a rate per pixel, and the entropy of the grey values.
+    for (baseline, expected) in scale.iter().zip([543.43, 306.65, 205.65, 45.53]) {
+        approx::assert_abs_diff_eq!(baseline.nats, expected, epsilon = 0.005);
+    }
+    approx::assert_abs_diff_eq!(set.test.histograms().mean(), 0.1325, epsilon = 0.00005);
+    approx::assert_abs_diff_eq!(set.test.histograms().variance(), 52.85, epsilon = 0.005);
 }

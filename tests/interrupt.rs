@@ -77,8 +77,9 @@ fn names(folder: &Path) -> Vec<String> {
 const SMALL: &str = r#"
 base = "iwae-1l-vae-k1"
 title = "a small one"
-[model]
-hidden = [12]
+[config.model]
+encoder = [12]
+decoder = [12]
 latent = 6
 [schedule]
 stages = [{ epochs = 2, lr = 1e-3 }]
@@ -101,7 +102,8 @@ fn a_reproduction_stopped_while_it_estimates_keeps_its_training() {
         assert_eq!(code, 130, "{signal}: {said}");
         assert!(said.contains("is finished and saved, and the same command evaluates it"), "{said}");
         let run = at.path().join("run");
-        assert_eq!(names(&run), ["checkpoint.safetensors", "config.json", "metrics.jsonl", "timing.jsonl"]);
+        let files = ["checkpoint.safetensors", "config.json", "metrics.jsonl", "run.lock", "timing.jsonl"];
+        assert_eq!(names(&run), files);
         let checkpoint = Checkpoint::load(&run.join("checkpoint.safetensors")).unwrap();
         assert_eq!((checkpoint.progress.epoch, checkpoint.config.epochs), (2, 2));
 
@@ -126,6 +128,36 @@ fn a_training_that_is_stopped_is_saved() {
         let checkpoint = Checkpoint::load(&at.path().join("run/checkpoint.safetensors")).unwrap();
         assert!(checkpoint.progress.epoch >= 2);
     }
+}
+
+/// A second writer is refused while the first lives, whichever command it is; readers are not. A process that is killed lets go.
+#[test]
+fn a_run_has_one_writer() {
+    let at = tempfile::tempdir().unwrap();
+    let sizes = "--train-size 300 --test-size 70 --hidden 24 --latent 2 --device cpu";
+    let mut first = start(at.path(), &format!("train {sizes} --epochs 1000000 --out run"));
+    first.wait_for("epoch   2/");
+    let elbo = |arguments: &str| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_elbo"));
+        let output = command.current_dir(at.path()).args(arguments.split_whitespace()).output().unwrap();
+        (output.status.code(), String::from_utf8(output.stderr).unwrap())
+    };
+    let (code, said) = elbo("train --resume run --device cpu --quiet");
+    assert_eq!(code, Some(1), "{said}");
+    for part in
+        ["run: run folder", &format!("process {}, which writes this run", first.child.id()), "wait until it ends"]
+    {
+        assert!(said.contains(part), "{said} lacks {part}");
+    }
+    let (code, said) = elbo("eval --run run --device cpu");
+    assert_eq!(code, Some(0), "{said}");
+    let (code, said) = first.stop("KILL");
+    assert_eq!(code, 128 + 9, "{said}");
+    let epochs = Checkpoint::load(&at.path().join("run/checkpoint.safetensors")).unwrap().progress.epoch + 1;
+    let (code, said) = elbo(&format!("train --resume run --epochs {epochs} --device cpu --quiet"));
+    assert_eq!(code, Some(0), "{said}");
+    let journal = fs::read_to_string(at.path().join("run/metrics.jsonl")).unwrap();
+    assert_eq!(journal.lines().count(), epochs as usize);
 }
 
 /// Of several trainings those that were begun can be taken up; a look into z that is stopped leaves its training.

@@ -12,11 +12,11 @@
 use std::f64::consts::PI;
 
 use elbo::data::{Dataset, Split};
-use elbo::engine::device::Device;
+use elbo::engine::device::{Device, Schedule};
 use elbo::engine::nn::Activation;
 use elbo::engine::rng::Draw;
-use elbo::vae::{Bound, Likelihood, Model, Vae, VaeConfig, bound_gradients};
-use elbo::{Fusion, Graph, LrSchedule, Optimizer, Plan, Var};
+use elbo::vae::{BETA, Bound, DeviceVae, Likelihood, Vae, VaeConfig, bound_gradients, pixels};
+use elbo::{Call, Graph, Key, LrSchedule, Optimizer, Var};
 
 const D: usize = 12;
 const IMAGES: usize = 2000;
@@ -60,7 +60,7 @@ fn images() -> Dataset {
 
 /// The eigenvalues of the covariance of the bytes, largest first, by Jacobi's rotations.
 fn eigenvalues(data: &Dataset) -> Vec<f64> {
-    let mean = data.pixel_means();
+    let mean = data.histograms().means();
     let mut s = vec![vec![0.0; D]; D];
     for image in data.images.chunks(D) {
         let r: Vec<f64> = image.iter().zip(&mean).map(|(&b, m)| f64::from(b) / 255.0 - m).collect();
@@ -99,39 +99,40 @@ fn best_log_likelihood(lambda: &[f64], active: usize, variance: f64) -> f64 {
 }
 
 /// A linear VAE with K units, trained on all images at a time; σ is fixed at `sigma`, or learned from there.
-fn train(data: &Dataset, latent: usize, sigma: f64, learned: bool) -> Model {
+fn train(data: &Dataset, latent: usize, sigma: f64, learned: bool) -> DeviceVae {
     let floor = 1e-3;
     let config = VaeConfig {
         image: [3, 4],
         activation: Activation::Identity,
-        likelihood: Likelihood::GaussianShared { sigma_floor: floor },
+        likelihood: Likelihood::gaussian_shared(floor),
         ..VaeConfig::new(latent).hidden(&[])
     };
     let vae = Vae::new(config).unwrap();
-    let mut model = Model::initial(vae.clone(), 3, Device::Cpu { threads: 2 }).unwrap();
-    model.load("train", data).unwrap();
+    let mut model = DeviceVae::initial(vae.clone(), 3, Device::Cpu { threads: 2 }).unwrap();
+    data.load_into(&mut model, "train").unwrap();
     let g = Graph::new();
-    let step = bound_gradients(&vae, &Bound::ELBO, g.batch("train", IMAGES / 4, D));
+    let step = bound_gradients(&vae, &Bound::ELBO, pixels(&g, "train", IMAGES / 4, D));
     let params: Vec<Var> = vae.encoder_params(&g).into_iter().chain(vae.decoder_params(&g)).collect();
     let grads: Vec<Var> = step.encoder.iter().chain(&step.decoder).copied().collect();
     // decoder.sigma is the last parameter.
     let moved = if learned { params.len() } else { params.len() - 1 };
     let pairs: Vec<(Var, Var)> = params.into_iter().zip(grads).take(moved).collect();
-    g.optimize(Optimizer::adam(), &pairs);
-    g.metric("loss", step.loss);
-    let plan = model.exec.bind(&Plan::build(&g, Fusion::all()).unwrap()).unwrap();
-    model.exec.write("decoder.sigma", &[(sigma - floor).exp_m1().ln() as f32]).unwrap();
+    g.optimize(Optimizer::adam(), g.schedule("rate"), &pairs);
+    let mut epoch = model.executor.compile(&g, []).unwrap();
+    model.state.write("decoder.sigma", &[(sigma - floor).exp_m1().ln() as f32]).unwrap();
     let epochs = 6000;
-    model.exec.control_mut().lr = LrSchedule::Cosine { lr: 0.02, lr_end: 1e-5, steps: 4 * epochs };
+    let rate = LrSchedule::Cosine { lr: 0.02, lr_end: 1e-5, steps: 4 * epochs };
+    let schedules: &[(&str, Schedule)] = &[("rate", &|done| rate.at(done)), (BETA, &|_| 1.0)];
+    let call = Call { steps: 4, schedules, ..Call::once(Key::new(0)) };
     for _ in 0..epochs {
-        model.exec.control_mut().cursor = 0;
-        model.exec.run(plan, 4).unwrap();
+        let key = Key { step: model.state.updates as u32, ..call.key };
+        epoch.run(&mut model.state, &Call { key, ..call }).unwrap();
     }
     model
 }
 
 /// Mean log p(x) that the trained model's ELBO reaches, averaged over many draws of z.
-fn elbo(model: &mut Model) -> f64 {
+fn elbo(model: &mut DeviceVae) -> f64 {
     let runs = 40;
     -(0..runs).map(|seed| model.evaluate("train", seed).unwrap().neg_elbo()).sum::<f64>() / f64::from(runs as u32)
 }
@@ -172,7 +173,7 @@ fn a_learned_sigma_is_that_of_maximum_likelihood() {
     let lambda = eigenvalues(&data);
     let variance = lambda[3..].iter().sum::<f64>() / (D - 3) as f64;
     let mut model = train(&data, 3, 0.3, true);
-    let raw = f64::from(model.exec.read("decoder.sigma").unwrap()[0]);
+    let raw = f64::from(model.state.read("decoder.sigma").unwrap()[0]);
     let sigma = 1e-3 + raw.exp().ln_1p();
     assert!((sigma / variance.sqrt() - 1.0).abs() < 0.01, "sigma {sigma}, expected {}", variance.sqrt());
     let (found, best) = (elbo(&mut model), best_log_likelihood(&lambda, 3, variance));

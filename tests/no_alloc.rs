@@ -1,10 +1,13 @@
-//! A plan that is built and bound runs without touching the heap: counted over all threads by the global allocator.
+//! A function that has run once runs on without touching the heap: counted over all threads by the global allocator.
+
+mod common;
 
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use elbo::vae::{Objective, Vae, VaeConfig, training_graph};
-use elbo::{Control, Cpu, Exec, Fusion, Optimizer, Plan};
+use common::training::Training;
+use elbo::vae::{UpdateRule, Vae, VaeConfig};
+use elbo::{Cpu, Executor, Fusion, Optimizer};
 
 struct Counting;
 
@@ -41,17 +44,14 @@ static ALLOCATOR: Counting = Counting;
 fn steps_do_not_allocate() {
     for threads in [1, 2, 4] {
         let vae = Vae::new(VaeConfig { image: [12, 12], ..VaeConfig::new(5).hidden(&[40]) }).unwrap();
-        let objective = Objective::elbo(Optimizer::adam(), Some(1.0));
-        let plan = Plan::build(&training_graph(&vae, &objective, "train", 32), Fusion::all()).unwrap();
-        let mut cpu = Cpu::new(threads);
-        let step = cpu.bind(&plan).unwrap();
-        cpu.set_data("train", &vec![100; 144 * 32 * 100], 144).unwrap();
-        vae.init(0).iter().for_each(|i| cpu.write(&i.name, &i.values).unwrap());
-        *cpu.control_mut() = Control { shuffle: true, ..Control::new(1) };
+        let objective = UpdateRule::elbo(Optimizer::adam(), Some(1.0));
+        let executor = Executor::new(Cpu::new(threads));
+        let mut training =
+            Training::start(&executor, &vae, &objective, (32, &vec![100; 144 * 32 * 100]), Fusion::all());
         let mut count = |steps: usize| {
-            cpu.control_mut().cursor = 0;
+            training.rows.cursor = 0;
             let before = CALLS.load(Ordering::SeqCst);
-            cpu.run(step, steps).unwrap();
+            training.run(steps);
             CALLS.load(Ordering::SeqCst) - before
         };
         count(3);

@@ -3,14 +3,14 @@
 
 mod common;
 
-use elbo::engine::device::Precision;
+use elbo::engine::device::{Call, Executor, Key, Precision, Rows, Schedule};
 use elbo::engine::nn::{Activation, Initialisation};
 use elbo::engine::rng::Draw;
 use elbo::vae::{
-    Binarisation, Bound, Estimator, KlTerm, Likelihood, Objective, Spread, StochasticLayer, Vae, VaeConfig,
-    evaluation_graph, training_graph,
+    BETA, Binarisation, Bound, Estimator, KlTerm, LEARNING_RATE, Likelihood, Spread, StochasticLayer, UpdateRule, Vae,
+    VaeConfig, evaluation, training_step,
 };
-use elbo::{Control, Cpu, Exec, Fusion, Graph, Interp, KlWarmup, Optimizer, Plan};
+use elbo::{Cpu, Fusion, Graph, Optimizer, Var};
 
 const ROWS: usize = 12;
 const BATCH: usize = 6;
@@ -49,11 +49,11 @@ fn cases() -> Vec<(&'static str, VaeConfig, Bound)> {
         ("two layers, landing", deep, stl),
         ("three layers", deeper.clone(), Bound::iwae(2)),
         ("three layers, doubly", deeper, dreg),
-        ("shared sigma", with(Likelihood::GaussianShared { sigma_floor: 0.02 }), Bound::ELBO),
-        ("shared sigma, importance", with(Likelihood::GaussianShared { sigma_floor: 0.02 }), Bound::iwae(3)),
-        ("optimal sigma", with(Likelihood::GaussianOptimal { sigma_floor: 0.02 }), Bound::ELBO),
-        ("continuous", with(Likelihood::ContinuousBernoulli), Bound::iwae(2)),
-        ("logistic", with(Likelihood::DiscretisedLogistic { scale_floor: 0.01 }), Bound::ELBO),
+        ("shared sigma", with(Likelihood::gaussian_shared(0.02)), Bound::ELBO),
+        ("shared sigma, importance", with(Likelihood::gaussian_shared(0.02)), Bound::iwae(3)),
+        ("optimal sigma", with(Likelihood::gaussian_optimal(0.02)), Bound::ELBO),
+        ("continuous", with(Likelihood::continuous_bernoulli()), Bound::iwae(2)),
+        ("logistic", with(Likelihood::discretised_logistic(0.01)), Bound::ELBO),
         ("glorot", VaeConfig { init: Initialisation::GlorotEqual, ..base() }, Bound::iwae(2)),
     ]
 }
@@ -65,70 +65,48 @@ fn data(pixels: usize) -> Vec<u8> {
     (0..(ROWS * pixels) as u64).map(|i| byte(draw.uniform(i))).collect()
 }
 
-fn control() -> Control {
-    Control { shuffle: true, warmup: KlWarmup { beta: 0.7, steps: 0 }, ..Control::new(77) }
-}
+/// All parameters after the steps, and the sums of the outputs. The parameters have moved by a descent with momentum, so
+/// that the gradients of the second step are in them.
+type Outcome = (Vec<(String, Vec<f32>)>, Vec<f64>);
 
-/// All parameters and metrics after the steps. The parameters have moved by a descent with momentum, so that the gradients
-/// of the second step are in them.
-type Outcome = (Vec<(String, Vec<f64>)>, Vec<(String, f64)>);
-
-const METRICS: [&str; 3] = ["rec", "kl", "loss"];
-
-fn in_f64(vae: &Vae, g: &Graph) -> Outcome {
-    let mut run = Interp::<f64>::new(g);
-    run.set_data("train", &data(vae.config.pixels()), vae.config.pixels()).unwrap();
-    run.control = control();
-    for init in vae.init(1) {
-        run.set(&init.name, &init.values.iter().map(|&v| f64::from(v)).collect::<Vec<_>>()).unwrap();
-    }
-    (0..STEPS).for_each(|_| run.step());
-    let names = vae.parameters().into_iter().map(|(name, _)| name);
-    let parameters = names.map(|name| (name.clone(), run.get(&name).unwrap().to_vec())).collect();
-    (parameters, METRICS.iter().map(|m| (m.to_string(), run.metric(m).unwrap())).collect())
-}
-
-fn on(exec: &mut dyn Exec, vae: &Vae, g: &Graph, fusion: Fusion) -> Outcome {
-    let plan = Plan::build(g, fusion).unwrap();
-    plan.verify().unwrap();
-    let step = exec.bind(&plan).unwrap();
-    exec.set_data("train", &data(vae.config.pixels()), vae.config.pixels()).unwrap();
-    vae.init(1).iter().for_each(|i| exec.write(&i.name, &i.values).unwrap());
-    *exec.control_mut() = control();
-    exec.run(step, STEPS).unwrap();
-    let wide = |values: Vec<f32>| values.into_iter().map(f64::from).collect();
-    let names = vae.parameters().into_iter().map(|(name, _)| name);
-    let parameters = names.map(|name| (name.clone(), wide(exec.read(&name).unwrap()))).collect();
-    let metrics = exec.take_metrics(step).unwrap();
-    (parameters, METRICS.iter().map(|m| (m.to_string(), metrics[*m])).collect())
+fn run(executor: &Executor, vae: &Vae, g: &Graph, outputs: Vec<Var>, fusion: Fusion, steps: usize) -> Outcome {
+    let mut step = executor.compile_with(g, outputs, fusion).unwrap();
+    step.plan().map_or(Ok(()), |plan| plan.verify()).unwrap();
+    let mut state = executor.state(&vae.params(), 1).unwrap();
+    state.load("train", &data(vae.config.pixels())[..], vae.config.pixels()).unwrap();
+    let schedules: &[(&str, Schedule)] = &[(LEARNING_RATE, &|_| 1e-3), (BETA, &|_| 0.7)];
+    step.run(&mut state, &Call { key: Key::new(77), rows: Rows::shuffled(0), steps, schedules }).unwrap();
+    let values = vae.params().iter().map(|p| (p.name.clone(), state.read(&p.name).unwrap())).collect();
+    (values, step.take_totals().unwrap())
 }
 
 fn compare(what: &str, found: &Outcome, expected: &Outcome) {
     for ((name, f), (_, e)) in found.0.iter().zip(&expected.0) {
-        let scale = e.iter().fold(1e-3f64, |m, v| m.max(v.abs()));
-        let error = f.iter().zip(e).map(|(a, b)| (a - b).abs()).fold(0.0, f64::max) / scale;
+        let scale = e.iter().fold(1e-3f32, |m, v| m.max(v.abs()));
+        let error = f.iter().zip(e).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max) / scale;
         assert!(error < 2e-4, "{what}: {name} differs by {error:e}");
     }
-    for ((name, f), (_, e)) in found.1.iter().zip(&expected.1) {
+    for (name, (f, e)) in ["rec", "kl", "loss"].iter().zip(found.1.iter().zip(&expected.1)) {
         assert!((f - e).abs() < 2e-5 * e.abs().max(1.0), "{what}: {name} is {f}, expected {e}");
     }
 }
 
 #[test]
 fn every_objective_agrees_with_the_interpreter_on_every_executor() {
-    let objective = |bound| Objective { optimizer: Optimizer::Sgd { momentum: 0.5 }, clip: None, bound };
+    let objective = |bound| UpdateRule { optimizer: Optimizer::Sgd { momentum: 0.5 }, clip: None, bound };
     for (name, config, bound) in cases() {
         bound.validate(&config).unwrap_or_else(|e| panic!("{name}: {e}"));
         let vae = Vae::new(config).unwrap();
-        let g = training_graph(&vae, &objective(bound), "train", BATCH);
-        let expected = in_f64(&vae, &g);
+        let g = Graph::new();
+        let outputs = training_step(&g, &vae, &objective(bound), "train", BATCH);
+        let on = |executor: &Executor, fusion| run(executor, &vae, &g, outputs.to_vec(), fusion, STEPS);
+        let expected = on(&Executor::reference(), Fusion::all());
         assert!(expected.0.iter().flat_map(|(_, v)| v).all(|v| v.is_finite()), "{name}");
         for fusion in [Fusion::all(), Fusion::none()] {
-            compare(&format!("{name}, {fusion:?}"), &on(&mut Cpu::new(2), &vae, &g, fusion), &expected);
+            compare(&format!("{name}, {fusion:?}"), &on(&Executor::new(Cpu::new(2)), fusion), &expected);
         }
-        #[cfg(feature = "cuda")]
-        if let Some(mut gpu) = common::cuda(Precision::F32) {
-            compare(&format!("{name}, cuda"), &on(&mut gpu, &vae, &g, Fusion::all()), &expected);
+        if let Some(gpu) = common::on_cuda(Precision::F32) {
+            compare(&format!("{name}, cuda"), &on(&gpu, Fusion::all()), &expected);
         }
     }
 }
@@ -138,22 +116,13 @@ fn every_objective_agrees_with_the_interpreter_on_every_executor() {
 fn the_reported_terms_are_those_of_the_elbo_with_beta_one() {
     for (name, config, _) in cases() {
         let vae = Vae::new(config).unwrap();
-        let g = evaluation_graph(&vae, "train", BATCH);
         let sampled = Bound { kl: KlTerm::MonteCarlo, ..Bound::ELBO };
-        let objective = Objective { optimizer: Optimizer::adam(), clip: None, bound: sampled };
-        let trained = training_graph(&vae, &objective, "train", BATCH);
-        let run = |g: &Graph| {
-            let mut run = Interp::<f64>::new(g);
-            run.set_data("train", &data(vae.config.pixels()), vae.config.pixels()).unwrap();
-            run.control = control();
-            for init in vae.init(1) {
-                run.set(&init.name, &init.values.iter().map(|&v| f64::from(v)).collect::<Vec<_>>()).unwrap();
-            }
-            run.step();
-            ["rec", "kl"].map(|m| run.metric(m).unwrap())
-        };
-        let (evaluated, learned) = (run(&g), run(&trained));
-        let optimal = matches!(vae.config.likelihood, Likelihood::GaussianOptimal { .. });
+        let objective = UpdateRule { optimizer: Optimizer::adam(), clip: None, bound: sampled };
+        let (g, h) = (Graph::new(), Graph::new());
+        let on = |g: &Graph, outputs| run(&Executor::reference(), &vae, g, outputs, Fusion::all(), 1).1;
+        let evaluated = on(&g, evaluation(&g, &vae, "train", BATCH).to_vec());
+        let learned = on(&h, training_step(&h, &vae, &objective, "train", BATCH).to_vec());
+        let optimal = vae.config.likelihood.facts().needs_batch;
         assert!(optimal || (evaluated[0] - learned[0]).abs() < 1e-9, "{name}: {evaluated:?} {learned:?}");
         if !vae.upper.is_empty() {
             assert!((evaluated[1] - learned[1]).abs() < 1e-9, "{name}: the sampled KL");

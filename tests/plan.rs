@@ -1,14 +1,16 @@
 //! Plans: what they consist of, that every rule of fusion leaves the values alone, that no kernel touches memory which
 //! is not its own, and what is refused.
 
-use elbo::engine::device::Bound;
-use elbo::engine::isa::Isa;
-use elbo::engine::math::Real;
-use elbo::engine::rng::Draw;
-use elbo::vae::{Objective, Vae, VaeConfig, evaluation_graph, training_graph};
-use elbo::{Control, Cpu, Error, Exec, Fusion, Graph, Interp, LrSchedule, Optimizer, Plan, Var, grad};
+mod common;
 
-const ADAM: Objective = Objective::elbo(Optimizer::Adam { beta1: 0.9, beta2: 0.999, eps: 1e-8 }, None);
+use common::training::{TRAIN, Training, bits, compile};
+use elbo::engine::interp::Interpreter;
+use elbo::engine::isa::Isa;
+use elbo::engine::rng::Draw;
+use elbo::vae::{UpdateRule, Vae, VaeConfig, evaluation, pixels, training_step};
+use elbo::{Call, Cpu, Executor, Fusion, Graph, Key, Optimizer, Params, Plan, Result, Rows, Var, grad};
+
+const ADAM: UpdateRule = UpdateRule::elbo(Optimizer::Adam { beta1: 0.9, beta2: 0.999, eps: 1e-8 }, None);
 
 /// Every single rule switched off, then on by itself; with all and none.
 fn variants() -> Vec<Fusion> {
@@ -46,39 +48,36 @@ fn vae(image: [usize; 2], hidden: &[usize], latent: usize) -> Vae {
     Vae::new(VaeConfig { image, ..VaeConfig::new(latent).hidden(hidden) }).unwrap()
 }
 
-/// An executor with the plan bound, parameters and data in place.
-fn bind(plan: &Plan, vae: &Vae, data: &[u8], threads: usize, isa: Isa) -> (Cpu, Bound) {
-    let mut cpu = Cpu::with_isa(threads, isa);
-    let bound = cpu.bind(plan).unwrap();
-    cpu.set_data("train", data, vae.config.pixels()).unwrap();
-    vae.init(3).iter().for_each(|init| cpu.write(&init.name, &init.values).unwrap());
-    *cpu.control_mut() = Control { shuffle: true, ..Control::new(9) };
-    (cpu, bound)
+/// The plan of a training step.
+fn training_plan(vae: &Vae, rows: usize, fusion: Fusion) -> Plan {
+    let g = Graph::new();
+    let outputs = training_step(&g, vae, &ADAM, TRAIN, rows);
+    Plan::build(&g, &outputs, fusion).unwrap()
 }
 
-fn bits(values: &[f32]) -> Vec<u32> {
-    values.iter().map(|v| v.to_bits()).collect()
-}
-
-/// The bits of all parameters, one after the other.
-fn params(cpu: &Cpu) -> Vec<u32> {
-    cpu.params().iter().flat_map(|(name, _)| bits(&cpu.read(name).unwrap())).collect()
+/// One step of a graph that reads nothing but its inputs.
+fn call<const N: usize>(
+    executor: &Executor,
+    (g, outputs): (&Graph, [Var<'_>; N]),
+    fusion: Fusion,
+    inputs: &[&[f32]],
+) -> [Vec<f32>; N] {
+    let mut state = executor.state(&Params::of(g), 0).unwrap();
+    executor.compile_with(g, outputs, fusion).unwrap().call(&mut state, Key::new(0), inputs).unwrap()
 }
 
 #[test]
 fn the_training_step_of_the_usual_vae_is_short() {
-    let g = training_graph(&vae([28, 28], &[400], 20), &ADAM, "train", 128);
-    let plan = Plan::build(&g, Fusion::all()).unwrap();
+    let usual = vae([28, 28], &[400], 20);
+    let [plan, eager] = [Fusion::all(), Fusion::none()].map(|fusion| training_plan(&usual, 128, fusion));
     assert!(plan.steps().len() <= 16, "{plan}");
-    let eager = Plan::build(&g, Fusion::none()).unwrap();
     assert!(eager.steps().len() > 3 * plan.steps().len(), "{} steps without fusion", eager.steps().len());
     assert!(eager.bytes() > plan.bytes(), "{} bytes without fusion, {} with", eager.bytes(), plan.bytes());
 }
 
 #[test]
 fn the_table_names_kernels_shapes_bytes_and_flops() {
-    let g = training_graph(&vae([28, 28], &[400], 20), &ADAM, "train", 128);
-    let plan = Plan::build(&g, Fusion::all()).unwrap();
+    let plan = training_plan(&vae([28, 28], &[400], 20), 128, Fusion::all());
     let text = plan.to_string();
     for word in
         ["kernel", "KiB", "kFLOP", "batch", "linear", "linear_grads", "adam", "scalars", "softplus+sigmoid", "normal"]
@@ -108,14 +107,13 @@ fn fusion_leaves_every_parameter_alone() {
     ] {
         let vae = vae(image, hidden, latent);
         let data = bytes(4 * rows, vae.config.pixels());
-        let g = training_graph(&vae, &ADAM, "train", rows);
+        let executor = Executor::new(Cpu::new(2));
         let mut expected: Option<(Vec<u32>, f64)> = None;
         for fusion in variants() {
-            let plan = Plan::build(&g, fusion).unwrap();
-            assert_eq!(plan.verify(), Ok(()));
-            let (mut cpu, step) = bind(&plan, &vae, &data, 2, Isa::detect());
-            cpu.run(step, 4).unwrap();
-            let (found, loss) = (params(&cpu), cpu.take_metrics(step).unwrap()["loss"]);
+            let mut training = Training::start(&executor, &vae, &ADAM, (rows, &data), fusion);
+            assert_eq!(training.step.plan().unwrap().verify(), Ok(()));
+            training.run(4);
+            let (found, loss) = (training.parameters(), training.take_loss());
             let (same, close) = expected.get_or_insert((found.clone(), loss));
             assert!(found == *same, "{image:?} {hidden:?} {latent}, {rows} rows: {fusion:?} changes parameters");
             assert!((loss - *close).abs() < 1e-6 * close.abs(), "{fusion:?}: loss {loss}, not {close}");
@@ -128,12 +126,13 @@ fn fusion_leaves_every_parameter_alone() {
 fn fusion_with_clipping() {
     let vae = vae([4, 5], &[9], 3);
     let data = bytes(40, 20);
-    let g = training_graph(&vae, &Objective { clip: Some(0.5), ..ADAM }, "train", 10);
+    let clipped = UpdateRule { clip: Some(0.5), ..ADAM };
+    let executor = Executor::new(Cpu::new(1));
     let mut expected: Option<Vec<u32>> = None;
     for fusion in variants() {
-        let (mut cpu, step) = bind(&Plan::build(&g, fusion).unwrap(), &vae, &data, 1, Isa::detect());
-        cpu.run(step, 4).unwrap();
-        let found = params(&cpu);
+        let mut training = Training::start(&executor, &vae, &clipped, (10, &data), fusion);
+        training.run(4);
+        let found = training.parameters();
         let first = expected.get_or_insert(found.clone());
         for (a, b) in found.iter().zip(first.iter()) {
             let (a, b) = (f32::from_bits(*a), f32::from_bits(*b));
@@ -142,17 +141,16 @@ fn fusion_with_clipping() {
     }
 }
 
-/// One row for every kernel: store everything, compare with f64.
+/// One row for every kernel: everything is an output, compared with f64.
 #[test]
-fn every_kernel_agrees_with_the_interpreter() {
+fn every_kernel_agrees_with_the_reference() {
     let g = Graph::new();
-    let s = |name: &str, shape: &[usize]| g.state(name, shape);
-    let (a, b, v, cube) = (s("a", &[37, 19]), s("b", &[37, 19]), s("v", &[19]), s("cube", &[3, 20, 7]));
-    let (w, column) = (s("w", &[19, 70]), s("column", &[37, 1]));
+    let sizes: [&[usize]; 6] = [&[37, 19], &[37, 19], &[19], &[3, 20, 7], &[19, 70], &[37, 1]];
+    let [a, b, v, cube, w, column] = sizes.map(|shape| g.input(shape));
     let index: Vec<f64> = (0..50).map(|i| f64::from(i * 11 % 37)).collect();
     let rows = g.tensor(&[50], &index);
     let chosen = a.gather_rows(rows);
-    let values: Vec<(&str, Var)> = vec![
+    let (names, outputs): (Vec<&str>, Vec<Var>) = [
         ("copy", a),
         ("constant", g.full(&[3, 5], 2.5)),
         ("pointwise", (a * b + v).tanh() / (column.square() + 1.0)),
@@ -179,31 +177,26 @@ fn every_kernel_agrees_with_the_interpreter() {
         ("reshape", (a + 1.0).reshape(&[19, 37]).matmul(a)),
         ("normal", g.normal(&[11, 13], 4) * 2.0),
         ("uniform", g.uniform(&[257], 5)),
-        ("batch", g.batch("train", 21, 30)),
-    ];
-    values.iter().for_each(|(name, value)| g.store(&format!("out {name}"), *value));
-    let inputs = [("a", 37 * 19), ("b", 37 * 19), ("v", 19), ("cube", 420), ("w", 19 * 70), ("column", 37)];
-    let data = bytes(64, 30);
-    let mut run = Interp::<f64>::new(&g);
-    run.set_data("train", &data, 30).unwrap();
-    run.control = Control { shuffle: true, ..Control::new(9) };
-    for (i, (name, n)) in (0..).zip(inputs) {
-        run.set(name, &numbers(i, n).iter().map(|&v| f64::from(v)).collect::<Vec<_>>()).unwrap();
-    }
-    run.step();
+        ("batch", pixels(&g, "train", 21, 30)),
+    ]
+    .into_iter()
+    .unzip();
+    let inputs: Vec<Vec<f32>> = (0..).zip(sizes).map(|(i, shape)| numbers(i, shape.iter().product())).collect();
+    let run = |executor: &Executor, fusion: Fusion| {
+        let mut state = executor.state(&Params::new(), 0).unwrap();
+        state.load("train", &bytes(64, 30)[..], 30).unwrap();
+        let mut f = executor.compile_with(&g, outputs.clone(), fusion).unwrap();
+        inputs.iter().enumerate().for_each(|(i, values)| f.write(i, values).unwrap());
+        f.run(&mut state, &Call { rows: Rows::shuffled(0), ..Call::once(Key::new(9)) }).unwrap();
+        f.values().unwrap()
+    };
+    let truth = run(&Executor::reference(), Fusion::none());
     for isa in Isa::available() {
         for fusion in [Fusion::all(), Fusion::none()] {
-            let mut cpu = Cpu::with_isa(2, isa);
-            let step = cpu.bind(&Plan::build(&g, fusion).unwrap()).unwrap();
-            cpu.set_data("train", &data, 30).unwrap();
-            (0..).zip(inputs).for_each(|(i, (name, n))| cpu.write(name, &numbers(i, n)).unwrap());
-            *cpu.control_mut() = Control { shuffle: true, ..Control::new(9) };
-            cpu.run(step, 1).unwrap();
-            for (name, _) in &values {
-                let slot = format!("out {name}");
-                let (found, truth) = (cpu.read(&slot).unwrap(), run.get(&slot).unwrap());
+            let found = run(&Executor::new(Cpu::with_isa(2, isa).guarded()), fusion);
+            for (name, (found, truth)) in names.iter().zip(found.iter().zip(&truth)) {
                 for (i, (f, t)) in found.iter().zip(truth).enumerate() {
-                    let error = (f64::from(*f) - t).abs();
+                    let error = (f - t).abs();
                     assert!(error <= 2e-5 * (1.0 + t.abs()), "{isa:?} {fusion:?} {name}[{i}]: {f}, truth {t}");
                 }
             }
@@ -212,39 +205,22 @@ fn every_kernel_agrees_with_the_interpreter() {
 }
 
 /// Buffers moved apart, with NaN in them and around them: a kernel that reads what nobody wrote spoils the result, one
-/// that writes outside its buffer leaves a trace.
+/// that writes outside its buffer is an error.
 #[test]
 fn no_kernel_strays_from_its_buffers() {
-    const GAP: usize = 64;
-    let poison = f32::from_bits(0x7fc0_dead);
     for (image, hidden, latent, rows) in
         [([28, 28], &[400][..], 20, 128), ([5, 7], &[19, 33], 3, 13), ([3, 3], &[1], 1, 2)]
     {
         let vae = vae(image, hidden, latent);
         let data = bytes(2 * rows, vae.config.pixels());
-        let g = training_graph(&vae, &ADAM, "train", rows);
         for fusion in [Fusion::all(), Fusion::none()] {
-            let plan = Plan::build(&g, fusion).unwrap();
-            let apart = plan.spread(GAP);
-            assert_eq!(apart.verify(), Ok(()));
             for isa in Isa::available() {
-                let (mut close, step) = bind(&plan, &vae, &data, 2, isa);
-                close.run(step, 2).unwrap();
-                let (mut cpu, step) = bind(&apart, &vae, &data, 2, isa);
-                let scratch = cpu.scratch_mut(step);
-                scratch.fill(poison);
-                // Partial sums are zeroed when a plan is bound, because a kernel may write only some of them.
-                apart.buffers().iter().filter(|b| b.persistent).for_each(|b| scratch[b.offset..][..b.len].fill(0.0));
-                cpu.run(step, 2).unwrap();
-                assert!(
-                    params(&cpu) == params(&close),
-                    "{image:?} {fusion:?} {isa:?}: a kernel read what was not written"
-                );
-                assert_eq!(cpu.take_metrics(step).unwrap(), close.take_metrics(step).unwrap());
-                let scratch = cpu.scratch_mut(step);
-                apart.buffers().iter().for_each(|b| scratch[b.offset..][..b.len].fill(poison));
-                let stray = scratch.iter().position(|v| v.to_bits() != poison.to_bits());
-                assert_eq!(stray, None, "{image:?} {fusion:?} {isa:?}: a kernel wrote outside its buffers");
+                let [close, apart] = [Cpu::with_isa(2, isa), Cpu::with_isa(2, isa).guarded()].map(|cpu| {
+                    let mut training = Training::start(&Executor::new(cpu), &vae, &ADAM, (rows, &data), fusion);
+                    training.run(2);
+                    training.take_bits()
+                });
+                assert!(apart == close, "{image:?} {fusion:?} {isa:?}: a kernel read what was not written");
             }
         }
     }
@@ -252,7 +228,7 @@ fn no_kernel_strays_from_its_buffers() {
 
 #[test]
 fn buffers_share_memory_when_their_lives_do_not_meet() {
-    let plan = Plan::build(&training_graph(&vae([28, 28], &[400], 20), &ADAM, "train", 128), Fusion::none()).unwrap();
+    let plan = training_plan(&vae([28, 28], &[400], 20), 128, Fusion::none());
     let total: usize = plan.buffers().iter().map(|b| b.len).sum();
     assert!(plan.arena() < total * 2 / 3, "{} of {total}", plan.arena());
     // At no time more than what is alive, by more than rounding to cache lines.
@@ -264,77 +240,86 @@ fn buffers_share_memory_when_their_lives_do_not_meet() {
 #[test]
 fn dead_code_is_not_planned() {
     let g = Graph::new();
-    let x = g.state("x", &[4, 4]);
+    let x = g.input(&[4, 4]);
     let unused = x.matmul(x).exp();
     let _ = grad(unused.sum_all(), &[x]);
-    g.store("y", x + 1.0);
-    let plan = Plan::build(&g, Fusion::all()).unwrap();
+    let plan = Plan::build(&g, &[x + 1.0], Fusion::all()).unwrap();
     assert_eq!(plan.steps().len(), 1, "{plan}");
     assert_eq!(plan.steps()[0].name(), "pointwise");
     assert!(plan.buffers().is_empty(), "the value is computed where it is stored");
 }
 
 #[test]
-fn plans_bound_to_one_executor_share_slots_by_name() {
+fn functions_share_the_state_that_they_are_run_with() {
     let vae = vae([4, 4], &[8], 2);
     let data = bytes(12, 16);
-    let plan = Plan::build(&training_graph(&vae, &ADAM, "train", 5), Fusion::all()).unwrap();
-    let (mut cpu, train) = bind(&plan, &vae, &data, 1, Isa::detect());
-    // A second plan over another number of rows, as for the remainder of an epoch.
-    let rest = cpu.bind(&Plan::build(&training_graph(&vae, &ADAM, "train", 2), Fusion::all()).unwrap()).unwrap();
-    let eval = cpu.bind(&Plan::build(&evaluation_graph(&vae, "train", 12), Fusion::all()).unwrap()).unwrap();
-    cpu.run(train, 2).unwrap();
-    assert_eq!((cpu.control().cursor, cpu.control().updates), (10, 2));
-    let before = params(&cpu);
-    cpu.run(rest, 1).unwrap();
-    assert_eq!((cpu.control().cursor, cpu.control().updates, cpu.control().step), (12, 3, 3));
-    assert_ne!(before, params(&cpu));
-    let before = params(&cpu);
-    cpu.control_mut().cursor = 0;
-    cpu.run(eval, 1).unwrap();
-    assert_eq!((before, cpu.control().updates), (params(&cpu), 3));
-    let rec = cpu.take_metrics(eval).unwrap()["rec"];
-    assert!(rec > 0.0 && cpu.take_metrics(eval).unwrap()["rec"] == 0.0, "sums start over when they are taken");
+    let executor = Executor::new(Cpu::new(1));
+    let mut training = Training::start(&executor, &vae, &ADAM, (5, &data), Fusion::all());
+    // Two more functions over other numbers of rows: the remainder of an epoch, and an evaluation.
+    let rest = compile(&executor, &vae, &ADAM, 2, Fusion::all());
+    let g = Graph::new();
+    let mut evaluation = executor.compile(&g, evaluation(&g, &vae, TRAIN, 12)).unwrap();
+    training.run(2);
+    assert_eq!((training.rows.cursor, training.updates()), (10, 2));
+    let before = training.parameters();
+    training.step = rest;
+    training.run(1);
+    assert_eq!((training.rows.cursor, training.updates(), training.key.step), (12, 3, 3));
+    assert_ne!(before, training.parameters());
+    let before = training.parameters();
+    evaluation.run(&mut training.state, &Call::once(Key::new(9))).unwrap();
+    assert_eq!((before, training.updates()), (training.parameters(), 3));
+    let mut rec = || evaluation.take_totals().unwrap()[0];
+    assert!(rec() > 0.0 && rec() == 0.0, "sums start over when they are taken");
+}
+
+fn text<T>(refused: Result<T>) -> String {
+    refused.err().expect("it cannot run").to_string()
 }
 
 #[test]
 fn what_cannot_run_is_an_error_that_says_why() {
-    let text = |e: Error| e.to_string();
     let nothing = Graph::new();
-    let _ = nothing.state("x", &[1]).exp();
-    assert!(text(Plan::build(&nothing, Fusion::all()).unwrap_err()).contains("no effects"));
+    let _ = nothing.input(&[1]).exp();
+    assert!(text(Plan::build(&nothing, &[], Fusion::all())).contains("no effects"));
 
     let vae = vae([3, 3], &[4], 2);
-    let plan = Plan::build(&training_graph(&vae, &ADAM, "train", 4), Fusion::all()).unwrap();
-    let mut cpu = Cpu::new(2);
-    let step = cpu.bind(&plan).unwrap();
-    assert!(text(cpu.run(step, 1).unwrap_err()).contains("no data was loaded"));
-    assert!(text(cpu.set_data("train", &[0; 10], 9).unwrap_err()).contains("10 bytes"));
-    cpu.set_data("train", &[0; 50], 10).unwrap();
-    assert!(text(cpu.run(step, 1).unwrap_err()).contains("rows of 10"));
-    cpu.set_data("train", &[0; 90], 9).unwrap();
-    assert!(text(cpu.run(step, 3).unwrap_err()).contains("3 batches end at row 12, the data has 10"));
-    assert_eq!(cpu.control().step, 0, "nothing ran");
-    cpu.run(step, 2).unwrap();
-    assert!(text(cpu.write("nobody", &[0.0]).unwrap_err()).contains("known are"));
-    assert!(text(cpu.write("encoder.0.bias", &[0.0]).unwrap_err()).contains("1 numbers"));
-    assert!(text(cpu.read("nobody").unwrap_err()).contains("nobody"));
+    let executor = Executor::new(Cpu::new(2));
+    let mut training = Training::start(&executor, &vae, &ADAM, (4, &[]), Fusion::all());
+    training.state = executor.state(&vae.params(), 1).unwrap();
+    assert!(text(training.try_run(1)).contains("no data was loaded"));
+    assert!(text(training.state.load(TRAIN, &[0u8; 10][..], 9)).contains("10 numbers"));
+    training.state.load(TRAIN, &[0u8; 50][..], 10).unwrap();
+    assert!(text(training.try_run(1)).contains("rows of 10"));
+    training.state.load(TRAIN, &[0u8; 90][..], 9).unwrap();
+    assert!(text(training.try_run(3)).contains("3 batches end at row 12, the data has 10"));
+    assert_eq!(training.updates(), 0, "nothing ran");
+    training.run(2);
+    assert!(text(training.state.write("nobody", &[0.0])).contains("known are"));
+    assert!(text(training.state.write("encoder.0.bias", &[0.0])).contains("1 numbers"));
+    assert!(text(training.state.read("nobody")).contains("nobody"));
 
     let other = Graph::new();
-    other.store("y", other.param("encoder.0.bias", &[5]).exp());
-    let clash = cpu.bind(&Plan::build(&other, Fusion::all()).unwrap()).unwrap_err();
-    assert!(text(clash).contains("encoder.0.bias"));
+    let mut clash = executor.compile(&other, [other.param("encoder.0.bias", &[5]).exp()]).unwrap();
+    let message = text(clash.call(&mut training.state, Key::new(0), &[]));
+    assert!(message.contains("encoder.0.bias"), "{message}");
 
     let g = Graph::new();
-    g.store("y", g.state("table", &[3, 2]).gather_rows(g.state("index", &[2])));
-    let gather = cpu.bind(&Plan::build(&g, Fusion::all()).unwrap()).unwrap();
-    for (index, good) in
-        [([0.0, 2.0], true), ([0.0, 3.0], false), ([-1.0, 0.0], false), ([0.5, 0.0], false), ([f32::NAN, 0.0], false)]
-    {
-        cpu.write("index", &index).unwrap();
-        let result = cpu.run(gather, 1);
-        assert_eq!(result.is_ok(), good, "{index:?}");
-        assert!(result.is_ok() || text(result.unwrap_err()).contains("row index"));
+    let gather = g.input(&[3, 2]).gather_rows(g.input(&[2]));
+    for executor in [executor, Executor::reference()] {
+        let mut state = executor.state(&Params::new(), 0).unwrap();
+        let mut gather = executor.compile(&g, [gather]).unwrap();
+        for (index, good) in [
+            ([0.0, 2.0], true),
+            ([0.0, 3.0], false),
+            ([-1.0, 0.0], false),
+            ([0.5, 0.0], false),
+            ([f32::NAN, 0.0], false),
+        ] {
+            let result = gather.call(&mut state, Key::new(0), &[&[1.0; 6], &index]);
+            assert_eq!(result.is_ok(), good, "{index:?}");
+            assert!(good || text(result).contains("row index"));
+        }
     }
 }
 
@@ -343,22 +328,18 @@ fn what_cannot_run_is_an_error_that_says_why() {
 fn the_update_is_the_interpreters_bit_for_bit() {
     for rule in [Optimizer::adam(), Optimizer::Sgd { momentum: 0.9 }, Optimizer::Sgd { momentum: 0.0 }] {
         let g = Graph::new();
-        let (p, d) = (g.param("p", &[1000]), g.state("d", &[1000]));
-        g.optimize(rule, &[(p, d)]);
-        let (start, slope) = (numbers(1, 1000), numbers(2, 1000));
-        let mut run = Interp::<f32>::new(&g);
-        let mut cpu = Cpu::new(1);
-        let step = cpu.bind(&Plan::build(&g, Fusion::all()).unwrap()).unwrap();
-        let wide = |v: &[f32]| v.iter().map(|v| v.to_f64()).collect::<Vec<f64>>();
-        run.set("p", &wide(&start)).unwrap();
-        run.set("d", &wide(&slope)).unwrap();
-        cpu.write("p", &start).unwrap();
-        cpu.write("d", &slope).unwrap();
-        cpu.control_mut().lr = LrSchedule::Constant { lr: 0.01 };
-        run.control.lr = LrSchedule::Constant { lr: 0.01 };
-        cpu.run(step, 5).unwrap();
-        (0..5).for_each(|_| run.step());
-        assert_eq!(bits(&cpu.read("p").unwrap()), bits(run.get("p").unwrap()), "{rule:?}");
+        let (p, d) = (g.param("p", &[1000]), g.buffer("d", &[1000]));
+        g.optimize(rule, 0.01, &[(p, d)]);
+        let [on_cpu, on_interpreter] =
+            [Executor::new(Cpu::new(1)), Executor::new(Interpreter::<f32>::default())].map(|executor| {
+                let mut state = executor.state(&Params::of(&g), 0).unwrap();
+                state.write("p", &numbers(1, 1000)).unwrap();
+                state.write("d", &numbers(2, 1000)).unwrap();
+                let mut step = executor.compile(&g, []).unwrap();
+                step.run(&mut state, &Call { steps: 5, ..Call::once(Key::new(0)) }).unwrap();
+                bits(&state.read("p").unwrap())
+            });
+        assert_eq!(on_cpu, on_interpreter, "{rule:?}");
     }
 }
 
@@ -366,24 +347,29 @@ fn the_update_is_the_interpreters_bit_for_bit() {
 #[test]
 fn views_of_broadcasts_come_after_what_is_repeated() {
     let g = Graph::new();
-    let (x, column) = (g.state("x", &[]).exp(), g.state("column", &[4, 1]).exp());
+    let (x, column) = (g.input(&[]).exp(), g.input(&[4, 1]).exp());
     let first = x.broadcast_to(&[2]).slice_cols(0, 1).reshape(&[]);
-    g.store("scalar", (first * 2.0).tanh() + x);
-    g.store("column view", column.broadcast_to(&[4, 3]).slice_cols(1, 1) * 2.0 + column);
-    g.store("reshaped", column.broadcast_to(&[4, 4]).reshape(&[16, 1]) + column.sum_all());
-    let mut run = Interp::<f32>::new(&g);
-    run.set("x", &[0.5]).unwrap();
-    run.set("column", &[0.1, 0.2, 0.3, 0.4]).unwrap();
-    run.step();
+    let outputs = [
+        (first * 2.0).tanh() + x,
+        column.broadcast_to(&[4, 3]).slice_cols(1, 1) * 2.0 + column,
+        column.broadcast_to(&[4, 4]).reshape(&[16, 1]) + column.sum_all(),
+    ];
+    agrees_however_fused(&g, outputs, &[&[0.5], &[0.1, 0.2, 0.3, 0.4]], |b| 1e-6 * b.abs());
+}
+
+/// Compares the CPU, under every rule of fusion, with the reference; `allowed` is the error of a number of that size.
+fn agrees_however_fused<const N: usize>(
+    g: &Graph,
+    outputs: [Var<'_>; N],
+    inputs: &[&[f32]],
+    allowed: impl Fn(f32) -> f32,
+) {
+    let truth = call(&Executor::reference(), (g, outputs), Fusion::none(), inputs);
     for fusion in variants() {
-        let mut cpu = Cpu::new(1);
-        let step = cpu.bind(&Plan::build(&g, fusion).unwrap()).unwrap();
-        cpu.write("x", &[0.5]).unwrap();
-        cpu.write("column", &[0.1, 0.2, 0.3, 0.4]).unwrap();
-        cpu.run(step, 1).unwrap();
-        for name in ["scalar", "column view", "reshaped"] {
-            for (a, b) in cpu.read(name).unwrap().iter().zip(run.get(name).unwrap()) {
-                assert!((a - b).abs() < 1e-6 * b.abs(), "{fusion:?} {name}: {a} {b}");
+        let found = call(&Executor::new(Cpu::new(1).guarded()), (g, outputs), fusion, inputs);
+        for (number, (found, truth)) in found.iter().zip(&truth).enumerate() {
+            for (a, b) in found.iter().zip(truth) {
+                assert!((a - b).abs() < allowed(*b), "{fusion:?}, output {number}: {a} {b}");
             }
         }
     }
@@ -393,9 +379,8 @@ fn views_of_broadcasts_come_after_what_is_repeated() {
 #[test]
 fn a_layer_with_one_output() {
     let vae = vae([3, 3], &[1], 1);
-    let g = training_graph(&vae, &ADAM, "train", 2);
     for fusion in variants() {
-        assert_eq!(Plan::build(&g, fusion).unwrap().verify(), Ok(()), "{fusion:?}");
+        assert_eq!(training_plan(&vae, 2, fusion).verify(), Ok(()), "{fusion:?}");
     }
 }
 
@@ -403,22 +388,10 @@ fn a_layer_with_one_output() {
 #[test]
 fn a_reduction_beside_another_value() {
     let g = Graph::new();
-    let x = g.state("x", &[6, 5]);
+    let x = g.input(&[6, 5]);
     let (sum, most) = (x.sum_keep(&[1]), x.max_keep(&[1]));
-    g.store("both", g.concat_cols(&[x.exp(), sum, most, sum.tanh()]));
-    let mut run = Interp::<f32>::new(&g);
-    let values = numbers(8, 30);
-    run.set("x", &values.iter().map(|&v| f64::from(v)).collect::<Vec<_>>()).unwrap();
-    run.step();
-    for fusion in variants() {
-        let mut cpu = Cpu::new(1);
-        let step = cpu.bind(&Plan::build(&g, fusion).unwrap()).unwrap();
-        cpu.write("x", &values).unwrap();
-        cpu.run(step, 1).unwrap();
-        for (a, b) in cpu.read("both").unwrap().iter().zip(run.get("both").unwrap()) {
-            assert!((a - b).abs() < 1e-5, "{fusion:?}: {a} {b}");
-        }
-    }
+    let both = g.concat_cols(&[x.exp(), sum, most, sum.tanh()]);
+    agrees_however_fused(&g, [both], &[&numbers(8, 30)], |_| 1e-5);
 }
 
 /// The two halves of a parameter's gradient are written beside each other in the flat gradient buffer, at an offset
@@ -429,17 +402,17 @@ fn gradients_of_slices_of_a_parameter() {
     let (small, w) = (g.param("small", &[3]), g.param("w", &[2, 16]));
     let loss = (w.slice_cols(0, 8).tanh() * w.slice_cols(8, 8).exp()).sum_all() + small.square().sum_all();
     let d = grad(loss, &[small, w]);
-    g.optimize(Optimizer::Sgd { momentum: 0.0 }, &[(small, d[0]), (w, d[1])]);
-    let mut run = Interp::<f32>::new(&g);
-    run.set("w", &numbers(9, 32).iter().map(|&v| f64::from(v)).collect::<Vec<_>>()).unwrap();
-    run.step();
+    g.optimize(Optimizer::Sgd { momentum: 0.0 }, 1e-3, &[(small, d[0]), (w, d[1])]);
+    let run = |executor: Executor, fusion: Fusion| {
+        let mut state = executor.state(&Params::of(&g), 0).unwrap();
+        state.write("w", &numbers(9, 32)).unwrap();
+        let mut step = executor.compile_with(&g, [], fusion).unwrap();
+        assert!(step.plan().is_none_or(|plan| plan.verify() == Ok(())));
+        step.run(&mut state, &Call::once(Key::new(0))).unwrap();
+        bits(&state.read("w").unwrap())
+    };
+    let expected = run(Executor::new(Interpreter::<f32>::default()), Fusion::none());
     for fusion in variants() {
-        let plan = Plan::build(&g, fusion).unwrap();
-        assert_eq!(plan.verify(), Ok(()));
-        let mut cpu = Cpu::new(2);
-        let step = cpu.bind(&plan).unwrap();
-        cpu.write("w", &numbers(9, 32)).unwrap();
-        cpu.run(step, 1).unwrap();
-        assert_eq!(bits(&cpu.read("w").unwrap()), bits(run.get("w").unwrap()), "{fusion:?}");
+        assert_eq!(run(Executor::new(Cpu::new(2)), fusion), expected, "{fusion:?}");
     }
 }

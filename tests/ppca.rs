@@ -28,7 +28,7 @@ struct Setting {
 }
 
 /// The same as nodes, with what follows from it.
-struct Model<'g> {
+struct DeviceVae<'g> {
     g: &'g Graph,
     w: Var<'g>,           // [D, K]
     mu: Var<'g>,          // [D, 1]
@@ -63,7 +63,7 @@ fn inverse<'g>(a: Var<'g>) -> (Var<'g>, Var<'g>) {
     (g.concat_cols(&right).t(), ln_det)
 }
 
-fn model<'g>(g: &'g Graph, s: &Setting) -> Model<'g> {
+fn model<'g>(g: &'g Graph, s: &Setting) -> DeviceVae<'g> {
     let (d, k) = (s.d, s.k);
     let (w, mu) = (g.param("w", &[d, k]), g.param("mu", &[d, 1]));
     let (m, lv) = (g.param("m", &[k, 1]), g.param("lv", &[k, 1]));
@@ -93,7 +93,7 @@ fn model<'g>(g: &'g Graph, s: &Setting) -> Model<'g> {
     let kl_posterior = ((trace + distance) / variance - kf - lv.sum_all() - ln_det + ln_variance * kf) * 0.5;
     let posterior = m_inverse * variance;
     let elbo = fit - kl_prior;
-    Model { g, w, mu, ln_variance, m, lv, log_px, big_m, posterior, m_star, kl_prior, kl_posterior, elbo }
+    DeviceVae { g, w, mu, ln_variance, m, lv, log_px, big_m, posterior, m_star, kl_prior, kl_posterior, elbo }
 }
 
 fn interpreter<'g>(g: &'g Graph, s: &Setting) -> Interp<'g, f64> {

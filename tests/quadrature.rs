@@ -8,7 +8,7 @@ mod common;
 use common::linear::{cpu, linear, raw_sigma};
 use elbo::engine::nn::Activation;
 use elbo::study::evidence::{Exact, Observed, Quadrature, Summary, quadrature};
-use elbo::vae::{Likelihood, Model, Vae, VaeConfig};
+use elbo::vae::{DeviceVae, Likelihood, Vae, VaeConfig};
 
 /// The σ that a model has whose parameter was written as f32.
 fn stored(sigma: f64) -> f64 {
@@ -96,15 +96,15 @@ fn what_no_grid_resolves_is_not_found() {
 
 /// x ~ N(a (softplus z + softplus(−z)), σ²): for large z that is a|z|, and the posterior has a mode on either side of 0. The
 /// encoder knows one of them.
-fn two_sided(a: f32, sigma: f64, m: f32) -> Model {
+fn two_sided(a: f32, sigma: f64, m: f32) -> DeviceVae {
     let config = VaeConfig {
         image: [1, 1],
         activation: Activation::Softplus,
-        likelihood: Likelihood::GaussianShared { sigma_floor: 0.01 },
+        likelihood: Likelihood::gaussian_shared(0.01),
         ..VaeConfig::new(1).hidden(&[2])
     };
-    let mut model = Model::initial_on(Vae::new(config).unwrap(), 1, cpu(2)).unwrap();
-    let mut write = |name: &str, values: &[f32]| model.exec.write(name, values).unwrap();
+    let mut model = DeviceVae::initial_on(Vae::new(config).unwrap(), 1, cpu(2)).unwrap();
+    let mut write = |name: &str, values: &[f32]| model.state.write(name, values).unwrap();
     write("encoder.heads.weight", &[0.0; 4]);
     write("encoder.heads.bias", &[m, -4.0]);
     write("decoder.0.weight", &[1.0, -1.0]);
@@ -147,13 +147,13 @@ fn mass_beyond_the_edge_is_found_though_the_grid_holds_some() {
     let config = VaeConfig {
         image: [1, 1],
         activation: Activation::Tanh,
-        likelihood: Likelihood::GaussianShared { sigma_floor: 0.01 },
+        likelihood: Likelihood::gaussian_shared(0.01),
         ..VaeConfig::new(1).hidden(&[1])
     };
     // With the foot of the slope at 10, which the common grid may still see, and at 14, which it cannot.
     for place in [10.0f32, 14.0] {
-        let mut model = Model::initial_on(Vae::new(config.clone()).unwrap(), 1, cpu(2)).unwrap();
-        let mut write = |name: &str, values: &[f32]| model.exec.write(name, values).unwrap();
+        let mut model = DeviceVae::initial_on(Vae::new(config.clone()).unwrap(), 1, cpu(2)).unwrap();
+        let mut write = |name: &str, values: &[f32]| model.state.write(name, values).unwrap();
         write("encoder.heads.weight", &[0.0; 2]);
         write("encoder.heads.bias", &[0.0, -1.0]);
         write("decoder.0.weight", &[5.0]);

@@ -1,7 +1,7 @@
 //! Random graphs, evaluated in every way there is.
 //!
 //! A [`Recipe`] is turned into a graph of a dozen operations on small random shapes, with its gradients, a
-//! Hessian-vector product, stores, metrics and an update. Then, for two steps:
+//! Hessian-vector product, outputs, a store and an update. Then, for two steps:
 //!
 //! * the gradient along a random direction against differences, in f64;
 //! * the interpreter in f32 against the one in f64;
@@ -12,20 +12,22 @@
 //! [`LARGEST`], logarithms of negative numbers, arguments near a kink. The seeds are fixed, so that the test is the same
 //! everywhere; `PROPTEST_CASES=2000 PROPTEST_RNG_SEED=7 cargo test --release --test random_graphs` looks further.
 
-#[cfg(feature = "cuda")]
 mod common;
 
-#[cfg(feature = "cuda")]
 use std::cell::Cell;
 use std::fmt;
 
+use elbo::engine::device::Precision;
+use elbo::engine::interp::Interpreter;
 use elbo::engine::isa::Isa;
-use elbo::engine::math::Real;
 use elbo::engine::ops::{BinaryFn, ScalarFn};
 use elbo::engine::rng::Draw;
-use elbo::{Control, Cpu, Ctl, Error, Exec, Fusion, Graph, Interp, LrSchedule, Optimizer, Plan, Var, grad, hvp};
+use elbo::{Call, Cpu, Error, Executor, Fusion, Graph, Interp, Key, Optimizer, Params, Result, Rows, Var, grad, hvp};
 use proptest::prelude::*;
 use proptest::test_runner::RngSeed;
+
+/// What a case comes to.
+type Verdict = std::result::Result<(), TestCaseError>;
 
 const LARGEST: f64 = 30.0;
 /// How far arguments keep from kinks, and what is compared from being equal.
@@ -66,13 +68,15 @@ fn rules(bits: u8) -> Fusion {
     Fusion { pointwise: on(0), linear: on(1), linear_grads: on(2), bce: on(3), sample_kl: on(4), adam: on(5) }
 }
 
-/// A graph in the making. Slots are `x0 …` (states) and `w0 …` (parameters).
+/// A graph in the making. Its arrays are `x0 …` (buffers) and `w0 …` (parameters).
 struct Builder<'g> {
     g: &'g Graph,
     run: Interp<'g, f64>,
     pool: Vec<Var<'g>>,
     leaves: Vec<(String, Var<'g>)>,
     seed: u64,
+    /// Of the data set.
+    columns: usize,
     streams: u32,
     /// Whether a `stop_gradient` makes the gradient another one than the slope.
     detached: bool,
@@ -87,25 +91,26 @@ impl<'g> Builder<'g> {
     fn new(g: &'g Graph, r: &Recipe) -> Builder<'g> {
         let [m, n, k] = r.sizes;
         let (run, pool, leaves) = (Interp::new(g), Vec::new(), Vec::new());
-        let mut b = Builder { g, run, pool, leaves, seed: r.seed, streams: 0, detached: false };
-        b.run.control = control(r.seed);
+        let mut b = Builder { g, run, pool, leaves, seed: r.seed, columns: n, streams: 0, detached: false };
+        b.run.at(Key::new(r.seed), rows(r.seed));
         for shape in [&[m, n][..], &[m, n], &[n], &[m, 1], &[m, k], &[]] {
             b.leaf(false, shape);
         }
         b.leaf(true, &[n, k]);
         b.leaf(true, &[k]);
-        b.pool.push(g.batch("images", m, n));
-        b.run.set_data("images", &bytes(r.seed, n), n).unwrap();
+        b.pool.push(g.batch_in_units("images", m, n, 255.0));
+        b.run.load("images", &bytes(r.seed, n)[..], n).unwrap();
         b.pool.push(g.normal(&[m, n], 1));
         b.pool.push(g.uniform(&[n], 2));
-        b.pool.push(g.ctl(Ctl::Beta));
+        b.pool.push(g.schedule("beta"));
+        b.run.schedule("beta", 1.0);
         b
     }
 
-    /// A state or parameter with random values.
+    /// A buffer or parameter with random values.
     fn leaf(&mut self, param: bool, shape: &[usize]) -> Var<'g> {
         let name = format!("{}{}", if param { "w" } else { "x" }, self.leaves.len());
-        let x = if param { self.g.param(&name, shape) } else { self.g.state(&name, shape) };
+        let x = if param { self.g.param(&name, shape) } else { self.g.buffer(&name, shape) };
         self.run.set(&name, &self.values(self.leaves.len(), x)).unwrap();
         self.leaves.push((name, x));
         self.pool.push(x);
@@ -277,27 +282,28 @@ fn bytes(seed: u64, columns: usize) -> Vec<u8> {
     numbers(seed, 3, DATA_ROWS * columns).iter().map(|v| (v.abs() * 160.0) as u8).collect()
 }
 
-fn control(seed: u64) -> Control {
-    Control { shuffle: seed.is_multiple_of(2), lr: LrSchedule::Constant { lr: 0.01 }, ..Control::new(seed) }
+fn rows(seed: u64) -> Rows {
+    Rows { shuffle: seed.is_multiple_of(2), ..Rows::in_order() }
 }
 
-/// Gives the graph its effects; returns the names of what it stores.
-fn finish<'g>(b: &mut Builder<'g>, loss: Var<'g>) -> Vec<String> {
+/// Gives the graph its effects; returns its outputs with their names, the loss first.
+fn finish<'g>(b: &mut Builder<'g>, loss: Var<'g>) -> Vec<(String, Var<'g>)> {
     let g = b.g;
     let xs: Vec<Var> = b.leaves.iter().map(|(_, x)| *x).collect();
     let grads = grad(loss, &xs);
     let directions: Vec<Var> =
         (80..).zip(&xs).map(|(s, x)| g.tensor(&x.shape(), &numbers(b.seed, s, x.shape().size()))).collect();
     let curved = hvp(loss, &xs[..3], &directions[..3]);
-    let mut stores: Vec<(String, Var)> = Vec::new();
     let values: Vec<Var> = b.pool.iter().rev().take(3).copied().collect();
-    stores.extend(values.into_iter().enumerate().map(|(i, y)| (format!("y{i}"), y)));
-    stores.extend(grads.iter().enumerate().map(|(i, &d)| (format!("d{i}"), d)));
-    stores.extend(curved.into_iter().enumerate().map(|(i, h)| (format!("h{i}"), h)));
-    stores.iter().for_each(|(name, value)| g.store(name, *value));
-    // A state that is read and written in one step.
+    let named = |letter: char, values: Vec<Var<'g>>| {
+        // As arrays: an output of shape [] is a running sum.
+        let array = |y: Var<'g>| if y.shape().is_empty() { y.reshape(&[1]) } else { y };
+        values.into_iter().enumerate().map(move |(i, y)| (format!("{letter}{i}"), array(y)))
+    };
+    let outputs = [("the loss".to_string(), loss)].into_iter();
+    let outputs = outputs.chain(named('y', values)).chain(named('d', grads.clone())).chain(named('h', curved));
+    // A buffer that is read and written in one step.
     g.store("x1", xs[1] * 0.9 + grads[1] * 0.1);
-    g.metric("loss", loss);
     let params: Vec<(Var, Var)> = b
         .leaves
         .iter()
@@ -308,13 +314,12 @@ fn finish<'g>(b: &mut Builder<'g>, loss: Var<'g>) -> Vec<String> {
     // The usual ε would make the sign of a vanishing gradient matter.
     let adam = Optimizer::Adam { beta1: 0.9, beta2: 0.999, eps: 1e-2 };
     let rule = if b.seed.is_multiple_of(3) { Optimizer::Sgd { momentum: 0.9 } } else { adam };
-    g.optimize(rule, &params);
-    let slots = b.leaves.iter().map(|(name, _)| name.clone());
-    stores.into_iter().map(|(name, _)| name).chain(slots).collect()
+    g.optimize(rule, 0.01, &params);
+    outputs.collect()
 }
 
 /// ⟨∂loss, v⟩ against five-point differences with two steps; no verdict where the two disagree, because a kink is near.
-fn check_slope<'g>(b: &mut Builder<'g>, loss: Var<'g>) -> Result<(), TestCaseError> {
+fn check_slope<'g>(b: &mut Builder<'g>, loss: Var<'g>) -> Verdict {
     let leaves = b.leaves.clone();
     let xs: Vec<Var> = leaves.iter().map(|(_, x)| *x).collect();
     let start: Vec<Vec<f64>> = (0..).zip(&xs).map(|(i, x)| b.values(i, *x)).collect();
@@ -340,53 +345,14 @@ fn check_slope<'g>(b: &mut Builder<'g>, loss: Var<'g>) -> Result<(), TestCaseErr
     Ok(())
 }
 
-/// The content of the named slots after each step, and the metric.
+/// The outputs and then the leaves after each step.
 type Trace = Vec<Vec<Vec<f64>>>;
-
-fn interpret<F: Real>(g: &Graph, b: &Builder<'_>, columns: usize, names: &[String]) -> Trace {
-    let mut run = Interp::<F>::new(g);
-    run.set_data("images", &bytes(b.seed, columns), columns).unwrap();
-    (0..).zip(&b.leaves).for_each(|(i, (name, x))| run.set(name, &b.values(i, *x)).unwrap());
-    run.control = control(b.seed);
-    let read = |run: &Interp<F>, name: &String| run.get(name).unwrap().iter().map(|v| v.to_f64()).collect();
-    let mut trace = Trace::new();
-    for _ in 0..STEPS {
-        run.step();
-        trace.push(names.iter().map(|name| read(&run, name)).chain([vec![run.metric("loss").unwrap()]]).collect());
-    }
-    trace
-}
-
-fn execute(
-    exec: &mut dyn Exec,
-    plan: &Plan,
-    b: &Builder<'_>,
-    columns: usize,
-    names: &[String],
-) -> Result<Trace, Error> {
-    let bound = exec.bind(plan)?;
-    exec.set_data("images", &bytes(b.seed, columns), columns).unwrap();
-    for (i, (name, x)) in b.leaves.iter().enumerate() {
-        exec.write(name, &b.values(i, *x).iter().map(|&v| v as f32).collect::<Vec<_>>()).unwrap();
-    }
-    *exec.control_mut() = control(b.seed);
-    let (mut trace, mut metric) = (Trace::new(), 0.0);
-    for _ in 0..STEPS {
-        exec.run(bound, 1).unwrap();
-        let read = |name: &String| exec.read(name).unwrap().into_iter().map(f64::from).collect();
-        let mut values: Vec<Vec<f64>> = names.iter().map(read).collect();
-        metric += exec.take_metrics(bound).unwrap()["loss"];
-        values.push(vec![metric]);
-        trace.push(values);
-    }
-    Ok(trace)
-}
 
 /// Compares f32 results with f64: the interpreter's to one part in a thousand, a plan's to a few times the
 /// interpreter's error.
-fn compare(what: &str, names: &[String], truth: &Trace, single: &Trace, plan: &Trace) -> Result<(), TestCaseError> {
+fn compare(what: &str, names: &[String], truth: &Trace, single: &Trace, plan: &Trace) -> Verdict {
     for step in 0..STEPS {
-        for (i, name) in names.iter().map(String::as_str).chain(["the metric"]).enumerate() {
+        for (i, name) in names.iter().enumerate() {
             let (truth, single, plan) = (&truth[step][i], &single[step][i], &plan[step][i]);
             let scale = 1e-2 + truth.iter().fold(0.0f64, |m, v| if v.abs() <= m { m } else { v.abs() });
             let error = |v: &[f64]| v.iter().zip(truth).map(|(a, b)| (a - b).abs()).fold(0.0, f64::max);
@@ -415,44 +381,66 @@ fn compare(what: &str, names: &[String], truth: &Trace, single: &Trace, plan: &T
 /// A graph with what it should give.
 struct Case<'g> {
     builder: Builder<'g>,
+    outputs: Vec<Var<'g>>,
+    /// Of the outputs and the leaves.
     names: Vec<String>,
-    columns: usize,
     truth: Trace,
     single: Trace,
 }
 
-fn case<'g>(g: &'g Graph, r: &Recipe) -> Result<Case<'g>, TestCaseError> {
-    let mut builder = Builder::new(g, r);
-    r.ops.iter().for_each(|&op| builder.add(op));
-    let loss = builder.loss();
-    if !builder.detached {
-        check_slope(&mut builder, loss)?;
-    }
-    let (names, columns) = (finish(&mut builder, loss), r.sizes[1]);
-    let truth = interpret::<f64>(g, &builder, columns, &names);
-    let single = interpret::<f32>(g, &builder, columns, &names);
-    Ok(Case { builder, names, columns, truth, single })
-}
-
-impl Case<'_> {
-    fn run(&self, exec: &mut dyn Exec, plan: &Plan) -> Result<Trace, Error> {
-        execute(exec, plan, &self.builder, self.columns, &self.names)
+impl<'g> Case<'g> {
+    fn new(g: &'g Graph, r: &Recipe) -> std::result::Result<Case<'g>, TestCaseError> {
+        let mut builder = Builder::new(g, r);
+        r.ops.iter().for_each(|&op| builder.add(op));
+        let loss = builder.loss();
+        if !builder.detached {
+            check_slope(&mut builder, loss)?;
+        }
+        let (mut names, outputs): (Vec<String>, Vec<Var>) = finish(&mut builder, loss).into_iter().unzip();
+        names.extend(builder.leaves.iter().map(|(name, _)| name.clone()));
+        let mut case = Case { builder, outputs, names, truth: Trace::new(), single: Trace::new() };
+        case.truth = case.run(&Executor::reference(), Fusion::all()).unwrap();
+        case.single = case.run(&Executor::new(Interpreter::<f32>::default()), Fusion::all()).unwrap();
+        Ok(case)
     }
 
-    fn compare(&self, what: &str, found: &Trace) -> Result<(), TestCaseError> {
+    fn run(&self, executor: &Executor, fusion: Fusion) -> Result<Trace> {
+        let Builder { g, leaves, seed, .. } = &self.builder;
+        let mut f = executor.compile_with(g, self.outputs.clone(), fusion)?;
+        assert_eq!(f.plan().map_or(Ok(()), |plan| plan.verify()), Ok(()));
+        let mut state = executor.state(&Params::of(g), 0)?;
+        let columns = self.builder.columns;
+        state.load("images", &bytes(*seed, columns)[..], columns)?;
+        for (i, (name, x)) in leaves.iter().enumerate() {
+            state.write(name, &self.builder.values(i, *x).iter().map(|&v| v as f32).collect::<Vec<_>>())?;
+        }
+        let mut trace = Trace::new();
+        for step in 0..STEPS as u32 {
+            let rows = rows(*seed).from(step * f.batch_rows() as u32);
+            let key = Key { seed: *seed, step };
+            f.run(&mut state, &Call { key, rows, steps: 1, schedules: &[("beta", &|_| 1.0)] })?;
+            let mut values = vec![f.take_totals()?];
+            let cells = (1..self.outputs.len()).map(|i| f.read(i));
+            for read in cells.chain(leaves.iter().map(|(name, _)| state.read(name))) {
+                values.push(read?.into_iter().map(f64::from).collect());
+            }
+            trace.push(values);
+        }
+        Ok(trace)
+    }
+
+    fn compare(&self, what: &str, found: &Trace) -> Verdict {
         compare(what, &self.names, &self.truth, &self.single, found)
     }
 }
 
-fn all_agree(r: &Recipe) -> Result<(), TestCaseError> {
+fn all_agree(r: &Recipe) -> Verdict {
     let g = Graph::new();
-    let case = case(&g, r)?;
+    let case = Case::new(&g, r)?;
     let isas = Isa::available();
     for (i, fusion) in [Fusion::all(), Fusion::none(), rules(r.fusion)].into_iter().enumerate() {
         let isa = isas[(i + r.ops.len()) % isas.len()];
-        let plan = Plan::build(&g, fusion).unwrap();
-        prop_assert_eq!(plan.verify(), Ok(()));
-        let run = |threads| case.run(&mut Cpu::with_isa(threads, isa), &plan).unwrap();
+        let run = |threads| case.run(&Executor::new(Cpu::with_isa(threads, isa)), fusion).unwrap();
         let one = run(1);
         case.compare(&format!("{isa:?} {fusion:?}"), &one)?;
         prop_assert!(same_bits(&one, &run(3)), "{fusion:?}: one thread and three differ");
@@ -461,13 +449,11 @@ fn all_agree(r: &Recipe) -> Result<(), TestCaseError> {
 }
 
 /// Whether the graph's programs fit into the kernels' parameters, and then that CUDA agrees.
-#[cfg(feature = "cuda")]
-fn cuda_agrees(r: &Recipe) -> Result<bool, TestCaseError> {
+fn cuda_agrees(r: &Recipe) -> std::result::Result<bool, TestCaseError> {
     let g = Graph::new();
-    let case = case(&g, r)?;
+    let case = Case::new(&g, r)?;
     for fusion in [Fusion::all(), rules(r.fusion)] {
-        let plan = Plan::build(&g, fusion).unwrap();
-        let run = || case.run(&mut common::cuda(elbo::engine::device::Precision::F32).expect("asked before"), &plan);
+        let run = || case.run(&common::on_cuda(Precision::F32).expect("asked before"), fusion);
         let one = match run() {
             Err(Error::Device { reason, .. }) if reason.contains("room for") => return Ok(false),
             other => other.unwrap(),
@@ -501,7 +487,6 @@ fn every_way_of_evaluating_a_graph_agrees() {
     proptest!(config(1000), |(r in recipe())| all_agree(&r)?);
 }
 
-#[cfg(feature = "cuda")]
 #[test]
 fn cuda_agrees_with_the_interpreter() {
     if matches!(common::behind(), common::Behind::Nothing) {

@@ -38,10 +38,11 @@ const SMALL: &str = "--train-size 200 --test-size 40 --nll-samples 30 --nll-imag
 const TWO_LAYERS: &str = r#"
 base = "iwae-2l-iwae-k5"
 title = "a small one"
-[model]
-hidden = [12]
+[config.model]
+encoder = [12]
+decoder = [12]
 latent = 6
-upper = "8:3:8"
+upper = [{ encoder = [8], latent = 3, decoder = [8] }]
 [schedule]
 stages = [{ epochs = 1, lr = 1e-3 }, { epochs = 2, lr = 5e-4 }]
 "#;
@@ -79,11 +80,12 @@ fn a_recipe_is_a_start_for_a_training() {
     fails(at.path(), "train --recipe pytorch-example --protocol code", 2, &["protocol", "code"]);
     fails(at.path(), "train --stages 1", 2, &["--recipe"]);
     fails(at.path(), "train --resume run --recipe iwae-1l-vae-k1", 2, &["--resume", "--recipe"]);
-    fs::write(at.path().join("bad.toml"), "base = \"pytorch-example\"\n[model]\nactivation = \"rellu\"\n").unwrap();
-    fails(at.path(), "train --recipe bad.toml", 1, &["bad.toml", "rellu", "--activation"]);
+    fs::write(at.path().join("bad.toml"), "base = \"pytorch-example\"\n[config.model]\nactivation = \"rellu\"\n")
+        .unwrap();
+    fails(at.path(), "train --recipe bad.toml", 1, &["bad.toml: config", "rellu", "activation"]);
     // The file that is named is the one that was asked for, or that is wrong.
     fs::write(at.path().join("child.toml"), "base = \"bad\"\n").unwrap();
-    fails(at.path(), "train --recipe child.toml", 1, &["child.toml", "or of its base bad", "rellu"]);
+    fails(at.path(), "train --recipe child.toml", 1, &["bad.toml: config", "rellu"]);
     fs::write(at.path().join("lost.toml"), "base = \"nowhere\"\n").unwrap();
     fails(at.path(), "train --recipe lost.toml", 1, &["lost.toml: base", "\"nowhere\"", "beside this one"]);
     fs::copy(at.path().join("child.toml"), at.path().join("child.json")).unwrap();
@@ -187,31 +189,26 @@ fn the_sigma_of_a_weighted_loss_is_answered() {
     let contains = |text: &str, parts: &[&str]| {
         parts.iter().for_each(|part| assert!(text.contains(part), "{text}\nlacks {part}"));
     };
-    let blur = ask(&["mean MSE + 0.00025 KL", "--pixels", "12288"]);
+    let mean = |more: &str| ask(&more.split_whitespace().collect::<Vec<_>>());
+    let sum = |more: &str| mean(&format!("--reduction sum {more}"));
+    let blur = mean("--kl-weight 0.00025 --pixels 12288");
     contains(&blur, &["sigma² = D·b/(2a) = 1.536", "sigma  = 1.239", "316 grey levels", "--variance"]);
-    let same = ask(&["--reconstruction", "mean-mse", "--kl-weight", "0.00025", "--pixels", "12288"]);
-    assert_eq!(same, blur, "flags say what words say");
-    contains(&ask(&["mean MSE + 0.00025 KL", "--pixels", "12288", "--range", "2"]), &["158 grey levels"]);
-    contains(&ask(&["MSE + KL"]), &["sigma² = D·b/(2a) = 392", "sigma  = 19.8", "collapse expected", "52.85"]);
-    contains(&ask(&["0.5*sum MSE + 4 KL", "--sigma", "1"]), &["sigma² = b/(2a) = 4", "b/(2a·sigma²) = 4", "blur"]);
-    contains(&ask(&["sum MSE + 0.1 KL"]), &["sigma² = b/(2a) = 0.05", "no collapse"]);
-    contains(&ask(&["sum MSE + 10 KL", "--variance", "4.9"]), &["the images", "collapse expected"]);
-    contains(&ask(&["mean BCE + KL"]), &["beta = b/a = 784", "beta > 1", "mean + 1 KL"]);
-    contains(&ask(&["sum BCE + KL"]), &["beta = 1: this is −ELBO", "mean + 0.001276 KL"]);
-    // Pixels added up over the batch, KL averaged over it: the reconstruction counts 128 times.
-    let uneven = ["sum BCE + KL", "--reconstruction-batch", "sum", "--batch", "128"];
-    contains(&ask(&uneven), &["beta = b/a = 0.007812", "beta < 1"]);
-    contains(&ask(&["sum MSE + mean KL over dims", "--latent", "10"]), &["sigma² = b/(2a) = 0.05"]);
+    contains(&mean("--kl-weight 0.00025 --pixels 12288 --range 2"), &["158 grey levels"]);
+    contains(&mean("--kl-weight 1"), &["sigma² = D·b/(2a) = 392", "sigma  = 19.8", "collapse expected", "52.85"]);
+    contains(&sum("--weight 0.5 --kl-weight 4"), &["sigma² = b/(2a) = 4", "4 for s = 1", "blur"]);
+    contains(&sum("--weight 0.5 --kl-weight 1"), &["sigma² = b/(2a) = 1\n"]);
+    contains(&sum("--kl-weight 0.1"), &["sigma² = b/(2a) = 0.05", "no collapse"]);
+    contains(&sum("--kl-weight 10 --variance 4.9"), &["V = 4.9", "collapse expected"]);
 
-    let refuses = |arguments: &[&str], code: i32, words: &[&str]| {
-        refused(&elbo(at.path(), &[&["implied-sigma"], arguments].concat()), code, words);
-    };
-    refuses(&["mean huber + KL"], 2, &["huber", "mean MSE + 0.00025 KL"]);
-    refuses(&[], 2, &["--reconstruction"]);
-    refuses(&["MSE + KL", "--kl-weight", "2"], 2, &["--kl-weight"]);
-    refuses(&["MSE + KL", "--pixels", "0"], 2, &["pixels"]);
-    refuses(&["MSE + KL", "--kl-batch", "sum"], 2, &["--batch"]);
-    refuses(&["MSE + mean KL over dims"], 2, &["--latent"]);
-    refuses(&["MSE + KL", "--variance", "0"], 2, &["variance"]);
-    refuses(&["MSE + KL", "--sigma", "-1"], 2, &["sigma"]);
+    for (arguments, words) in [
+        ("", "--kl-weight"),
+        ("--kl-weight 0", "kl weight"),
+        ("--kl-weight 1 --weight -1", "weight"),
+        ("--kl-weight 1 --pixels 0", "pixels"),
+        ("--kl-weight 1 --variance 0", "variance"),
+        ("--kl-weight 1 --range 0", "range"),
+    ] {
+        let arguments: Vec<&str> = ["implied-sigma"].into_iter().chain(arguments.split_whitespace()).collect();
+        refused(&elbo(at.path(), &arguments), 2, &[words]);
+    }
 }

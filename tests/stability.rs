@@ -47,18 +47,18 @@ fn compare(found: f32, truth: f64, ulps: f64, absolute: f64) -> Option<String> {
         .then(|| format!("{found:e}, truth {truth:e}, off by {:.1} ulp", error / ulp(truth)))
 }
 
-/// y and its first two derivatives in the scalar state `x`.
+/// y and its first two derivatives in the scalar `x`.
 fn derivatives<'g>(x: Var<'g>, y: Var<'g>) -> [Var<'g>; 3] {
     let d1 = grad(y, &[x])[0];
     [y, d1, grad(d1, &[x])[0]]
 }
 
 /// The value of `of` at x = `at` in f32 and in f64, for one and the same argument.
-fn both<'g>(g: &'g Graph, at: f64, of: Var<'g>) -> (f32, f64) {
-    let at = f64::from(at as f32);
+fn both<'g>(x: Var<'g>, at: f64, of: Var<'g>) -> (f32, f64) {
+    let (g, at) = (x.graph(), f64::from(at as f32));
     let (mut single, mut double) = (Interp::<f32>::new(g), Interp::<f64>::new(g));
-    single.set("x", &[at]).unwrap();
-    double.set("x", &[at]).unwrap();
+    single.set_input(x, &[at]);
+    double.set_input(x, &[at]);
     (single.eval(of)[0], double.eval(of)[0])
 }
 
@@ -68,11 +68,11 @@ fn every_row_of_the_table_and_its_derivatives() {
     let mut compared = 0;
     for &f in ScalarFn::ALL {
         let g = Graph::new();
-        let x = g.state("x", &[]);
+        let x = g.input(&[]);
         let orders = derivatives(x, x.map(f));
         for at in POINTS {
             for (order, &y) in orders.iter().enumerate() {
-                let (found, truth) = both(&g, at, y);
+                let (found, truth) = both(x, at, y);
                 if order == 0 && !truth.is_finite() && !f.name().starts_with("exp") {
                     break; // outside the domain: log, log1p, sqrt
                 }
@@ -115,9 +115,9 @@ fn closed_forms_far_out() {
     ];
     for (f, at, truths) in table {
         let g = Graph::new();
-        let x = g.state("x", &[]);
+        let x = g.input(&[]);
         for (order, (y, truth)) in derivatives(x, x.map(f)).into_iter().zip(truths).enumerate() {
-            let (single, double) = both(&g, at, y);
+            let (single, double) = both(x, at, y);
             let problem = compare(single, truth, ULPS[order], 0.0);
             assert!(problem.is_none(), "{}, order {order}, at {at}: {}", f.name(), problem.unwrap());
             assert!(
@@ -145,12 +145,12 @@ fn log_sum_exp_of_huge_numbers() {
     ];
     for (values, truth, weights) in rows {
         let g = Graph::new();
-        let x = g.state("x", &[3]);
+        let x = g.input(&[3]);
         let y = x.log_sum_exp(&[0]);
         let d = grad(y, &[x])[0];
         let curvature = grad((d * g.tensor(&[3], &[1.0, -2.0, 0.5])).sum_all(), &[x])[0];
         let mut run = Interp::<f32>::new(&g);
-        run.set("x", &values).unwrap();
+        run.set_input(x, &values);
         let found = run.eval(y)[0];
         assert!(compare(found, truth, 2.0, 1e-6).is_none(), "{values:?}: {found} instead of {truth}");
         for (w, truth) in run.eval(d).iter().zip(weights) {
@@ -172,7 +172,7 @@ fn log_sum_exp_of_huge_numbers() {
 fn cross_entropy_on_logits() {
     for pixel in [0.0, 0.25, 0.5, 1.0] {
         let g = Graph::new();
-        let l = g.state("x", &[]);
+        let l = g.input(&[]);
         let orders = derivatives(l, l.softplus() - l * pixel);
         for at in POINTS {
             let at = f64::from(at as f32);
@@ -182,7 +182,7 @@ fn cross_entropy_on_logits() {
             let truths = [loss, sigmoid - pixel, tail / (1.0 + tail).powi(2)];
             let absolute = [ulp(at), 2f64.powi(-23), 0.0];
             for (order, &y) in orders.iter().enumerate() {
-                let problem = compare(both(&g, at, y).0, truths[order], ULPS[order], absolute[order]);
+                let problem = compare(both(l, at, y).0, truths[order], ULPS[order], absolute[order]);
                 assert!(problem.is_none(), "pixel {pixel}, logit {at}, order {order}: {}", problem.unwrap());
             }
         }
@@ -220,10 +220,10 @@ fn tails_of_silu_and_gelu() {
 fn slopes_in_the_tails_of_silu_and_gelu() {
     for (f, points) in [(ScalarFn::Silu, [-5.0, -12.0, -40.0, -80.0]), (ScalarFn::Gelu, [-4.0, -5.5, -7.0, -9.0])] {
         let g = Graph::new();
-        let x = g.state("x", &[]);
+        let x = g.input(&[]);
         let slope = derivatives(x, x.map(f))[1];
         for at in points {
-            let (found, truth) = both(&g, at, slope);
+            let (found, truth) = both(x, at, slope);
             assert!((f64::from(found) / truth - 1.0).abs() < 5e-5, "{}′({at}) = {found:e}, not {truth:e}", f.name());
         }
     }
@@ -245,7 +245,7 @@ fn divergence_from_the_prior() {
         assert!((found - truth).abs() < 1e-15, "KL({mu}, {lv}) = {found}, not {truth}");
     }
     let g = Graph::new();
-    let lv = g.state("x", &[]);
+    let lv = g.input(&[]);
     let orders = derivatives(lv, lv.expm1mx()); // twice the KL, so that ½·∞ is no question
     for at in POINTS {
         let at = f64::from(at as f32);
@@ -253,7 +253,7 @@ fn divergence_from_the_prior() {
         let near = 0.5 * at * at * (1.0 + at / 3.0 + at * at / 12.0);
         let truths = [if at.abs() < 1e-3 { near } else { at.exp_m1() - at }, at.exp_m1(), at.exp()];
         for (order, &y) in orders.iter().enumerate() {
-            let (found, double) = both(&g, at, y);
+            let (found, double) = both(lv, at, y);
             let problem = compare(found, truths[order], ULPS[order], 0.0);
             assert!(problem.is_none(), "lv = {at}, order {order}: {}", problem.unwrap());
             assert!(!double.is_nan());

@@ -3,8 +3,8 @@
 use std::time::{Duration, Instant};
 
 use elbo::engine::device::cuda;
-use elbo::engine::device::{Bound, Device, Exec, Precision};
-use elbo::engine::plan::Plan;
+use elbo::engine::device::{Device, Layout, Precision};
+use elbo::{Call, Function, Plan, State};
 
 /// A device and what its group of benchmarks is called.
 pub struct Target {
@@ -34,20 +34,25 @@ pub fn targets() -> Vec<Target> {
     all
 }
 
-/// The time of `steps` steps, from the first to the end of the last. Each reads `batch` rows of a data set of `rows`,
-/// which is begun anew when it ends.
-pub fn time(exec: &mut dyn Exec, plan: Bound, steps: u64, batch: usize, rows: usize) -> Duration {
-    let most = (rows / batch.max(1)) as u64;
-    exec.synchronize().unwrap();
+/// The time of `steps` steps of a function, from the first to the end of the last. Each reads its rows of data sets of `rows`,
+/// which are begun anew when they end.
+pub fn time<L: Layout>(
+    function: &mut Function<L>,
+    state: &mut State,
+    call: &Call<'_>,
+    steps: u64,
+    rows: usize,
+) -> Duration {
+    let most = (rows / function.batch_rows().max(1)) as u64;
+    function.synchronize().unwrap();
     let start = Instant::now();
     let mut left = steps;
     while left > 0 {
         let now = left.min(most);
-        exec.control_mut().cursor = 0;
-        exec.run(plan, now as usize).unwrap();
+        function.run(state, &Call { steps: now as usize, ..*call }).unwrap();
         left -= now;
     }
-    exec.synchronize().unwrap();
+    function.synchronize().unwrap();
     start.elapsed()
 }
 

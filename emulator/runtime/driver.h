@@ -61,6 +61,8 @@ inline Stream* stream_or_null(CUstream stream) { return is_null_stream(stream) ?
 
 // Is this memory of cuMemHostAlloc?
 bool is_pinned(const void* host, size_t bytes);
+// Bytes of it that are allocated.
+size_t pinned_memory();
 extern unsigned long long pageable_uploads;
 
 // What the emulated GPU is: 90 for compute capability 9.0; ELBO_EMU_CC.

@@ -329,6 +329,12 @@ CONTROL unsigned long long elbo_emu_pageable_uploads() {
     return pageable_uploads;
 }
 
+// Bytes of the device's memory and of page-locked memory of the host that are allocated.
+CONTROL unsigned long long elbo_emu_memory_in_use() {
+    std::lock_guard<std::recursive_mutex> guard(driver_lock());
+    return total_memory() - free_memory() + pinned_memory();
+}
+
 // 1: the kernels were compiled for the race detector.
 CONTROL int elbo_emu_detects_races() { return race::enabled(); }
 

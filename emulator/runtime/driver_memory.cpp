@@ -60,6 +60,12 @@ bool is_pinned(const void* host, size_t bytes) {
     return at + bytes <= begin + size;
 }
 
+size_t pinned_memory() {
+    size_t bytes = 0;
+    for (auto [begin, size] : pinned()) bytes += size;
+    return bytes;
+}
+
 }  // namespace emu
 
 using namespace emu;

@@ -136,6 +136,13 @@ impl Emulator {
         unsafe { self.function::<F>("elbo_emu_pageable_uploads")() }
     }
 
+    /// Bytes of the device's memory and of page-locked memory of the host that are allocated.
+    pub fn memory_in_use(&self) -> u64 {
+        type F = unsafe extern "C" fn() -> u64;
+        // SAFETY: the function has this type.
+        unsafe { self.function::<F>("elbo_emu_memory_in_use")() }
+    }
+
     /// Were the kernels compiled for the race detector?
     pub fn detects_races(&self) -> bool {
         type F = unsafe extern "C" fn() -> c_int;

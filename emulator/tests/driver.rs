@@ -432,6 +432,24 @@ fn nothing_runs_before_somebody_waits() {
 }
 
 #[test]
+fn memory_in_use_is_what_was_taken_and_not_given_back() {
+    let Some(device) = device() else { return };
+    let before = device.emulator.memory_in_use();
+    let taken = || device.emulator.memory_in_use() - before;
+    let mut pinned = null_mut();
+    // SAFETY: the pointer is to a live variable, and what is freed was allocated.
+    unsafe {
+        ok(sys::cuMemHostAlloc(&mut pinned, 128, 0));
+        assert_eq!(taken(), 128);
+        let x = Buffer::new(&[0.0; 32]);
+        assert_eq!(taken(), 256);
+        ok(sys::cuMemFreeHost(pinned));
+        drop(x);
+    }
+    assert_eq!(taken(), 0);
+}
+
+#[test]
 fn launch_attributes_are_accepted_or_refused() {
     let Some(device) = device() else { return };
     let x = Buffer::new(&[0.0; 32]);

@@ -4,7 +4,6 @@ use std::fmt;
 use std::str::FromStr;
 
 use super::workload::{Arrays, TrainingStep, Workload};
-use crate::engine::graph::Graph;
 use crate::engine::nn::Activation;
 use crate::engine::optim::Optimizer;
 use crate::vae::{Binarisation, Vae, VaeConfig};
@@ -151,14 +150,14 @@ type Product = ((usize, usize, usize), (bool, bool));
 /// C = op(A)·op(B).
 fn product((m, n, k): (usize, usize, usize), (ta, tb): (bool, bool)) -> Arrays {
     let (b_rows, b_cols) = if tb { (n, k) } else { (k, n) };
-    let build = move |g: &Graph, m: usize| {
+    let arrays = Arrays::new(m, move |g, m| {
         let a = if ta { [k, m] } else { [m, k] };
-        g.store("c", g.state("a", &a).matmul_t(ta, g.state("b", &[b_rows, b_cols]), tb));
-    };
-    let arrays = Arrays::new(m, "c", build).product();
+        Some(g.input(&a).matmul_t(ta, g.input(&[b_rows, b_cols]), tb))
+    });
+    let arrays = arrays.product();
     // With Aᵀ stored, a row of the result is a column of the operand: then all rows are checked.
-    let arrays = if ta { arrays.input("a", k, m) } else { arrays.row_input("a", k) };
-    arrays.input("b", b_rows, b_cols)
+    let arrays = if ta { arrays.input(k, m) } else { arrays.row_input(k) };
+    arrays.input(b_rows, b_cols)
 }
 
 /// The products of a training step of the layers 784 → 400 and 400 → 784: y = x·W, dx = dy·Wᵀ, dW = xᵀ·dy.
@@ -181,35 +180,34 @@ fn layer_product((m, n, k): (usize, usize, usize), transposed: (bool, bool)) -> 
 }
 
 fn chain(rows: usize) -> Arrays {
-    let build = |g: &Graph, rows: usize| {
-        let (a, b) = (g.state("a", &[rows, COLS]), g.state("b", &[rows, COLS]));
-        g.store("y", (a * b + 0.5).tanh() * a.sigmoid() + b);
-    };
-    Arrays::new(rows, "y", build).row_input("a", COLS).row_input("b", COLS)
+    let arrays = Arrays::new(rows, |g, rows| {
+        let (a, b) = (g.input(&[rows, COLS]), g.input(&[rows, COLS]));
+        Some((a * b + 0.5).tanh() * a.sigmoid() + b)
+    });
+    arrays.row_input(COLS).row_input(COLS)
 }
 
 /// Positive numbers, so that the sum is as large as its terms.
 fn sum(rows: usize) -> Arrays {
-    let build = move |g: &Graph, _: usize| g.store("y", g.state("x", &[rows, COLS]).sum_all());
-    Arrays::new(1, "y", build).input("x", rows, COLS).of(f32::abs)
+    Arrays::new(1, move |g, _| Some(g.input(&[rows, COLS]).sum_all())).input(rows, COLS).of(f32::abs)
 }
 
 /// Parameters as small as the steps they are moved by, so that the check sees the steps.
 fn update(rows: usize) -> Arrays {
-    let build = |g: &Graph, rows: usize| {
+    let arrays = Arrays::new(rows, |g, rows| {
         let p = g.param("p", &[rows, COLS]);
-        g.optimize(Optimizer::adam(), &[(p, g.state("g", &[rows, COLS]))]);
-    };
-    let arrays = Arrays::new(rows, "p", build).row_input("p", COLS).of(|v| 1e-3 * v).resident();
-    arrays.row_input("g", COLS).steps(3)
+        g.optimize(Optimizer::adam(), 1e-3, &[(p, g.input(&[rows, COLS]))]);
+        None
+    });
+    arrays.param("p", COLS).of(|v| 1e-3 * v).row_input(COLS).steps(3)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::engine::device::cpu::Cpu;
-    use crate::engine::device::{Exec, Precision};
-    use crate::engine::plan::{Fusion, Plan};
+    use crate::engine::device::{Executor, Precision};
+    use crate::engine::plan::Fusion;
 
     #[test]
     fn names_are_read_as_written() {
@@ -223,21 +221,19 @@ mod tests {
     fn every_workload_is_right_on_the_cpu() {
         let small = Family::ALL[..4].iter().flat_map(|f| f.cases(true).filter(|c| c.size < 20_000.0));
         for case in small {
-            let mut cpu = Cpu::new(2);
-            let plan = Plan::build(&case.work.graph(), Fusion::all()).unwrap();
-            let step = cpu.bind(&plan).unwrap();
-            case.work.load(&mut cpu).unwrap();
-            let (found, truth) = (case.work.result(&mut cpu, step).unwrap(), case.work.truth().unwrap());
+            let plan = case.work.plan(Fusion::all()).unwrap();
+            let mut job = case.work.job(&Executor::new(Cpu::new(2)), Fusion::all()).unwrap();
+            let (found, truth) = (case.work.result(&mut job).unwrap(), case.work.truth().unwrap());
             let error = super::super::measure::error(&found, &truth.values);
             assert!(error < case.work.bound(Precision::F32), "{}: {error:e}", case.label);
             assert!(plan.flops() > 0 && plan.bytes() > 0);
-            case.work.round_trip(&mut cpu, step).unwrap();
+            case.work.round_trip(&mut job).unwrap();
         }
     }
 
     #[test]
     fn the_chain_is_one_kernel() {
-        let plan = Plan::build(&chain(10).graph(), Fusion::all()).unwrap();
+        let plan = chain(10).plan(Fusion::all()).unwrap();
         assert_eq!(plan.steps().len(), 1, "{plan}");
         // Two arrays in, one out.
         assert_eq!(plan.bytes(), 3 * 4 * 10 * COLS as u64);

@@ -8,7 +8,7 @@ use serde::Serialize;
 use super::workload::{Truth, Workload};
 use crate::engine::device::{Device, Precision};
 use crate::engine::error::{Error, Result};
-use crate::engine::plan::Plan;
+use crate::engine::plan::Fusion;
 
 /// How long to measure.
 #[derive(Clone, Copy, Debug)]
@@ -82,30 +82,28 @@ pub fn error(found: &[f64], truth: &[f64]) -> f64 {
 ///
 /// # Errors
 /// [`Error::Device`] when the result is wrong: no time of a wrong result is of interest. And from the executor.
-pub fn on(device: Device, work: &dyn Workload, plan: &Plan, truth: &Truth, effort: Effort) -> Result<Measured> {
-    let mut exec = device.open()?;
-    let exec = exec.as_mut();
-    let step = exec.bind(plan)?;
-    work.load(exec)?;
+pub fn on(device: Device, work: &dyn Workload, truth: &Truth, effort: Effort) -> Result<Measured> {
+    let executor = device.open()?;
+    let mut job = work.job(&executor, Fusion::all())?;
     let (precision, is_gpu) = match device {
         Device::Cpu { .. } => (Precision::F32, false),
         Device::Cuda { precision, .. } => (precision, true),
     };
-    let (error, bound) = (error(&work.result(exec, step)?, &truth.values), work.bound(precision));
+    let (error, bound) = (error(&work.result(&mut job)?, &truth.values), work.bound(precision));
     if error > bound {
         return Err(Error::Device {
-            device: exec.describe(),
+            device: executor.describe(),
             reason: format!("the result is wrong: error {error:.1e} against the {}, allowed {bound:.1e}", truth.from),
             remedy: "this is a fault of the program or of the machine; please report it".into(),
         });
     }
     let resident = time(effort, |steps| {
-        work.run(exec, step, steps)?;
-        exec.synchronize()
+        work.run(&mut job, steps)?;
+        job.function.synchronize()
     })?;
     let with_transfers = match is_gpu {
         // The last operation of a round trip reads, and reading waits.
-        true => Some(time(effort, |times| (0..times).try_for_each(|_| work.round_trip(exec, step)))?),
+        true => Some(time(effort, |times| (0..times).try_for_each(|_| work.round_trip(&mut job)))?),
         false => None,
     };
     Ok(Measured { error, bound, resident, with_transfers })

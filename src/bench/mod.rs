@@ -6,10 +6,10 @@
 //! ```
 //!
 //! * `family` lists the workloads, `workload` builds them and knows their truth: the interpreter in f64.
-//! * `measure` checks and times one on one device. Every device runs the same graph through [`Plan`] and
-//!   [`Exec`].
+//! * `measure` checks and times one on one device. Every device compiles the same graph with
+//!   [`Executor::compile`](crate::Executor::compile).
 //! * [`roofline`] measures what the CPU could do at most, `crossover` finds where the GPU begins to win.
-//! * [`Report`] is everything that was found, as a table and as JSON; `chart` draws it.
+//! * [`BenchReport`] is everything that was found, as a table and as JSON; `chart` draws it.
 //!
 //! What is measured and what not is said in docs/benchmarks.md.
 
@@ -25,19 +25,19 @@ mod workload;
 pub use crossover::Crossover;
 pub use family::{Case, Family};
 pub use machine::{Gpu, Machine};
-pub use report::{FamilyReport, Report, Row};
+pub use report::{BenchReport, FamilyReport, Row};
 pub use workload::{Truth, Workload};
 
-use crate::engine::device::{Device, Exec, Precision};
+use crate::engine::device::{Device, Precision};
 use crate::engine::error::Result;
 use crate::engine::isa::Isa;
-use crate::engine::plan::{Fusion, Plan};
+use crate::engine::plan::Fusion;
 use measure::Effort;
 use roofline::Roofline;
 
 /// What to measure, and on what.
 #[derive(Clone, Debug)]
-pub struct Options {
+pub struct BenchOptions {
     /// The families.
     pub families: Vec<Family>,
     /// Small sizes and short repetitions.
@@ -61,7 +61,7 @@ const QUICK_REPETITION: f64 = 0.005;
 ///
 /// # Errors
 /// [`Error::Device`](crate::Error::Device) when a device cannot be used, or when a result is wrong.
-pub fn run(options: &Options, say: &mut dyn FnMut(&str)) -> Result<Report> {
+pub fn run(options: &BenchOptions, say: &mut dyn FnMut(&str)) -> Result<BenchReport> {
     let cores = || std::thread::available_parallelism().map_or(1, usize::from);
     let threads = if options.threads == 0 { cores() } else { options.threads };
     say("roofline of the CPU");
@@ -89,7 +89,7 @@ pub fn run(options: &Options, say: &mut dyn FnMut(&str)) -> Result<Report> {
         families.push(FamilyReport::new(family, rows));
     }
     let gpu_roofline = gpu.map(|g| g.side.roofline);
-    Ok(Report { machine, cpu_roofline: cpu.roofline, gpu_roofline, families })
+    Ok(BenchReport { machine, cpu_roofline: cpu.roofline, gpu_roofline, families })
 }
 
 /// A device to be measured.
@@ -104,7 +104,7 @@ struct GpuSide {
     side: Side,
     about: Gpu,
     /// Keeps the context from being made anew for every workload.
-    _open: Box<dyn Exec>,
+    _open: Box<dyn std::any::Any>,
 }
 
 #[cfg(feature = "cuda")]
@@ -146,9 +146,9 @@ fn open_gpu(ordinal: usize, precision: Precision, _effort: Effort) -> Result<Gpu
 
 fn compare(case: Case, cpu: &Side, gpu: Option<&Side>) -> Result<Row> {
     let work = case.work.as_ref();
-    let plan = Plan::build(&work.graph(), Fusion::all())?;
+    let plan = work.plan(Fusion::all())?;
     let truth = work.truth()?;
-    let on = |side: &Side| measure::on(side.device, work, &plan, &truth, side.effort);
+    let on = |side: &Side| measure::on(side.device, work, &truth, side.effort);
     let (flops, bytes) = (plan.flops(), plan.bytes());
     let roof = |side: &Side| side.roofline.seconds(plan.steps());
     Ok(Row {

@@ -154,7 +154,7 @@ fn device_columns(row: &Row, m: &Measured, roof: f64) -> String {
 }
 
 /// `12.3 µs`.
-pub(super) fn time(seconds: f64) -> String {
+fn time(seconds: f64) -> String {
     let units = [(1.0, "s"), (1e-3, "ms"), (1e-6, "µs"), (1e-9, "ns")];
     // 0.9995 ms is 1.00 ms.
     let (unit, name) = units.into_iter().find(|(unit, _)| seconds >= 0.9995 * unit).unwrap_or(units[3]);
@@ -173,7 +173,7 @@ fn times(factor: f64) -> String {
 
 /// The result of a benchmark.
 #[derive(Clone, Debug)]
-pub struct Report {
+pub struct BenchReport {
     /// On what.
     pub machine: Machine,
     /// The CPU's ceilings.
@@ -187,7 +187,7 @@ pub struct Report {
 /// What is said wherever figures of the emulated driver are shown.
 pub(super) const EMULATED: &str = "emulated, meaningless as a speed";
 
-impl Report {
+impl BenchReport {
     /// Whether the GPU's figures are those of the emulated driver.
     pub fn is_emulated(&self) -> bool {
         self.machine.gpu.as_ref().is_some_and(|g| g.emulated)
@@ -207,7 +207,7 @@ impl Report {
 
     /// All curves as a picture (SVG).
     pub fn svg(&self) -> String {
-        super::chart::svg(self)
+        super::chart::plot(self).svg()
     }
 
     fn head(&self) -> String {
@@ -253,7 +253,7 @@ impl Report {
     }
 }
 
-impl fmt::Display for Report {
+impl fmt::Display for BenchReport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.head())?;
         let rows = self.families.iter().flat_map(|family| &family.rows);
@@ -292,7 +292,7 @@ pub(super) mod tests {
     }
 
     /// A report with invented figures.
-    pub fn example(gpu: bool, emulated: bool) -> Report {
+    pub fn example(gpu: bool, emulated: bool) -> BenchReport {
         let about = Gpu {
             name: "Example & Sons".into(),
             ordinal: 0,
@@ -312,7 +312,7 @@ pub(super) mod tests {
         });
         let families = families.collect();
         let machine = Machine::this(2, about, reason);
-        Report { machine, gpu_roofline: gpu.then(|| roofline.clone()), cpu_roofline: roofline, families }
+        BenchReport { machine, gpu_roofline: gpu.then(|| roofline.clone()), cpu_roofline: roofline, families }
     }
 
     #[test]

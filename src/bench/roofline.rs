@@ -247,14 +247,16 @@ mod tests {
     /// A training step moves more bytes than it goes through: which memory they come from is a matter of each kernel.
     #[test]
     fn a_step_whose_kernels_fit_into_a_cache_has_the_roof_of_that_cache() {
+        use crate::engine::graph::Graph;
         use crate::engine::optim::Optimizer;
         use crate::engine::plan::{Fusion, Plan};
-        use crate::vae::{Objective, Vae, VaeConfig, training_graph};
+        use crate::vae::{UpdateRule, Vae, VaeConfig, training_step};
 
         let vae = Vae::new(VaeConfig::new(20)).unwrap();
-        let graph = training_graph(&vae, &Objective::elbo(Optimizer::adam(), None), "train", 8);
-        let plan = Plan::build(&graph, Fusion::all()).unwrap();
-        let parameters = vae.parameter_count() as u64;
+        let graph = Graph::new();
+        let outputs = training_step(&graph, &vae, &UpdateRule::elbo(Optimizer::adam(), None), "train", 8);
+        let plan = Plan::build(&graph, &outputs, Fusion::all()).unwrap();
+        let parameters = vae.params().count() as u64;
         let adam = plan.steps().iter().find(|s| s.name() == "adam").unwrap();
         assert_eq!((adam.bytes(), adam.footprint()), (28 * parameters, 16 * parameters));
         assert!(plan.steps().iter().all(|s| s.footprint() <= 16 * parameters));

@@ -1,47 +1,53 @@
 //! What is timed: graphs of one step, with operands, and what their results should be.
 
-use std::collections::BTreeMap;
-
 use crate::engine::device::cpu::Cpu;
-use crate::engine::device::{Bound, Exec, Precision};
+use crate::engine::device::{Call, Executor, Function, Key, Precision, Rows, Schedule, State};
 use crate::engine::error::Result;
-use crate::engine::graph::Graph;
+use crate::engine::graph::{Graph, Var};
 use crate::engine::interp::Interp;
 use crate::engine::isa::Isa;
-use crate::engine::optim::{Control, Optimizer};
+use crate::engine::optim::Optimizer;
+use crate::engine::params::Params;
 use crate::engine::plan::{Fusion, Plan};
 use crate::engine::rng::Draw;
-use crate::vae::streams;
-use crate::vae::{Objective, Vae, training_graph};
+use crate::vae::{BETA, LEARNING_RATE, UpdateRule, Vae, streams, training_step};
 
 /// A step to be timed, the same on every device.
 pub trait Workload {
-    /// The graph of one step.
-    fn graph(&self) -> Graph;
-
-    /// Fills the memory of a bound plan: parameters, operands, data.
+    /// The step compiled for a device, with its operands there.
     ///
     /// # Errors
-    /// From the executor, as for all functions with one.
-    fn load(&self, exec: &mut dyn Exec) -> Result<()>;
+    /// From the device, as for all functions with one.
+    fn job(&self, executor: &Executor, fusion: Fusion) -> Result<Job>;
+
+    /// The plan of the step.
+    fn plan(&self, fusion: Fusion) -> Result<Plan>;
 
     /// Runs `times` steps on what is there.
-    fn run(&self, exec: &mut dyn Exec, plan: Bound, times: usize) -> Result<()>;
+    fn run(&self, job: &mut Job, times: usize) -> Result<()>;
 
     /// What a caller pays whose operands are on the host: operands to the device, one step, results back.
-    fn round_trip(&self, exec: &mut dyn Exec, plan: Bound) -> Result<()>;
+    fn round_trip(&self, job: &mut Job) -> Result<()>;
 
     /// Bytes that a round trip moves, both ways.
     fn transferred(&self) -> u64;
 
-    /// What it comes to, right after [`Workload::load`].
-    fn result(&self, exec: &mut dyn Exec, plan: Bound) -> Result<Vec<f64>>;
+    /// What it comes to, right after [`Workload::job`].
+    fn result(&self, job: &mut Job) -> Result<Vec<f64>>;
 
     /// What it should come to.
     fn truth(&self) -> Result<Truth>;
 
     /// The largest error that passes, relative to the largest number of the truth.
     fn bound(&self, precision: Precision) -> f64;
+}
+
+/// A step on a device.
+pub struct Job {
+    /// The step.
+    pub function: Function,
+    /// What it works on.
+    pub state: State,
 }
 
 /// Results as they should be, and who says so.
@@ -52,28 +58,25 @@ pub struct Truth {
     pub from: &'static str,
 }
 
-/// An operand.
-struct Input {
-    name: &'static str,
+/// An operand: a parameter, or the next input of the graph.
+struct Operand {
+    param: Option<&'static str>,
     rows: usize,
     cols: usize,
     values: Vec<f32>,
     /// Row i matters for row i of the result alone.
     by_row: bool,
-    /// Whether a round trip takes it along.
-    travels: bool,
 }
 
-/// Adds a step whose result has so many rows to a graph.
-type Build = dyn Fn(&Graph, usize);
+/// Adds a step whose result has so many rows to a graph, and gives the result; none where it is the parameter.
+type Build = dyn for<'g> Fn(&'g Graph, usize) -> Option<Var<'g>>;
 
 /// A step from arrays to an array.
 pub struct Arrays {
     build: Box<Build>,
     /// Rows of the result and of the inputs that go with it.
     rows: usize,
-    inputs: Vec<Input>,
-    output: &'static str,
+    operands: Vec<Operand>,
     /// Steps of the check: one, and more where a step builds on the one before.
     steps: usize,
     products: bool,
@@ -88,42 +91,41 @@ const CHECKED_ROWS: usize = 8;
 const F32_BOUND: f64 = 1e-5;
 
 impl Arrays {
-    /// A step whose result has `rows` rows; `build` makes its graph for that and other numbers of rows.
-    pub fn new(rows: usize, output: &'static str, build: impl Fn(&Graph, usize) + 'static) -> Arrays {
-        let (build, inputs) = (Box::new(build), Vec::new());
-        Arrays { build, rows, inputs, output, steps: 1, products: false, bound: F32_BOUND }
+    /// A step whose result has `rows` rows; `build` makes its graph for that and other numbers of rows, with the inputs in
+    /// the order in which operands are added here.
+    pub fn new(rows: usize, build: impl for<'g> Fn(&'g Graph, usize) -> Option<Var<'g>> + 'static) -> Arrays {
+        Arrays { build: Box::new(build), rows, operands: Vec::new(), steps: 1, products: false, bound: F32_BOUND }
     }
 
-    /// An operand of which row i matters for row i of the result alone, normally distributed.
-    pub fn row_input(mut self, name: &'static str, cols: usize) -> Arrays {
-        let rows = self.rows;
-        self.push(name, rows, cols, true);
+    /// An input of which row i matters for row i of the result alone, normally distributed.
+    pub fn row_input(mut self, cols: usize) -> Arrays {
+        self.push(None, self.rows, cols, true);
         self
     }
 
-    /// An operand of which everything may matter for everything.
-    pub fn input(mut self, name: &'static str, rows: usize, cols: usize) -> Arrays {
-        self.push(name, rows, cols, false);
+    /// An input of which everything may matter for everything.
+    pub fn input(mut self, rows: usize, cols: usize) -> Arrays {
+        self.push(None, rows, cols, false);
         self
     }
 
-    fn push(&mut self, name: &'static str, rows: usize, cols: usize, by_row: bool) {
+    /// A parameter of as many rows as the result, which stays on the device.
+    pub fn param(mut self, name: &'static str, cols: usize) -> Arrays {
+        self.push(Some(name), self.rows, cols, true);
+        self
+    }
+
+    fn push(&mut self, param: Option<&'static str>, rows: usize, cols: usize, by_row: bool) {
         let mut values = vec![0.0; rows * cols];
-        let draw = Draw { seed: 3, step: self.inputs.len() as u32, stream: streams::OPERANDS };
+        let draw = Draw { seed: 3, step: self.operands.len() as u32, stream: streams::OPERANDS };
         draw.fill_normal(Isa::detect(), 0, &mut values);
-        self.inputs.push(Input { name, rows, cols, values, by_row, travels: true });
+        self.operands.push(Operand { param, rows, cols, values, by_row });
     }
 
-    /// Changes the numbers of the last input.
+    /// Changes the numbers of the last operand.
     pub fn of(mut self, change: impl Fn(f32) -> f32) -> Arrays {
-        let last = self.inputs.last_mut().expect("of follows an input");
+        let last = self.operands.last_mut().expect("of follows an operand");
         last.values.iter_mut().for_each(|v| *v = change(*v));
-        self
-    }
-
-    /// The last input stays on the device.
-    pub fn resident(mut self) -> Arrays {
-        self.inputs.last_mut().expect("resident follows an input").travels = false;
         self
     }
 
@@ -141,42 +143,70 @@ impl Arrays {
 
     /// The rows that are checked: a few from all over the result, or all where rows depend on each other.
     fn checked(&self) -> Vec<usize> {
-        let count = if self.inputs.iter().any(|i| i.by_row) { self.rows.min(CHECKED_ROWS) } else { self.rows };
+        let count = if self.operands.iter().any(|o| o.by_row) { self.rows.min(CHECKED_ROWS) } else { self.rows };
         (0..count).map(|i| i * self.rows / count).collect()
     }
 }
 
+impl Arrays {
+    fn inputs(&self) -> impl Iterator<Item = &Operand> {
+        self.operands.iter().filter(|o| o.param.is_none())
+    }
+
+    fn write(&self, job: &mut Job) -> Result<()> {
+        self.inputs().enumerate().try_for_each(|(number, input)| job.function.write(number, &input.values))
+    }
+
+    /// The result of the last step.
+    fn read(&self, job: &mut Job) -> Result<Vec<f32>> {
+        match self.operands.iter().find_map(|o| o.param) {
+            Some(name) => job.state.read(name),
+            None => Ok(job.function.values()?.swap_remove(0)),
+        }
+    }
+}
+
 impl Workload for Arrays {
-    fn graph(&self) -> Graph {
+    fn job(&self, executor: &Executor, fusion: Fusion) -> Result<Job> {
         let g = Graph::new();
-        (self.build)(&g, self.rows);
-        g
+        let outputs: Vec<Var> = (self.build)(&g, self.rows).into_iter().collect();
+        let mut state = executor.state(&Params::of(&g), 0)?;
+        for operand in &self.operands {
+            operand.param.map_or(Ok(()), |name| state.write(name, &operand.values))?;
+        }
+        let mut job = Job { function: executor.compile_with(&g, outputs, fusion)?, state };
+        self.write(&mut job)?;
+        Ok(job)
     }
 
-    fn load(&self, exec: &mut dyn Exec) -> Result<()> {
-        self.inputs.iter().try_for_each(|i| exec.write(i.name, &i.values))
+    fn plan(&self, fusion: Fusion) -> Result<Plan> {
+        let g = Graph::new();
+        let outputs: Vec<Var> = (self.build)(&g, self.rows).into_iter().collect();
+        Plan::build(&g, &outputs, fusion)
     }
 
-    fn run(&self, exec: &mut dyn Exec, plan: Bound, times: usize) -> Result<()> {
-        exec.run(plan, times)
+    fn run(&self, job: &mut Job, times: usize) -> Result<()> {
+        job.function.run(&mut job.state, &Call { steps: times, ..Call::once(Key::new(0)) })
     }
 
-    fn round_trip(&self, exec: &mut dyn Exec, plan: Bound) -> Result<()> {
-        self.inputs.iter().filter(|i| i.travels).try_for_each(|i| exec.write(i.name, &i.values))?;
-        exec.run(plan, 1)?;
-        exec.read(self.output).map(drop)
+    fn round_trip(&self, job: &mut Job) -> Result<()> {
+        self.write(job)?;
+        self.run(job, 1)?;
+        self.read(job).map(drop)
     }
 
     fn transferred(&self) -> u64 {
-        let up: usize = self.inputs.iter().filter(|i| i.travels).map(|i| i.values.len()).sum();
-        let slots = self.graph().slots();
-        let down = slots.iter().find(|s| s.name == self.output).map_or(0, |s| s.shape.size());
-        4 * (up + down) as u64
+        let g = Graph::new();
+        let result = (self.build)(&g, self.rows).map(|y| y.shape().size());
+        let param = self.operands.iter().find(|o| o.param.is_some()).map(|o| o.values.len());
+        let up: usize = self.inputs().map(|o| o.values.len()).sum();
+        4 * (up + result.or(param).unwrap_or(0)) as u64
     }
 
-    fn result(&self, exec: &mut dyn Exec, plan: Bound) -> Result<Vec<f64>> {
-        exec.run(plan, self.steps)?;
-        let all = exec.read(self.output)?;
+    fn result(&self, job: &mut Job) -> Result<Vec<f64>> {
+        job.function.take_totals()?;
+        self.run(job, self.steps)?;
+        let all = self.read(job)?;
         let cols = all.len() / self.rows;
         let row = |r: usize| all[r * cols..][..cols].iter().map(|&v| f64::from(v));
         Ok(self.checked().into_iter().flat_map(row).collect())
@@ -186,17 +216,24 @@ impl Workload for Arrays {
     fn truth(&self) -> Result<Truth> {
         let rows = self.checked();
         let g = Graph::new();
-        (self.build)(&g, rows.len());
+        let result = (self.build)(&g, rows.len());
         let mut run = Interp::<f64>::new(&g);
-        run.control = Control::new(1);
-        for input in &self.inputs {
-            let all: Vec<usize> = (0..input.rows).collect();
-            let wanted = if input.by_row { &rows } else { &all };
-            let row = |&r: &usize| input.values[r * input.cols..][..input.cols].iter().map(|&v| f64::from(v));
-            run.set(input.name, &wanted.iter().flat_map(row).collect::<Vec<f64>>())?;
+        let mut inputs = 0;
+        for operand in &self.operands {
+            let all: Vec<usize> = (0..operand.rows).collect();
+            let wanted = if operand.by_row { &rows } else { &all };
+            let row = |&r: &usize| operand.values[r * operand.cols..][..operand.cols].iter().map(|&v| f64::from(v));
+            let name = operand.param.map_or_else(|| format!("input {inputs}"), str::to_string);
+            inputs += usize::from(operand.param.is_none());
+            run.set(&name, &wanted.iter().flat_map(row).collect::<Vec<f64>>())?;
         }
-        (0..self.steps).for_each(|_| run.step());
-        let values = run.get(self.output).expect("the graph stores its result").to_vec();
+        let values = match (result, self.operands.iter().find_map(|o| o.param)) {
+            (Some(y), _) => run.eval(y),
+            (None, name) => {
+                (0..self.steps).for_each(|_| run.step());
+                run.get(name.expect("a step without a result moves a parameter")).expect("it was set").to_vec()
+            }
+        };
         Ok(Truth { values, from: "interpreter in f64" })
     }
 
@@ -243,67 +280,64 @@ impl TrainingStep {
         TrainingStep { vae, batch, images, pixels }
     }
 
-    fn control() -> Control {
-        Control { shuffle: true, ..Control::new(1) }
+    fn step<'g>(&self, g: &'g Graph) -> Vec<Var<'g>> {
+        let objective = UpdateRule::elbo(Optimizer::adam(), None);
+        training_step(g, &self.vae, &objective, "train", self.batch).to_vec()
+    }
+
+    /// `steps` steps from the first batch of the epoch on, the first of them with the noise of step `from`.
+    fn steps(&self, job: &mut Job, from: u32, rows: u32, steps: usize) -> Result<()> {
+        let schedules: &[(&str, Schedule<'_>)] = &[(LEARNING_RATE, &|_| 1e-3), (BETA, &|_| 1.0)];
+        let (key, rows) = (Key { seed: 1, step: from }, Rows::shuffled(0).from(rows));
+        job.function.run(&mut job.state, &Call { key, rows, steps, schedules })
     }
 
     /// −ELBO per image of each of two steps: the second depends on the gradients and the update of the first.
-    fn losses(&self, exec: &mut dyn Exec, plan: Bound) -> Result<Vec<f64>> {
-        let step = |_| {
-            exec.run(plan, 1)?;
-            Ok(exec.take_metrics(plan)?["loss"] / self.batch as f64)
+    fn losses(&self, job: &mut Job) -> Result<Vec<f64>> {
+        let step = |number: u32| {
+            self.steps(job, number, number * self.batch as u32, 1)?;
+            Ok(job.function.take_totals()?[2] / self.batch as f64)
         };
         (0..2).map(step).collect()
     }
 
     fn interpreted(&self) -> Result<Vec<f64>> {
-        let g = self.graph();
-        let mut run = Interp::<f64>::new(&g);
-        run.set_data("train", &self.images, self.pixels)?;
-        for init in self.vae.init(0) {
-            run.set(&init.name, &init.values.iter().map(|&v| f64::from(v)).collect::<Vec<_>>())?;
-        }
-        run.control = TrainingStep::control();
-        run.step();
-        let first = run.metric("loss").expect("a training step has a loss");
-        run.step();
-        let both = run.metric("loss").expect("a training step has a loss");
-        Ok(vec![first / self.batch as f64, (both - first) / self.batch as f64])
+        self.losses(&mut self.job(&Executor::reference(), Fusion::all())?)
     }
 }
 
 impl Workload for TrainingStep {
-    fn graph(&self) -> Graph {
-        let objective = Objective::elbo(Optimizer::adam(), None);
-        training_graph(&self.vae, &objective, "train", self.batch)
+    fn job(&self, executor: &Executor, fusion: Fusion) -> Result<Job> {
+        let g = Graph::new();
+        let outputs = self.step(&g);
+        let mut state = executor.state(&self.vae.params(), 0)?;
+        state.load("train", &self.images[..], self.pixels)?;
+        Ok(Job { function: executor.compile_with(&g, outputs, fusion)?, state })
     }
 
-    fn load(&self, exec: &mut dyn Exec) -> Result<()> {
-        exec.set_data("train", &self.images, self.pixels)?;
-        self.vae.init(0).iter().try_for_each(|i| exec.write(&i.name, &i.values))?;
-        *exec.control_mut() = TrainingStep::control();
-        Ok(())
+    fn plan(&self, fusion: Fusion) -> Result<Plan> {
+        let g = Graph::new();
+        let outputs = self.step(&g);
+        Plan::build(&g, &outputs, fusion)
     }
 
-    fn run(&self, exec: &mut dyn Exec, plan: Bound, times: usize) -> Result<()> {
+    fn run(&self, job: &mut Job, times: usize) -> Result<()> {
         let per_epoch = self.images.len() / self.pixels / self.batch;
-        let mut left = times;
-        while left > 0 {
-            let now = left.min(per_epoch);
-            exec.control_mut().cursor = 0;
-            exec.run(plan, now)?;
-            left -= now;
+        let mut done = 0;
+        while done < times {
+            let now = (times - done).min(per_epoch);
+            self.steps(job, done as u32, 0, now)?;
+            done += now;
         }
         Ok(())
     }
 
     /// The batch's images to the device, the step, the loss back.
-    fn round_trip(&self, exec: &mut dyn Exec, plan: Bound) -> Result<()> {
-        exec.set_data("train", &self.images[..self.batch * self.pixels], self.pixels)?;
-        exec.control_mut().cursor = 0;
-        exec.run(plan, 1)?;
-        let sums: BTreeMap<String, f64> = exec.take_metrics(plan)?;
-        debug_assert!(sums["loss"].is_finite());
+    fn round_trip(&self, job: &mut Job) -> Result<()> {
+        job.state.load("train", &self.images[..self.batch * self.pixels], self.pixels)?;
+        self.steps(job, 0, 0, 1)?;
+        let totals = job.function.take_totals()?;
+        debug_assert!(totals[2].is_finite());
         Ok(())
     }
 
@@ -311,18 +345,16 @@ impl Workload for TrainingStep {
         (self.batch * self.pixels + 8) as u64
     }
 
-    fn result(&self, exec: &mut dyn Exec, plan: Bound) -> Result<Vec<f64>> {
-        self.losses(exec, plan)
+    fn result(&self, job: &mut Job) -> Result<Vec<f64>> {
+        self.losses(job)
     }
 
     fn truth(&self) -> Result<Truth> {
         if self.batch <= INTERPRETED_BATCH {
             return Ok(Truth { values: self.interpreted()?, from: "interpreter in f64" });
         }
-        let mut cpu = Cpu::new(1);
-        let plan = cpu.bind(&Plan::build(&self.graph(), Fusion::none())?)?;
-        self.load(&mut cpu)?;
-        Ok(Truth { values: self.losses(&mut cpu, plan)?, from: "CPU, one thread, one kernel per node" })
+        let mut job = self.job(&Executor::new(Cpu::new(1)), Fusion::none())?;
+        Ok(Truth { values: self.losses(&mut job)?, from: "CPU, one thread, one kernel per node" })
     }
 
     fn bound(&self, precision: Precision) -> f64 {
@@ -340,35 +372,30 @@ mod tests {
     use super::*;
     use crate::vae::VaeConfig;
 
-    fn error(work: &dyn Workload, spoil: bool) -> f64 {
-        let mut cpu = Cpu::new(2);
-        let plan = cpu.bind(&Plan::build(&work.graph(), Fusion::all()).unwrap()).unwrap();
-        work.load(&mut cpu).unwrap();
-        if spoil {
-            cpu.write("a", &vec![0.5; cpu.read("a").unwrap().len()]).unwrap();
-        }
-        let (found, truth) = (work.result(&mut cpu, plan).unwrap(), work.truth().unwrap().values);
+    fn error(work: &dyn Workload, spoil: impl FnOnce(&mut Job)) -> f64 {
+        let mut job = work.job(&Executor::new(Cpu::new(2)), Fusion::all()).unwrap();
+        spoil(&mut job);
+        let (found, truth) = (work.result(&mut job).unwrap(), work.truth().unwrap().values);
         super::super::measure::error(&found, &truth)
     }
 
     fn product() -> Arrays {
-        let build = |g: &Graph, m| g.store("c", g.state("a", &[m, 40]).matmul(g.state("b", &[40, 30])));
-        Arrays::new(50, "c", build).row_input("a", 40).input("b", 40, 30).product()
+        Arrays::new(50, |g, m| Some(g.input(&[m, 40]).matmul(g.input(&[40, 30])))).row_input(40).input(40, 30).product()
     }
 
     #[test]
     fn few_rows_are_checked_and_a_wrong_one_is_found() {
         let work = product();
         assert_eq!(work.checked(), [0, 6, 12, 18, 25, 31, 37, 43]);
-        assert!(error(&work, false) < work.bound(Precision::F32));
-        assert!(error(&work, true) > work.bound(Precision::Bf16));
+        assert!(error(&work, |_| ()) < work.bound(Precision::F32));
+        assert!(error(&work, |job| job.function.write(0, &[0.5; 2000]).unwrap()) > work.bound(Precision::Bf16));
         assert_eq!(work.transferred(), 4 * (50 * 40 + 40 * 30 + 50 * 30));
     }
 
     #[test]
     fn both_truths_of_a_training_step_agree() {
         let work = TrainingStep::new(Vae::new(VaeConfig::new(2).hidden(&[16])).unwrap(), 8);
-        assert!(error(&work, false) < work.bound(Precision::F32));
+        assert!(error(&work, |_| ()) < work.bound(Precision::F32));
         let large = TrainingStep::new(Vae::new(VaeConfig::new(2).hidden(&[16])).unwrap(), INTERPRETED_BATCH + 1);
         let (kernels, interpreted) = (large.truth().unwrap().values, large.interpreted().unwrap());
         assert!(super::super::measure::error(&kernels, &interpreted) < large.bound(Precision::F32));

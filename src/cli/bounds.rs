@@ -1,16 +1,21 @@
 //! `elbo bounds`: for one image every estimate of log p(x) against the number of samples.
 
+use std::path::PathBuf;
+
+use clap::Args;
 use serde_json::{Value, json};
 
 use super::cross_check::{EXACT, contradiction};
 use super::estimates::{describe, posterior_likelihoods};
-use super::{args, output, phase, use_run};
+use super::options::{Machine, Overrides};
+use super::output::{self, ending};
+use super::{phase, use_run};
 use crate::engine::error::{Error, Result};
 use crate::study::evidence::{
-    Estimate, Exact, LogMeanExp, Observed, Proposal, Quadrature, Sampling, ais, group_bounds, log_weights, quadrature,
+    Annealing, Estimate, Exact, LogMeanExp, Observed, Proposal, Quadrature, Sampling, ais, group_bounds, log_weights, quadrature,
 };
 use crate::study::plot::{Axis, Plot, Series};
-use crate::vae::Model;
+use crate::vae::DeviceVae;
 
 /// Points of a running estimate per decade.
 const PER_DECADE: i32 = 10;
@@ -35,35 +40,67 @@ struct Curves {
     doubt: Option<String>,
 }
 
-/// Computes, draws and writes.
-pub fn bounds(args: &args::Bounds) -> Result<()> {
-    output::spare_runs("out", &args.out, Some(&args.run))?;
-    args.json.iter().try_for_each(|json| output::spare_runs("json", json, Some(&args.run)))?;
-    let device = args.machine.device()?;
-    let checkpoint = use_run::open(&args.run)?;
-    let test = use_run::images(&args.run, &checkpoint, &args.data)?.test;
-    if args.image >= test.rows {
-        return Err(Error::argument("image", args.image, format!("a number from 0 to {}", test.rows - 1)));
-    }
-    let mut model = Model::restore(&checkpoint, device)?;
-    args.machine.say_why_no_gpu()?;
-    model.watch = phase::watch(false);
-    model.load("test", &test)?;
-    let seed = args.seed.unwrap_or(checkpoint.config.seed);
-    let image = Observed::read(&mut model, "test", args.image + 1, seed)?.part(args.image..args.image + 1);
-    let curves = compute(args, &mut model, &image, seed)?;
-    let pixels = describe(model.vae.config.binarisation, seed);
-    let title = format!("log p(x) of test image {} of {}", args.image, test.name);
-    let about = [&model.vae.config.describe(), &*format!("pixels {pixels}")];
-    picture(&curves, &title, about).write(&args.out)?;
-    if let Some(path) = &args.json {
-        let about = json!({ "run": args.run, "image": args.image, "seed": seed, "pixels": pixels });
-        super::write_json(path, &report(&curves, about))?;
-    }
-    super::print(&summary(&curves, &title, &args.out.display().to_string()))
+/// Draw every estimate of one image's log p(x) against the number of samples
+#[derive(Args)]
+pub struct Bounds {
+    /// Run folder, or a checkpoint file
+    #[arg(long, value_name = "PATH")]
+    pub run: PathBuf,
+    /// Folder with other images [default: those of the run]
+    #[arg(long, value_name = "FOLDER")]
+    pub data: Option<PathBuf>,
+    /// The test image, by its number from 0
+    #[arg(long, value_name = "I", default_value_t = 0)]
+    pub image: usize,
+    /// Samples of every estimator but ais
+    #[arg(long, value_name = "N", default_value_t = 100_000)]
+    pub samples: usize,
+    /// Seed of the draws [default: that of the run]
+    #[arg(long, value_name = "SEED")]
+    pub seed: Option<u64>,
+    /// Picture to write (SVG)
+    #[arg(long, value_name = "FILE", default_value = "bounds.svg", value_parser = ending("svg"))]
+    pub out: PathBuf,
+    /// File to write the points to (JSON)
+    #[arg(long, value_name = "FILE", value_parser = ending("json"))]
+    pub json: Option<PathBuf>,
+    #[command(flatten)]
+    pub annealing: Overrides<Annealing>,
+    #[command(flatten)]
+    pub machine: Machine,
 }
 
-fn compute(args: &args::Bounds, model: &mut Model, image: &Observed, seed: u64) -> Result<Curves> {
+impl Bounds {
+    /// Computes, draws and writes.
+    pub fn run(&self) -> Result<()> {
+        output::spare_runs("out", &self.out, Some(&self.run))?;
+        self.json.iter().try_for_each(|json| output::spare_runs("json", json, Some(&self.run)))?;
+        let device = self.machine.device()?;
+        let checkpoint = use_run::open(&self.run)?;
+        let test = use_run::images(&self.run, &checkpoint, &self.data)?.test;
+        if self.image >= test.rows {
+            return Err(Error::argument("image", self.image, format!("a number from 0 to {}", test.rows - 1)));
+        }
+        let mut model = checkpoint.model(device)?;
+        self.machine.say_why_no_gpu()?;
+        model.watch = phase::watch(false);
+        test.load_into(&mut model, "test")?;
+        let seed = self.seed.unwrap_or(checkpoint.config.seed);
+        let image = Observed::read(&mut model, "test", self.image + 1, seed)?.part(self.image..self.image + 1);
+        let curves = compute(self, &mut model, &image, seed)?;
+        let pixels = describe(model.vae.config.binarisation, seed);
+        let title = format!("log p(x) of test image {} of {}", self.image, test.name);
+        let about = [&model.vae.config.describe(), &*format!("pixels {pixels}")];
+        picture(&curves, &title, about).write(&self.out)?;
+        if let Some(path) = &self.json {
+            let about = json!({ "run": self.run, "image": self.image, "seed": seed, "pixels": pixels });
+            super::write_json(path, &report(&curves, about))?;
+        }
+        super::print(&summary(&curves, &title, &self.out.display().to_string()))
+    }
+}
+
+fn compute(args: &Bounds, model: &mut DeviceVae, image: &Observed, seed: u64) -> Result<Curves> {
     let sizes = Sampling::decades(args.samples, seed);
     if sizes.bounds.is_empty() {
         return Err(Error::argument("samples", args.samples, "at least 1"));
@@ -79,7 +116,7 @@ fn compute(args: &args::Bounds, model: &mut Model, image: &Observed, seed: u64) 
     let (likelihoods, posterior) = posterior_likelihoods(model, image, args.samples, seed)?;
     let inverse: Vec<f64> = likelihoods[0].iter().map(|v| -v).collect();
     let harmonic = running(&inverse).into_iter().map(|(n, value, error)| (n, -value, error)).collect();
-    let settings = args.annealing.settings(seed);
+    let settings = args.annealing.with_seed(seed);
     let annealed = ais(model, image, &settings)?[0];
     let config = &model.vae.config;
     let small = config.latent <= 2 && config.upper.is_empty();

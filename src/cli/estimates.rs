@@ -6,21 +6,21 @@ use std::time::Instant;
 use clap::ValueEnum;
 use serde_json::{Value, json};
 
-use super::args::{self, EstimatorName};
 use super::cross_check::{contradiction, verdict};
+use super::eval::{EstimatorName, Eval};
 use super::plural;
 use crate::engine::error::{Error, Result};
 use crate::study::evidence::{
     Estimate, Exact, Moments, Observed, Proposal, Quadrature, Sampling, Summary, ais, check_quadrature, harmonic_mean,
     importance, log_weights, quadrature, resample, sandwich, simulate,
 };
-use crate::vae::{Binarisation, Model, VaeConfig};
+use crate::vae::{Binarisation, DeviceVae, VaeConfig};
 
 /// Test images of a table with a costly estimator in it, unless another number is asked for.
 const IMAGES: usize = 100;
 
 /// One line of the table, and what is said below it.
-struct Line {
+struct EstimateLine {
     name: String,
     summary: Summary,
     seconds: f64,
@@ -36,14 +36,14 @@ struct Line {
 ///
 /// # Errors
 /// [`Error::Argument`] naming the option, what it holds and what it may hold.
-pub fn check(args: &args::Eval, config: &VaeConfig, there: usize) -> Result<()> {
+pub fn check(args: &Eval, config: &VaeConfig, there: usize) -> Result<()> {
     let within = |field: &str, value: Option<usize>, most: usize| match value {
         Some(n) if !(1..=most).contains(&n) => Err(Error::argument(field, n, format!("a number from 1 to {most}"))),
         _ => Ok(()),
     };
     within("images", args.images, there)?;
     within("bdmc", args.bdmc, 100_000)?;
-    within("samples", Some(args.samples), usize::MAX)?;
+    within("samples", Some(args.samples()), usize::MAX)?;
     if args.estimators.contains(&EstimatorName::Quadrature) {
         check_quadrature(config)?;
     }
@@ -55,7 +55,7 @@ pub fn check(args: &args::Eval, config: &VaeConfig, there: usize) -> Result<()> 
 }
 
 /// Prints and writes what was asked for; nothing if that is nothing.
-pub fn estimates(args: &args::Eval, model: &mut Model, there: usize, seed: u64) -> Result<()> {
+pub fn estimates(args: &Eval, model: &mut DeviceVae, there: usize, seed: u64) -> Result<()> {
     let mut lines = Vec::new();
     if !args.estimators.is_empty() {
         // The same images for all: numbers that stand below each other are there to be compared.
@@ -78,7 +78,7 @@ pub fn estimates(args: &args::Eval, model: &mut Model, there: usize, seed: u64) 
         text = table(&lines, &pixels, there);
     }
     let mut report = json!({
-        "run": args.run, "pixels": pixels, "seed": seed, "device": model.exec.describe(),
+        "run": args.run, "pixels": pixels, "seed": seed, "device": model.executor.describe(),
         "estimators": lines.iter().map(|line| json!({
             "name": line.name, "summary": line.summary, "seconds": line.seconds, "more": line.more,
         })).collect::<Vec<_>>(),
@@ -104,17 +104,24 @@ pub(super) fn describe(binarisation: Binarisation, seed: u64) -> String {
 }
 
 /// Holds what quadrature says against the bounds in the other lines.
-fn confront(lines: &mut [Line], settings: &Quadrature) {
+fn confront(lines: &mut [EstimateLine], settings: &Quadrature) {
     let Some(at) = lines.iter().position(|line| !line.exact.is_empty()) else { return };
     let exact = std::mem::take(&mut lines[at].exact);
-    let against = |line: &Line| contradiction(&exact, &line.bounds).map(|said| format!("{} is {said}", line.name));
+    let against =
+        |line: &EstimateLine| contradiction(&exact, &line.bounds).map(|said| format!("{} is {said}", line.name));
     let verdict = verdict(&exact, settings, &lines.iter().filter_map(against).collect::<Vec<_>>());
     let line = &mut lines[at];
     (line.name, line.summary) = (verdict.name.to_string(), verdict.summary);
     (line.notes, line.more) = (verdict.notes, verdict.more);
 }
 
-fn line(args: &args::Eval, model: &mut Model, name: EstimatorName, observed: &Observed, seed: u64) -> Result<Line> {
+fn line(
+    args: &Eval,
+    model: &mut DeviceVae,
+    name: EstimatorName,
+    observed: &Observed,
+    seed: u64,
+) -> Result<EstimateLine> {
     let start = Instant::now();
     let (mut notes, mut more) = (Vec::new(), Value::Null);
     let (mut bounds, mut exact) = (Vec::new(), Vec::new());
@@ -130,7 +137,7 @@ fn line(args: &args::Eval, model: &mut Model, name: EstimatorName, observed: &Ob
                 EstimatorName::Iwae => (Proposal::Posterior, "iwae"),
                 _ => (Proposal::Prior, "prior (naive)"),
             };
-            let sampling = Sampling::decades(args.samples, seed);
+            let sampling = Sampling::decades(args.samples(), seed);
             let found = importance(model, observed, proposal, &sampling)?;
             bounds = found.iter().map(|i| i.estimate).collect();
             let groups: Vec<(usize, Summary)> = (0..found[0].bounds.len())
@@ -142,7 +149,7 @@ fn line(args: &args::Eval, model: &mut Model, name: EstimatorName, observed: &Ob
             let said = groups.iter().map(|(k, s)| format!("−L_{k} {:.2} ± {}", s.nll, number(s.monte_carlo_error)));
             notes.push(format!("means over groups of k draws (± draws): {}", said.collect::<Vec<_>>().join(", ")));
             more = json!({ "bounds": groups.iter().map(|(k, s)| json!({ "k": k, "summary": s })).collect::<Vec<_>>() });
-            (format!("{label}-{}", args.samples), summary(proposal, &bounds))
+            (format!("{label}-{}", args.samples()), summary(proposal, &bounds))
         }
         EstimatorName::Quadrature => {
             exact = quadrature(model, observed, &Quadrature::of(&model.vae))?;
@@ -150,7 +157,7 @@ fn line(args: &args::Eval, model: &mut Model, name: EstimatorName, observed: &Ob
             ("quadrature".to_string(), Summary::of_shared(&all))
         }
         EstimatorName::Ais => {
-            let settings = args.annealing.settings(seed);
+            let settings = args.annealing.with_seed(seed);
             bounds = ais(model, observed, &settings)?;
             notes.push(format!(
                 "{} temperatures, {} leapfrog steps: {} decodings per image with the tuning",
@@ -161,12 +168,12 @@ fn line(args: &args::Eval, model: &mut Model, name: EstimatorName, observed: &Ob
             ("ais".to_string(), Summary::of(&bounds))
         }
         EstimatorName::Harmonic => {
-            let (found, draws) = harmonic(model, observed, args.samples, seed)?;
+            let (found, draws) = harmonic(model, observed, args.samples(), seed)?;
             notes.push(format!("draws from the posterior by {draws}; infinite variance, no estimate of anything"));
             ("harmonic mean (fails)".to_string(), Summary::of(&found))
         }
     };
-    Ok(Line { name: label, summary, seconds: start.elapsed().as_secs_f64(), notes, more, bounds, exact })
+    Ok(EstimateLine { name: label, summary, seconds: start.elapsed().as_secs_f64(), notes, more, bounds, exact })
 }
 
 fn summary(proposal: Proposal, estimates: &[Estimate]) -> Summary {
@@ -178,7 +185,7 @@ fn summary(proposal: Proposal, estimates: &[Estimate]) -> Summary {
 
 /// The harmonic mean over draws from the posterior: exact ones where quadrature can make them, else resampled ones.
 pub(super) fn harmonic(
-    model: &mut Model,
+    model: &mut DeviceVae,
     observed: &Observed,
     samples: usize,
     seed: u64,
@@ -189,7 +196,7 @@ pub(super) fn harmonic(
 
 /// log p(x|z) of draws from the posterior of every image, and where they are from.
 pub(super) fn posterior_likelihoods(
-    model: &mut Model,
+    model: &mut DeviceVae,
     observed: &Observed,
     samples: usize,
     seed: u64,
@@ -217,9 +224,9 @@ pub(super) fn posterior_likelihoods(
 }
 
 /// AIS from both sides for images that the model draws.
-fn both_sides(args: &args::Eval, model: &mut Model, count: usize, seed: u64) -> Result<(String, Value)> {
+fn both_sides(args: &Eval, model: &mut DeviceVae, count: usize, seed: u64) -> Result<(String, Value)> {
     let start = Instant::now();
-    let settings = args.annealing.settings(seed);
+    let settings = args.annealing.with_seed(seed);
     let simulated = simulate(model, count, seed)?;
     let found = sandwich(model, &simulated, &settings)?;
     let mean =
@@ -254,7 +261,7 @@ fn number(error: f64) -> String {
 }
 
 /// Of `there` test images, all or the first ones.
-fn table(lines: &[Line], pixels: &str, there: usize) -> String {
+fn table(lines: &[EstimateLine], pixels: &str, there: usize) -> String {
     let images = lines.first().map_or(0, |line| line.summary.images);
     let which = if images == there { "all" } else { "the first" };
     let images = plural(images, "test image");
@@ -296,7 +303,7 @@ mod tests {
         };
         let notes = vec!["a note".to_string()];
         let (bounds, exact) = (Vec::new(), Vec::new());
-        let line = Line { name: "elbo".into(), summary, seconds: 0.5, notes, more: Value::Null, bounds, exact };
+        let line = EstimateLine { name: "elbo".into(), summary, seconds: 0.5, notes, more: Value::Null, bounds, exact };
         let text = table(&[line], &describe(Binarisation::Dynamic, 4), 7);
         assert!(text.starts_with("estimates of −log p(x), nats per image; the first 3 test images;"), "{text}");
         let row: Vec<&str> = text.lines().nth(2).unwrap().split_whitespace().collect();

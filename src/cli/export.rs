@@ -1,23 +1,41 @@
 //! `elbo export`: the parameters of a run in a file of their own, for other programs.
 
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
-use super::{args, output};
+use clap::Args;
+
+use super::output::{self, ending};
 use crate::engine::error::{Error, Result};
-use crate::train::RunFolder;
-use crate::train::checkpoint::Checkpoint;
+use crate::train::Run;
+use crate::train::checkpoint::{Checkpoint, Stored};
 use crate::vae::Vae;
 
-/// Writes the parameters of a run, without the optimiser's moments, in the number type that is asked for.
-pub fn export(args: &args::Export) -> Result<()> {
-    let path = if args.run.is_file() { args.run.clone() } else { RunFolder::open(&args.run)?.0.checkpoint_path() };
-    output::spare_runs("out", &args.out, Some(&path))?;
-    let mut checkpoint = Checkpoint::load(&path)?;
-    let folders = [&path, &args.out].map(|file| file.parent().unwrap_or(Path::new("")));
-    checkpoint.config.data = checkpoint.config.data.moved(folders[0], folders[1]);
-    checkpoint.export(&args.out, args.dtype)?;
-    let count = Vae::new(checkpoint.config.model)?.parameter_count();
-    let bytes = fs::metadata(&args.out).map_err(Error::io("read", &args.out))?.len();
-    super::print(&format!("{count} parameters in {}, {bytes} bytes: {}\n", args.dtype, args.out.display()))
+/// Write the parameters of a run to a file of their own, in f32, bf16 or f16
+#[derive(Args)]
+pub struct Export {
+    /// Run folder, or a checkpoint file
+    #[arg(long, value_name = "PATH")]
+    pub run: PathBuf,
+    /// Number type: f32, bf16 or f16; rounded to the nearest, ties to even
+    #[arg(long, value_name = "NAME", default_value = "f32")]
+    pub dtype: Stored,
+    /// File to write (safetensors)
+    #[arg(long, value_name = "FILE", default_value = "model.safetensors", value_parser = ending("safetensors"))]
+    pub out: PathBuf,
+}
+
+impl Export {
+    /// Writes the parameters of a run, without the optimiser's moments, in the number type that is asked for.
+    pub fn run(&self) -> Result<()> {
+        let path = if self.run.is_file() { self.run.clone() } else { Run::checkpoint_path(&self.run) };
+        output::spare_runs("out", &self.out, Some(&path))?;
+        let mut checkpoint = Checkpoint::load(&path)?;
+        let folders = [&path, &self.out].map(|file| file.parent().unwrap_or(Path::new("")));
+        checkpoint.config.data = checkpoint.config.data.moved(folders[0], folders[1]);
+        checkpoint.export(&self.out, self.dtype)?;
+        let count = Vae::new(checkpoint.config.model)?.params().count();
+        let bytes = fs::metadata(&self.out).map_err(Error::io("read", &self.out))?.len();
+        super::print(&format!("{count} parameters in {}, {bytes} bytes: {}\n", self.dtype, self.out.display()))
+    }
 }

@@ -11,37 +11,31 @@
 
 #![deny(clippy::print_stderr, clippy::print_stdout)] // they panic when nobody reads: `say` and `print` do not
 
-mod args;
-mod bench;
-mod bounds;
 mod cross_check;
-mod describe;
 mod estimates;
-mod export;
-mod implied_sigma;
 mod interrupt;
+mod options;
 mod output;
 mod phase;
 pub mod picture;
 mod pictures;
 mod progress;
 mod recipe;
-mod reproduce;
-mod richness;
 mod scale;
-mod train;
 mod usage;
 mod use_run;
 
-use std::ffi::OsString;
 use std::fmt;
 use std::io::{self, Write};
 use std::path::Path;
-use std::process::ExitCode;
+use std::process::{ExitCode, Termination};
 
-use clap::{ArgMatches, CommandFactory, FromArgMatches, Parser, Subcommand};
+use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 
+use crate::engine::device::cuda::BY_NAME;
+use crate::engine::device::memory::SMALLER;
 use crate::engine::error::{Error, Result};
+use crate::train::Run;
 
 /// Train a variational autoencoder on the evidence lower bound, with gradients made from scratch.
 ///
@@ -57,87 +51,70 @@ struct Cli {
 const AFTER_HELP: &str = "Results go to stdout, progress and warnings to stderr. Exit codes: 0 done; 1 a file, a device \
     or the training failed; 2 an option or its value is wrong; 130 interrupted (what was trained is saved first).";
 
-#[derive(Subcommand)]
-enum Command {
-    /// Train a model; write a run folder with checkpoint, metrics and pictures
-    Train(Box<args::Train>),
-    /// Draw new images from the model of a run
-    Sample(args::Sample),
-    /// Show test images and what the model makes of them
-    Reconstruct(args::Reconstruct),
-    /// Evaluate a run on its test set, or on other data, with any estimators of log p(x)
-    Eval(args::Eval),
-    /// Write the parameters of a run to a file of their own, in f32, bf16 or f16
-    Export(args::Export),
-    /// Ask how rich z is: what a run's latent space, or one of each of several sizes, holds of an image
-    Richness(Box<args::Richness>),
-    /// Draw every estimate of one image's log p(x) against the number of samples
-    Bounds(args::Bounds),
-    /// Print the plan of a training step: kernels, shapes, bytes, FLOPs
-    Plan(Box<args::Plan>),
-    /// List the recipes: published experiments and the numbers they reached
-    Recipes,
-    /// Run a published experiment, or take up its run, and set the result beside the published numbers
-    Reproduce(Box<reproduce::Options>),
-    /// Say which sigma and which beta a weighted loss implies, as in "mean MSE + 0.00025 KL"
-    ImpliedSigma(implied_sigma::Options),
-    /// Compare CPU and GPU: times, share of the roofline, and the size from which the GPU is faster
-    Bench(args::Bench),
-    /// Print version, instruction set, threads and device
-    Info,
+/// Declares the commands: for each the file, in which its options are a struct whose documentation is its help, and
+/// whose `run` does what it says.
+macro_rules! commands {
+    ($($file:ident :: $Command:ident),* $(,)?) => {
+        $(mod $file;)*
+
+        #[derive(Subcommand)]
+        enum Command {
+            $($Command(Box<$file::$Command>)),*
+        }
+
+        impl Command {
+            fn run(&self) -> Result<ExitCode> {
+                match self {
+                    $(Command::$Command(command) => command.run().map(Termination::report)),*
+                }
+            }
+        }
+    };
+}
+
+commands! {
+    train::Train,
+    sample::Sample,
+    reconstruct::Reconstruct,
+    eval::Eval,
+    export::Export,
+    richness::Richness,
+    bounds::Bounds,
+    plan::Plan,
+    recipes::Recipes,
+    reproduce::Reproduce,
+    implied_sigma::ImpliedSigma,
+    bench::Bench,
+    info::Info,
 }
 
 /// Runs the command line of this process.
 pub fn main() -> ExitCode {
     let matches = usage::complete(Cli::command()).get_matches();
     let cli = Cli::from_arg_matches(&matches).unwrap_or_else(|error| error.exit());
-    let own = matches.subcommand().map_or(&matches, |(_, own)| own);
-    let done = match cli.command {
-        Command::Train(args) => train_with_recipe(*args, own),
-        Command::Recipes => reproduce::list().map(|()| ExitCode::SUCCESS),
-        Command::Reproduce(args) => reproduce::reproduce(&args, own, parse_train),
-        Command::ImpliedSigma(args) => implied_sigma::implied_sigma(&args).map(|()| ExitCode::SUCCESS),
-        Command::Sample(args) => use_run::sample(&args).map(|()| ExitCode::SUCCESS),
-        Command::Reconstruct(args) => use_run::reconstruct(&args).map(|()| ExitCode::SUCCESS),
-        Command::Eval(args) => use_run::eval(&args, own).map(|()| ExitCode::SUCCESS),
-        Command::Export(args) => export::export(&args).map(|()| ExitCode::SUCCESS),
-        Command::Richness(args) => richness::richness(&args, own),
-        Command::Bounds(args) => bounds::bounds(&args).map(|()| ExitCode::SUCCESS),
-        Command::Plan(args) => describe::plan(&args, own).map(|()| ExitCode::SUCCESS),
-        Command::Bench(args) => bench::bench(&args).map(|()| ExitCode::SUCCESS),
-        Command::Info => describe::info().map(|()| ExitCode::SUCCESS),
-    };
-    done.unwrap_or_else(|error| {
-        say(format_args!("elbo: {error}"));
+    cli.command.run().unwrap_or_else(|error| {
+        say(format_args!("elbo: {error}{}", options(&error)));
         ExitCode::from(exit_code(&error))
     })
+}
+
+/// The options by which this command line does what an error of the library advises.
+fn options(error: &Error) -> &'static str {
+    match error {
+        Error::File { found, .. } if found == Run::OCCUPIED => " (--out FOLDER, --resume FOLDER)",
+        Error::Device { remedy, .. } if remedy == BY_NAME => " (--device cuda)",
+        Error::Device { remedy, .. } if remedy.starts_with(SMALLER) => " (--hidden, --latent, --batch)",
+        Error::Device { remedy, .. } if remedy.contains("precision f32") => " (--precision f32)",
+        Error::Device { remedy, .. } if remedy.contains("the CPU") => " (--device cpu)",
+        _ => "",
+    }
 }
 
 /// 2 for what the command line asks for, as for what clap refuses; 1 for what the world answers.
 fn exit_code(error: &Error) -> u8 {
     match error {
         Error::Argument { .. } => 2,
-        Error::Io { .. } | Error::File { .. } | Error::Device { .. } | Error::Slot { .. } | Error::NotFinite { .. } => {
-            1
-        }
-    }
-}
-
-fn train_with_recipe(args: args::Train, own: &ArgMatches) -> Result<ExitCode> {
-    match args.recipe {
-        Some(_) => train::train(&recipe::complete(&args, own, parse_train)?, own),
-        None => train::train(&args, own),
-    }
-}
-
-/// The options of `elbo train` from arguments that a recipe made.
-fn parse_train(arguments: Vec<OsString>) -> std::result::Result<args::Train, String> {
-    let arguments = std::iter::once(OsString::from("elbo")).chain(arguments);
-    let matches = usage::complete(Cli::command()).try_get_matches_from(arguments);
-    match matches.and_then(|matches| Cli::from_arg_matches(&matches)) {
-        Ok(Cli { command: Command::Train(args) }) => Ok(*args),
-        Ok(_) => Err("another command than train".into()),
-        Err(e) => Err(e.to_string().lines().next().unwrap_or_default().trim_start_matches("error: ").to_string()),
+        Error::Io { .. } | Error::File { .. } | Error::Device { .. } | Error::Slot { .. } | Error::Diverged { .. } => 1,
     }
 }
 
@@ -163,7 +140,7 @@ fn plural(count: usize, what: &str) -> String {
 /// Writes a result to a file.
 fn write_json(path: &Path, value: &serde_json::Value) -> Result<()> {
     let text = serde_json::to_string_pretty(value).expect("a result is plain data");
-    crate::data::file::replace(path, |file| writeln!(file, "{text}"))
+    crate::engine::file::replace(path, |file| writeln!(file, "{text}"))
 }
 
 /// Says that a debug build is slow, where that is what runs.

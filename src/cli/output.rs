@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use clap::builder::{PathBufValueParser, TypedValueParser};
 
 use crate::engine::error::{Error, Result};
-use crate::train::RunFolder;
+use crate::train::Run;
 
 /// Reads the name of a file with this ending, or with none: `x.jpg` with the bytes of a PNG picture would be a lie.
 pub fn ending(ending: &'static str) -> impl TypedValueParser<Value = PathBuf> {
@@ -28,7 +28,7 @@ pub fn spare_runs(option: &str, out: &Path, run: Option<&Path>) -> Result<()> {
     let itself = run.and_then(resolved).is_some_and(|run| run == target);
     let folder = target.parent().unwrap_or(Path::new(""));
     let name = target.file_name().unwrap_or_default();
-    let part = RunFolder::is_there(folder) && RunFolder::FILES.iter().any(|&file| name == file);
+    let part = Run::is_there(folder) && Run::FILES.iter().any(|&file| name == file);
     if !itself && !part {
         return Ok(());
     }

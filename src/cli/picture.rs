@@ -3,10 +3,9 @@
 //! A [`Picture`] is a plain buffer of bytes that knows how to become a PNG file. The few words and numbers in a scatter
 //! plot are set in a font of 5×7 pixels that lives at the end of this file.
 
-use crate::data::file;
 use crate::engine::error::Result;
+use crate::engine::file::{Disk, Files};
 use crate::study::plot::PALETTE;
-use std::io;
 use std::path::Path;
 
 /// Grey value between the images of a sheet.
@@ -32,19 +31,26 @@ impl Picture {
         Picture { width, height, channels: colour.len(), pixels: colour.repeat(width * height) }
     }
 
+    /// The bytes of a PNG file.
+    pub fn png(&self) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        let mut encoder = png::Encoder::new(&mut bytes, self.width as u32, self.height as u32);
+        encoder.set_color(if self.channels == 1 { png::ColorType::Grayscale } else { png::ColorType::Rgb });
+        encoder.set_depth(png::BitDepth::Eight);
+        let written = encoder.write_header().and_then(|mut writer| {
+            writer.write_image_data(&self.pixels)?;
+            writer.finish()
+        });
+        written.expect("a picture has the pixels of its size, and memory takes all");
+        bytes
+    }
+
     /// Writes a PNG file; folders are created, and an older file stays whole until the new one is complete.
     ///
     /// # Errors
     /// [`Error::Io`](crate::engine::error::Error::Io) if the file cannot be written.
     pub fn write_png(&self, path: &Path) -> Result<()> {
-        file::replace(path, |out| {
-            let mut encoder = png::Encoder::new(out, self.width as u32, self.height as u32);
-            encoder.set_color(if self.channels == 1 { png::ColorType::Grayscale } else { png::ColorType::Rgb });
-            encoder.set_depth(png::BitDepth::Eight);
-            let mut writer = encoder.write_header().map_err(io::Error::other)?;
-            writer.write_image_data(&self.pixels).map_err(io::Error::other)?;
-            writer.finish().map_err(io::Error::other)
-        })
+        Disk.replace(path, &self.png())
     }
 
     /// Every pixel `factor` × `factor` times as large.

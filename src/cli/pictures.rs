@@ -2,9 +2,9 @@
 
 use crate::cli::picture::{Picture, manifold, montage, pairs, scatter};
 use crate::data::Dataset;
-use crate::engine::error::Result;
-use crate::train::RunFolder;
-use crate::vae::{Model, VaeConfig};
+use crate::engine::error::{Error, Result};
+use crate::train::Run;
+use crate::vae::{DeviceVae, VaeConfig};
 
 /// Images per row of a sheet.
 const COLUMNS: usize = 10;
@@ -15,13 +15,27 @@ const ZOOM: usize = 2;
 /// Points per side of the decoded plane.
 const GRID: usize = 20;
 
+/// More images on one sheet than anyone looks at, and less than memory holds.
+const MOST: usize = 10_000;
+
+/// Checks the number of images that a sheet is asked for.
+///
+/// # Errors
+/// [`Error::Argument`] with the number and what it may be.
+pub fn check_count(count: usize) -> Result<()> {
+    match count {
+        1..=MOST => Ok(()),
+        _ => Err(Error::argument("count", count, format!("a number of images from 1 to {MOST}"))),
+    }
+}
+
 /// Values in [0, 1] as bytes; what a Gaussian mean has outside is cut off.
 fn bytes(values: &[f32]) -> Vec<u8> {
     values.iter().map(|v| (v.clamp(0.0, 1.0) * 255.0).round() as u8).collect()
 }
 
 /// `count` new images.
-pub fn samples(model: &mut Model, count: usize, seed: u64) -> Result<Picture> {
+pub fn samples(model: &mut DeviceVae, count: usize, seed: u64) -> Result<Picture> {
     let [height, width] = model.vae.config.image;
     let images = model.sample(count, seed)?;
     // A square, or nearly.
@@ -30,7 +44,7 @@ pub fn samples(model: &mut Model, count: usize, seed: u64) -> Result<Picture> {
 }
 
 /// The first `count` images of a data slot, and below each what the model makes of it.
-pub fn reconstructions(model: &mut Model, slot: &str, count: usize, seed: u64) -> Result<Picture> {
+pub fn reconstructions(model: &mut DeviceVae, slot: &str, count: usize, seed: u64) -> Result<Picture> {
     let [height, width] = model.vae.config.image;
     let (originals, rebuilt) = model.reconstruct(slot, count, seed)?;
     Ok(pairs(&bytes(&originals), &bytes(&rebuilt), width, height, COLUMNS.min(count), ZOOM))
@@ -38,7 +52,7 @@ pub fn reconstructions(model: &mut Model, slot: &str, count: usize, seed: u64) -
 
 /// The plane of z, decoded at the normal distribution's quantiles: equal areas of the picture are equally probable under
 /// the prior. z₁ grows to the right, z₂ upwards.
-fn plane(model: &mut Model) -> Result<Picture> {
+fn plane(model: &mut DeviceVae) -> Result<Picture> {
     let [height, width] = model.vae.config.image;
     let at = |i: usize| normal_quantile((i as f64 + 0.5) / GRID as f64) as f32;
     let points = (0..GRID).rev().flat_map(|row| (0..GRID).flat_map(move |column| [at(column), at(row)]));
@@ -47,7 +61,7 @@ fn plane(model: &mut Model) -> Result<Picture> {
 }
 
 /// Where the encoder puts the images of a data slot, μ(x), coloured by class where there are labels.
-fn encoded(model: &mut Model, slot: &str, data: &Dataset, seed: u64) -> Result<Picture> {
+fn encoded(model: &mut DeviceVae, slot: &str, data: &Dataset, seed: u64) -> Result<Picture> {
     let points: Vec<[f32; 2]> = model.encode(slot, seed)?.mu.chunks_exact(2).map(|p| [p[0], p[1]]).collect();
     Ok(scatter(&points, data.labels.as_deref()))
 }
@@ -62,13 +76,13 @@ pub fn names(config: &VaeConfig) -> Vec<&'static str> {
 }
 
 /// Draws all pictures of a run, and returns their names.
-pub fn write_all(model: &mut Model, test: &Dataset, seed: u64, folder: &RunFolder) -> Result<Vec<&'static str>> {
+pub fn write_all(model: &mut DeviceVae, test: &Dataset, seed: u64, run: &Run) -> Result<Vec<&'static str>> {
     let names = names(&model.vae.config);
-    samples(model, 100, seed)?.write_png(&folder.file(names[0]))?;
-    reconstructions(model, "test", PAIRS.min(test.rows), seed)?.write_png(&folder.file(names[1]))?;
+    run.write(names[0], &samples(model, 100, seed)?.png())?;
+    run.write(names[1], &reconstructions(model, "test", PAIRS.min(test.rows), seed)?.png())?;
     if model.vae.config.latent == 2 {
-        plane(model)?.write_png(&folder.file("manifold.png"))?;
-        encoded(model, "test", test, seed)?.write_png(&folder.file("scatter.png"))?;
+        run.write("manifold.png", &plane(model)?.png())?;
+        run.write("scatter.png", &encoded(model, "test", test, seed)?.png())?;
     }
     Ok(names)
 }

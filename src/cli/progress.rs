@@ -1,19 +1,40 @@
 //! How a run is shown while it runs: a bar on a terminal, a line per epoch elsewhere.
 
 use std::io::IsTerminal;
+use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant};
 
 use indicatif::{HumanDuration, ProgressBar, ProgressStyle};
 
-use crate::engine::error::Result;
-use crate::train::{Alarm, EpochRecord, EpochTiming, Observer, RunFolder, StepReport, Trainer};
+use super::scale;
+use crate::data::Splits;
+use crate::engine::error::{Error, Result};
+use crate::train::{Alarm, EpochRecord, EpochTiming, Observer, Outcome, Run, StepReport, Trainer};
 
 /// How often the text beside the bar is made anew.
 const REFRESH: Duration = Duration::from_millis(100);
 
-/// Shows a run on stderr, warns of collapse, and passes every epoch on to the run folder.
-pub struct Progress {
-    folder: RunFolder,
+/// Trains a run, and says how it goes.
+///
+/// # Errors
+/// As [`Run::train`].
+pub fn train(run: &Run, trainer: &mut Trainer, data: &Splits, quiet: bool, stop: &AtomicBool) -> Result<Outcome> {
+    let config = trainer.config();
+    // It knows what the test images score without any z.
+    let alarm = Alarm::new(config, scale::collapse_line(&config.model, &data.test));
+    let mut progress = Progress::new(alarm, quiet);
+    let outcome = run.train(trainer, &mut progress, stop);
+    progress.finish();
+    outcome.map_err(|error| match error {
+        Error::Diverged { field, found, remedy } => {
+            Error::Diverged { field, found, remedy: format!("{remedy} (--lr, --clip)") }
+        }
+        error => error,
+    })
+}
+
+/// Shows a run on stderr, and warns of collapse.
+struct Progress {
     alarm: Alarm,
     quiet: bool,
     bar: Option<ProgressBar>,
@@ -25,7 +46,7 @@ pub struct Progress {
 
 impl Progress {
     /// A display of a run; none but warnings if `quiet`.
-    pub fn new(folder: RunFolder, alarm: Alarm, quiet: bool) -> Progress {
+    fn new(alarm: Alarm, quiet: bool) -> Progress {
         let bar = (!quiet && std::io::stderr().is_terminal()).then(|| {
             let bar = ProgressBar::new(1);
             let style = ProgressStyle::with_template("{bar:20.cyan/blue} {msg}").expect("the template is constant");
@@ -33,11 +54,11 @@ impl Progress {
             bar
         });
         let now = Instant::now();
-        Progress { folder, alarm, quiet, bar, started: now, shown: now, first: None }
+        Progress { alarm, quiet, bar, started: now, shown: now, first: None }
     }
 
     /// Removes the bar.
-    pub fn finish(&self) {
+    fn finish(&self) {
         if let Some(bar) = &self.bar {
             bar.finish_and_clear();
         }
@@ -88,7 +109,9 @@ impl Observer for Progress {
         if !self.quiet {
             say(line);
         }
-        self.alarm.check(record).into_iter().for_each(|warning| say(format!("warning: {warning}")));
-        self.folder.epoch(trainer, record, timing)
+        for warning in self.alarm.check(record) {
+            say(format!("warning: {warning} (--kl-warmup, --beta, --latent, --epochs)"));
+        }
+        Ok(())
     }
 }

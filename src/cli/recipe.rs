@@ -1,40 +1,38 @@
-//! Recipes: published experiments as files, and what they ask of `elbo train`.
+//! Recipes: published experiments as files.
 //!
-//! A recipe is a TOML file. Its sections `[model]`, `[objective]`, `[optimiser]` and `[schedule]` hold options of `elbo
-//! train` without their dashes, so that there is one vocabulary, and an option given on the command line replaces the
-//! recipe's. What a file leaves out it takes from the file named by `base`; a file with `template = true` is there to be a
-//! base only. `[variants.NAME]` are settings on top, one of which is chosen with `--protocol NAME`.
+//! A recipe is a TOML file. Its `[config]` is a run's configuration, as in the run's `config.json`: what is left out is
+//! usual. Images, seed and schedules are asked for elsewhere: the schedule in `[schedule]`, in stages. What a file leaves
+//! out it takes from the file named by `base`; a file with `template = true` is there to be a base only.
+//! `[variants.NAME.config]` are settings on top, one of which is chosen with `--protocol NAME`. An option given on the
+//! command line comes before all of it.
 
 mod files;
 mod format;
 
 use std::collections::BTreeMap;
-use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
-use clap::parser::ValueSource;
-use clap::{ArgMatches, Args, Command};
 use serde::{Deserialize, Serialize};
 use toml::{Table, Value};
 
-use super::args;
+use super::options::Variants;
 use crate::data::Splits;
 use crate::engine::error::{Error, Result};
+use crate::engine::optim::Optimizer;
+use crate::train::{Experiment, RateSchedule, Schedule, TrainConfig};
+use crate::vae::Likelihood;
 pub use format::{Evaluation, Metric};
-use format::{Expected, Measured, Published, Requirement, Schedule, Source, Variant};
+use format::{Expected, Measured, Published, Requirement, Source, Stages, Variant};
 
 /// What a recipe file may hold. Every field may be left out of a file; [`Recipe::check`] says what a whole recipe needs.
 #[derive(Clone, Debug, Default, Deserialize, Serialize)]
-#[serde(rename_all = "kebab-case", deny_unknown_fields, default)]
+#[serde(deny_unknown_fields, default)]
 pub struct Recipe {
     /// The file's name without `.toml`.
     #[serde(skip_deserializing)]
     pub name: String,
     #[serde(skip)]
     path: PathBuf,
-    /// The files below it, in the order in which they name each other.
-    #[serde(skip)]
-    bases: Vec<String>,
     template: bool,
     base: Option<String>,
     /// One line for the list.
@@ -47,10 +45,9 @@ pub struct Recipe {
     pub source: Source,
     /// The images that the numbers are for.
     pub data: Requirement,
-    model: Table,
-    objective: Table,
-    optimiser: Table,
-    schedule: Schedule,
+    /// What is not usual of a run's configuration.
+    config: Table,
+    schedule: Stages,
     variants: BTreeMap<String, Variant>,
     /// How the result is judged.
     pub evaluation: Evaluation,
@@ -62,8 +59,11 @@ pub struct Recipe {
     pub measured: Vec<Measured>,
 }
 
-/// An option of `elbo train` and its values; none for a flag.
-type Setting = (String, Vec<String>);
+/// A field that a run's configuration has and a recipe's has not: the command and [`Stages`] say it.
+fn asked_elsewhere(config: &Table) -> Option<&'static str> {
+    let known = ["data", "seed", "epochs", "lr", "warmup"].into_iter().find(|field| config.contains_key(*field));
+    known.or(config.get("model").and_then(|model| model.get("image")).map(|_| "model.image"))
+}
 
 /// Names of all recipes that come with the program, sorted.
 pub fn names() -> Vec<&'static str> {
@@ -86,11 +86,8 @@ impl Recipe {
             Some(_) => (path.parent().map(Path::to_path_buf), path.file_stem().unwrap_or_default().to_string_lossy()),
             None => (None, name.into()),
         };
-        let mut files = Vec::new();
-        let (table, path) = assemble(&stem, folder.as_deref(), None, &mut files)?;
-        let whole = table.try_into::<Recipe>();
-        let mut recipe = whole.map_err(|e| wrong(&path, "the file with its bases", e.message(), "a recipe"))?;
-        (recipe.name, recipe.path, recipe.bases) = (stem.into_owned(), path, files.split_off(1));
+        let (_, mut recipe) = assemble(&stem, folder.as_deref(), None, &mut Vec::new())?;
+        recipe.name = stem.into_owned();
         recipe.check().map(|()| recipe)
     }
 
@@ -110,28 +107,14 @@ impl Recipe {
             return Err(self.wrong("expected.band", &self.expected.band.to_string(), "nats > 0"));
         }
         if self.expected.value.is_some() && self.expected.metric == Metric::Nll && self.evaluation.nll_samples == 0 {
-            return Err(self.wrong("evaluation.nll-samples", "0", "the number of samples of the expected number"));
+            return Err(self.wrong("evaluation.nll_samples", "0", "the number of samples of the expected number"));
         }
-        if let Some(name) = &self.protocol {
-            self.variant(Some(name))?;
+        if let Some(name) = self.protocol.as_ref().filter(|name| !self.variants.contains_key(*name)) {
+            return Err(self.wrong("protocol", &format!("\"{name}\""), "the name of one of the variants"));
         }
-        let known = settable();
-        let variants = self.variants.iter().flat_map(|(name, v)| {
-            let of = |part: &str| format!("variants.{name}.{part}");
-            [(of("model"), &v.model), (of("objective"), &v.objective), (of("optimiser"), &v.optimiser)]
-        });
-        let own = [("model", &self.model), ("objective", &self.objective), ("optimiser", &self.optimiser)];
-        for (section, table) in own.map(|(name, table)| (name.to_string(), table)).into_iter().chain(variants) {
-            for (key, value) in table {
-                if !known.contains(key) {
-                    let expected = format!("an option of `elbo train` without its dashes: {}", known.join(", "));
-                    return Err(self.wrong(&format!("{section}.{key}"), &value.to_string(), &expected));
-                }
-                if texts(value).is_none() {
-                    let expected = "a text, a number, true or false, or a list of texts or numbers";
-                    return Err(self.wrong(&format!("{section}.{key}"), &value.to_string(), expected));
-                }
-            }
+        for protocol in self.variants.keys().map(|name| Some(name.as_str())).chain([None]) {
+            let asked = self.experiment(protocol, None, true)?;
+            asked.config.validate().map_err(|e| self.wrong("config", &e.to_string(), "a valid configuration"))?;
         }
         Ok(())
     }
@@ -180,71 +163,39 @@ impl Recipe {
         Ok(all[..count].iter().map(|stage| stage.epochs).sum())
     }
 
-    /// The recipe as options of `elbo train`, for its own images or (`own_images` false) for others, which may be fewer.
-    ///
-    /// # Errors
-    /// As [`Recipe::protocol`] and [`Recipe::epochs`].
-    fn settings(&self, protocol: Option<&str>, stages: Option<usize>, own_images: bool) -> Result<Vec<Setting>> {
-        let mut merged = [&self.model, &self.objective, &self.optimiser].map(Clone::clone);
-        if let Some((_, variant)) = self.variant(protocol)? {
-            for (table, more) in merged.iter_mut().zip([&variant.model, &variant.objective, &variant.optimiser]) {
-                table.extend(more.clone());
+    /// The usual configuration with the recipe's and this variant's on top.
+    fn config(&self, variant: Option<&Variant>) -> Result<TrainConfig> {
+        let mut whole = Table::try_from(TrainConfig::default()).expect("a configuration is plain data");
+        for config in [Some(&self.config), variant.map(|variant| &variant.config)].into_iter().flatten() {
+            if let Some(field) = asked_elsewhere(config) {
+                let expected = "no such field: images come with the command, rates and epochs in schedule.stages";
+                return Err(self.wrong(&format!("config.{field}"), "a value", expected));
             }
+            merge(&mut whole, config.clone());
         }
-        let mut settings = Vec::new();
-        for (key, value) in merged.into_iter().flatten() {
-            let values = texts(&value).expect("checked when the recipe was loaded");
-            if value != Value::Boolean(false) {
-                settings.push((key, values));
-            }
-        }
-        let s = &self.schedule;
-        let mut set = |key: &str, values: Vec<String>| settings.push((key.to_string(), values));
-        s.batch.iter().for_each(|b| set("batch", vec![b.to_string()]));
-        s.train_images.iter().filter(|_| own_images).for_each(|n| set("train-images", vec![n.to_string()]));
-        if s.no_shuffle == Some(true) {
-            set("no-shuffle", Vec::new());
-        }
-        set("epochs", vec![self.epochs(stages)?.to_string()]);
-        set("lr", vec![s.stages[0].lr.to_string()]);
-        if s.stages.len() > 1 {
-            let mut done = 0;
-            let steps = s.stages.windows(2).map(|pair| {
-                done += pair[0].epochs;
-                format!("{done}={}", pair[1].lr)
-            });
-            set("lr-schedule", vec![format!("steps:{}", steps.collect::<Vec<_>>().join(","))]);
-        }
-        Ok(settings)
+        let expected = "fields of a run's configuration, as in its config.json";
+        whole.try_into().map_err(|e: toml::de::Error| self.wrong("config", &e.to_string(), expected))
     }
 
-    /// Arguments of `elbo train` that follow the recipe, except for the options given in `matches`, the user's own.
+    /// What the recipe asks for, on its own images or (`own_images` false) on others, which may be fewer.
     ///
     /// # Errors
     /// As [`Recipe::protocol`] and [`Recipe::epochs`].
-    pub fn arguments(
-        &self,
-        protocol: Option<&str>,
-        stages: Option<usize>,
-        own_images: bool,
-        matches: &ArgMatches,
-    ) -> Result<Vec<String>> {
-        let given = |option: &str| {
-            let id = option.replace('-', "_");
-            matches.try_contains_id(&id).is_ok() && matches.value_source(&id) == Some(ValueSource::CommandLine)
-        };
-        let mut arguments = Vec::new();
-        for (option, values) in self.settings(protocol, stages, own_images)? {
-            // A rate of one's own is a constant one, unless a schedule is given with it.
-            if given(&option) || (option == "lr-schedule" && given("lr")) {
-                continue;
-            }
-            match values.is_empty() {
-                true => arguments.push(format!("--{option}")),
-                false => arguments.extend(values.iter().map(|value| format!("--{option}={value}"))),
-            }
-        }
-        Ok(arguments)
+    pub fn experiment(&self, protocol: Option<&str>, stages: Option<usize>, own_images: bool) -> Result<Experiment> {
+        let mut config = self.config(self.variant(protocol)?.map(|(_, variant)| variant))?;
+        config.epochs = self.epochs(stages)?;
+        config.train_images = config.train_images.filter(|_| own_images);
+        let all = &self.schedule.stages;
+        let mut done = 0;
+        // Of all stages, so that more can follow.
+        let steps = all.windows(2).map(|pair| {
+            done += pair[0].epochs;
+            (f64::from(done), pair[1].lr)
+        });
+        let steps: Vec<(f64, f64)> = steps.collect();
+        let lr_schedule = if steps.is_empty() { RateSchedule::Constant } else { RateSchedule::Steps(steps) };
+        let (beta, kl_warmup) = (self.schedule.beta, self.schedule.kl_warmup);
+        Ok(Experiment { config, schedule: Schedule { lr: all[0].lr, lr_schedule, beta, kl_warmup } })
     }
 
     /// Says whether these are the recipe's images, by their number and the mean of the training set's pixels.
@@ -253,7 +204,7 @@ impl Recipe {
     /// [`Error::File`] naming the folder and what differs.
     pub fn check_images(&self, data: &Splits, folder: &Path) -> Result<()> {
         let r = &self.data;
-        let found = (data.train.rows, data.test.rows, data.train.mean_pixel());
+        let found = (data.train.rows, data.test.rows, data.train.histograms().mean());
         if (found.0, found.1) != (r.train, r.test) || (found.2 - r.train_mean).abs() > 5e-4 {
             let numbers = |(train, test, mean): (usize, usize, f64)| {
                 format!("{train} training and {test} test images, mean pixel {mean:.4}")
@@ -270,111 +221,70 @@ impl Recipe {
         }
         Ok(())
     }
-
-    /// What of the file an option is, for messages: it may stand in one of its bases.
-    pub fn an_option(&self) -> String {
-        match self.bases.is_empty() {
-            true => "an option".into(),
-            false => format!("an option, of this file or of its base {}", self.bases.join(" or ")),
-        }
-    }
-
-    /// The file, for messages.
-    pub fn path(&self) -> &Path {
-        &self.path
-    }
 }
 
-/// The recipe's options where the user gave none: `args` as if all had been typed.
-///
-/// # Errors
-/// [`Error::File`] when a value is not what the option takes; and as [`Recipe::load`] and [`Recipe::arguments`].
-pub fn complete(args: &args::Train, matches: &ArgMatches, parse: Parse) -> Result<args::Train> {
-    let name = args.recipe.as_deref().expect("a recipe was asked for");
-    if args.stages.is_some() && args.epochs.is_some() {
-        return Err(Error::argument("stages", "--stages beside --epochs", "one of the two"));
-    }
-    let recipe = Recipe::load(name)?;
-    let options = recipe.arguments(args.protocol.as_deref(), args.stages, args.data.data.is_some(), matches)?;
-    let own = std::env::args_os().skip(1);
-    parse(own.chain(options.into_iter().map(OsString::from)).collect()).map_err(|message| {
-        let expected = "a value that `elbo train` takes, together with the others given";
-        wrong(recipe.path(), &recipe.an_option(), &message, expected)
-    })
-}
-
-/// Reads the arguments after the program's name, `train` being the first, or says what is wrong.
-pub type Parse = fn(Vec<OsString>) -> std::result::Result<args::Train, String>;
-
-/// The options that a recipe's sections may set: those of model and optimisation, but not what the schedule says.
-fn settable() -> Vec<String> {
-    let command = args::Optimise::augment_args(args::Model::augment_args(Command::new("")));
-    let names = command.get_arguments().filter_map(|arg| arg.get_long().map(String::from));
-    let of_the_schedule = ["batch", "lr", "lr-schedule", "train-images", "no-shuffle"];
-    names.filter(|name| !of_the_schedule.contains(&name.as_str())).collect()
-}
-
-/// A value as it is typed; nothing for a flag.
-fn texts(value: &Value) -> Option<Vec<String>> {
-    match value {
-        Value::String(s) => Some(vec![s.clone()]),
-        Value::Integer(n) => Some(vec![n.to_string()]),
-        Value::Float(x) => Some(vec![x.to_string()]),
-        Value::Boolean(_) => Some(Vec::new()),
-        Value::Array(all) if !all.is_empty() => {
-            let one = |v: &Value| texts(v).filter(|t| t.len() == 1).map(|mut t| t.remove(0));
-            all.iter().map(one).collect()
-        }
-        _ => None,
-    }
-}
-
-/// The table of a file on top of that of its base, and the file's path. `above` is the file that names this one as its base.
+/// A file on top of its base, as a table and as a recipe. `above` is the file that names this one as its base.
 fn assemble(
     name: &str,
     folder: Option<&Path>,
     above: Option<&Path>,
     seen: &mut Vec<String>,
-) -> Result<(Table, PathBuf)> {
-    let file =
-        folder.map(|folder| folder.join(format!("{name}.toml"))).filter(|path| path.is_file() || seen.is_empty());
-    let (text, path) = match file {
-        Some(path) => (std::fs::read_to_string(&path).map_err(Error::io("read", &path))?, path),
-        None => {
-            let known = files::FILES.iter().find(|(known, _)| *known == name);
-            let text = known.map(|(_, text)| (*text).to_string()).ok_or_else(|| {
-                let (found, names) = (format!("\"{name}\""), names().join(", "));
-                match above {
-                    Some(above) => {
-                        let expected = format!("one of {names}; or the name of a file beside this one, without .toml");
-                        wrong(above, "base", &found, &expected)
-                    }
-                    None => Error::argument("recipe", found, format!("one of {names}; or a file FILE.toml")),
-                }
-            })?;
-            (text, PathBuf::from(format!("recipes/{name}.toml")))
-        }
-    };
+) -> Result<(Table, Recipe)> {
+    let (text, path) = read(name, folder, above, seen.is_empty())?;
     seen.push(name.to_string());
     // Read as a recipe first: an unknown field is then reported with this file's line.
     let own: Recipe = parse(&text, &path)?;
     let mut table: Table = parse(&text, &path)?;
-    let Some(base) = own.base else { return Ok((table, path)) };
-    if seen.contains(&base) {
-        return Err(wrong(&path, "base", &format!("\"{base}\""), "a file that does not come back to this one"));
+    if let Some(base) = own.base {
+        if seen.contains(&base) {
+            return Err(wrong(&path, "base", &format!("\"{base}\""), "a file that does not come back to this one"));
+        }
+        let (mut whole, _) = assemble(&base, folder, Some(&path), seen)?;
+        whole.remove("template");
+        table.remove("base");
+        merge(&mut whole, table);
+        table = whole;
     }
-    let (mut whole, _) = assemble(&base, folder, Some(&path), seen)?;
-    whole.remove("template");
-    table.remove("base");
-    merge(&mut whole, table);
-    Ok((whole, path))
+    let whole = table.clone().try_into::<Recipe>();
+    let mut recipe = whole.map_err(|e| wrong(&path, "the file with its base", e.message(), "a recipe"))?;
+    recipe.path = path;
+    // After every file, so that the one that is wrong is named.
+    for variant in recipe.variants.values().map(Some).chain([None]) {
+        recipe.config(variant)?;
+    }
+    Ok((table, recipe))
 }
 
-/// Lays `over` on `table`: tables are merged, everything else is replaced.
+/// Text and path of a file in the folder, where it must lie if it was `asked` for by its path, or of the program's own.
+fn read(name: &str, folder: Option<&Path>, above: Option<&Path>, asked: bool) -> Result<(String, PathBuf)> {
+    let file = folder.map(|folder| folder.join(format!("{name}.toml"))).filter(|path| path.is_file() || asked);
+    if let Some(path) = file {
+        return Ok((std::fs::read_to_string(&path).map_err(Error::io("read", &path))?, path));
+    }
+    if let Some((_, text)) = files::FILES.iter().find(|(known, _)| *known == name) {
+        return Ok(((*text).to_string(), PathBuf::from(format!("recipes/{name}.toml"))));
+    }
+    let (found, names) = (format!("\"{name}\""), names().join(", "));
+    Err(match above {
+        Some(above) => {
+            let expected = format!("one of {names}; or the name of a file beside this one, without .toml");
+            wrong(above, "base", &found, &expected)
+        }
+        None => Error::argument("recipe", found, format!("one of {names}; or a file FILE.toml")),
+    })
+}
+
+/// Lays `over` on `table`: tables are merged, everything else is replaced, and so is a choice by one of another kind, for
+/// which the numbers of the first mean nothing.
 fn merge(table: &mut Table, over: Table) {
     for (key, value) in over {
+        let choice = [Optimizer::OPTION, Likelihood::OPTION].contains(&key.as_str());
+        let other =
+            |below: &Table, above: &Table| above.get("kind").is_some_and(|kind| below.get("kind") != Some(kind));
         match (table.get_mut(&key), value) {
-            (Some(Value::Table(below)), Value::Table(above)) => merge(below, above),
+            (Some(Value::Table(below)), Value::Table(above)) if !(choice && other(below, &above)) => {
+                merge(below, above)
+            }
             (_, value) => {
                 table.insert(key, value);
             }

@@ -4,52 +4,115 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use clap::ArgMatches;
+use clap::{Args, Id};
 use serde::Serialize;
-use serde_json::Value;
 
 use super::interrupt::{INTERRUPTED, Interrupt};
-use super::progress::Progress;
-use super::train::alarm;
-use super::{args, output, phase, pictures, plural, use_run, warn_if_debug_build};
-use crate::data::{Splits, file};
+use super::options::{self, Data, Machine, Overrides, effects};
+use super::output::ending;
+use super::{output, phase, pictures, plural, progress, use_run, warn_if_debug_build};
+use crate::data::Splits;
 use crate::engine::device::Device;
 use crate::engine::error::{Error, Result};
-use crate::study::richness::{Options, Richness, answer, one_layer, plot, table};
-use crate::train::{Outcome, RunFolder, TrainConfig, Trainer};
-use crate::vae::{Model, VaeConfig};
+use crate::engine::file::{self, Disk};
+use crate::study::richness::{self, RichnessOptions, answer, one_layer, plot, table};
+use crate::train::{Entry, Experiment, Outcome, Run, TrainConfig, Trainer};
 
-/// Looks into one run, or trains and compares several.
-pub fn richness(args: &args::Richness, typed: &ArgMatches) -> Result<ExitCode> {
+/// Ask how rich z is: what a run's latent space, or one of each of several sizes, holds of an image
+#[derive(Args)]
+#[command(mut_arg("latent", |latent| latent.hide(true)))] // --latents is here what it is elsewhere
+pub struct Richness {
+    /// Run folder, or a checkpoint file, to look into
+    #[arg(long, value_name = "PATH", conflicts_with_all = answered_by_the_run())]
+    pub run: Option<PathBuf>,
+    /// Train a model for each of these K, or take the run that is there, and compare them
+    #[arg(
+        long,
+        value_name = "K,…",
+        value_delimiter = ',',
+        required_unless_present = "run",
+        conflicts_with_all = ["run", "latent"]
+    )]
+    pub latents: Vec<usize>,
+    /// Passes over the training set for each K [default: 10]
+    #[arg(long, value_name = "N", conflicts_with = "run")]
+    pub epochs: Option<u32>,
+    /// Seed of the training and of all draws [default: 1, or that of the run]
+    #[arg(long, value_name = "SEED")]
+    pub seed: Option<u64>,
+    /// Folder for the runs k01, k02, …, richness.json and richness.svg [default: runs/richness]
+    #[arg(long, value_name = "FOLDER", conflicts_with = "run")]
+    pub out: Option<PathBuf>,
+    /// Write the numbers of --run to this file too
+    #[arg(long, value_name = "FILE", requires = "run", value_parser = ending("json"))]
+    pub json: Option<PathBuf>,
+    /// Most test images that the KL term is taken apart with, and that z is drawn for to name their class
+    #[arg(long, value_name = "N", default_value_t = 10_000)]
+    pub images: usize,
+    /// Draws from the prior that are decoded and compared with the training images
+    #[arg(long, value_name = "N", default_value_t = 2_000)]
+    pub draws: usize,
+    /// No progress, only the result
+    #[arg(long, short)]
+    pub quiet: bool,
+    #[command(flatten)]
+    pub data: Data,
+    #[command(flatten)]
+    pub training: Overrides<Experiment>,
+    #[command(flatten)]
+    pub machine: Machine,
+}
+
+/// The options that the run that is looked into answers; its images may lie in another folder.
+fn answered_by_the_run() -> impl Iterator<Item = Id> {
+    options::ids::<Overrides<Experiment>>().chain(options::ids::<Data>().filter(|id| id != "data"))
+}
+
+impl Richness {
+    /// What the runs of a list have in common.
+    fn experiment(&self) -> Experiment {
+        let mut asked = self.training.over(Experiment::default());
+        asked.config.seed = self.seed.unwrap_or(asked.config.seed);
+        asked.config.epochs = self.epochs.unwrap_or(asked.config.epochs);
+        asked
+    }
+
+    /// Looks into one run, or trains and compares several.
+    pub fn run(&self) -> Result<ExitCode> {
+        command(self)
+    }
+}
+
+fn command(args: &Richness) -> Result<ExitCode> {
     for (field, count, most) in [("images", args.images, 100_000), ("draws", args.draws, 100_000)] {
         if !(1..=most).contains(&count) {
             return Err(Error::argument(field, count, format!("a number from 1 to {most}")));
         }
     }
-    one_layer(args.model.upper.len())?;
+    one_layer(args.experiment().config.model.upper.len())?;
     args.json.iter().try_for_each(|json| output::spare_runs("json", json, args.run.as_deref()))?;
     let device = args.machine.device()?;
     warn_if_debug_build();
     match &args.run {
         Some(run) => one(args, run, device).map(|()| ExitCode::SUCCESS),
-        None => several(args, typed, device),
+        None => several(args, device),
     }
 }
 
-fn options(args: &args::Richness, seed: u64, device: Device) -> Options {
-    Options { seed, images: args.images, draws: args.draws, device }
+fn options(args: &Richness, seed: u64, device: Device) -> RichnessOptions {
+    RichnessOptions { seed, images: args.images, draws: args.draws, device }
 }
 
-fn one(args: &args::Richness, run: &Path, device: Device) -> Result<()> {
+fn one(args: &Richness, run: &Path, device: Device) -> Result<()> {
     let checkpoint = use_run::open(run)?;
     let data = use_run::images(run, &checkpoint, &args.data.data)?;
-    let mut model = Model::restore(&checkpoint, device)?;
+    let mut model = checkpoint.model(device)?;
     args.machine.say_why_no_gpu()?;
     model.watch = phase::watch(args.quiet);
-    model.load("train", &data.train)?;
-    model.load("test", &data.test)?;
+    data.train.load_into(&mut model, "train")?;
+    data.test.load_into(&mut model, "test")?;
     let seed = args.seed.unwrap_or(checkpoint.config.seed);
-    let found = Richness::of(&mut model, &data, &options(args, seed, device))?;
+    let found = richness::Richness::of(&mut model, &data, &options(args, seed, device))?;
     if let Some(path) = &args.json {
         write_json(path, &found)?;
     }
@@ -63,16 +126,16 @@ fn write_json(path: &Path, found: &impl Serialize) -> Result<()> {
 
 /// What `richness.json` holds.
 #[derive(Serialize)]
-struct Report<'a> {
+struct RichnessReport<'a> {
     answer: Option<String>,
-    runs: &'a [Richness],
+    runs: &'a [richness::Richness],
 }
 
-fn several(args: &args::Richness, typed: &ArgMatches, device: Device) -> Result<ExitCode> {
+fn several(args: &Richness, device: Device) -> Result<ExitCode> {
     let data = args.data.source().load()?;
     let out = args.out.clone().unwrap_or_else(|| "runs/richness".into());
     let runs = runs(args, &data, &out)?;
-    args::effects::of_training(typed, &args.model, &args.optimise, Some(runs[0].0.epochs))?;
+    effects::of_training(&args.training, &args.experiment(), Some(runs[0].0.epochs))?;
     args.machine.say_why_no_gpu()?;
     let interrupt = Interrupt::install()?;
     let mut found = Vec::new();
@@ -87,32 +150,31 @@ fn several(args: &args::Richness, typed: &ArgMatches, device: Device) -> Result<
         }
         interrupt.end_at_once(&format!("stopped at K = {k}, which is trained; the same command continues from here"));
         trainer.model().watch = phase::watch(args.quiet);
-        found.push(Richness::of(trainer.model(), &data, &options(args, config.seed, device))?);
+        found.push(richness::Richness::of(trainer.model(), &data, &options(args, config.seed, device))?);
     }
     let (json, svg) = (out.join("richness.json"), out.join("richness.svg"));
     let answer = answer(&found);
     plot(&found, &subtitle(&runs[0].0, &data)).write(&svg)?;
     let text = format!("{}{}\n", table(&found), answer.as_deref().unwrap_or_default());
-    write_json(&json, &Report { answer, runs: &found })?;
+    write_json(&json, &RichnessReport { answer, runs: &found })?;
     super::print(&format!("{text}{} and {}\n", json.display(), svg.display()))?;
     Ok(ExitCode::SUCCESS)
 }
 
 /// Configuration and folder of every K, in increasing order; a folder with another run is an error before anything is
 /// trained.
-fn runs(args: &args::Richness, data: &Splits, out: &Path) -> Result<Vec<(TrainConfig, PathBuf)>> {
+fn runs(args: &Richness, data: &Splits, out: &Path) -> Result<Vec<(TrainConfig, PathBuf)>> {
     let mut latents = args.latents.clone();
     latents.sort_unstable();
     latents.dedup();
-    let model = args.model.config([data.test.height, data.test.width])?;
     let run = |latent: usize| {
-        let model = VaeConfig { latent, ..model.clone() };
-        let (seed, epochs) = (args.seed.unwrap_or(1), args.epochs.unwrap_or(10));
+        let mut asked = args.experiment();
         let path = out.join(format!("k{latent:02}"));
-        let source = args.data.source().of_run(&path, data);
-        let config = args.optimise.config(model, source, seed, epochs, data.train.rows)?;
-        if RunFolder::is_there(&path) {
-            must_be(&config, &RunFolder::open(&path)?.1.config, &path)?;
+        asked.config.model.latent = latent;
+        asked.config.data = args.data.source().of_run(&path, data);
+        let config = asked.on([data.test.height, data.test.width], data.train.rows)?;
+        if Run::is_there(&path) {
+            must_be(&config, &Run::read(&path)?.config, &path)?;
         }
         Ok((config, path))
     };
@@ -125,30 +187,15 @@ fn must_be(wanted: &TrainConfig, there: &TrainConfig, path: &Path) -> Result<()>
     if there.data.may_be(&wanted.data) {
         there.data = wanted.data.clone();
     }
-    let values = [wanted, &there].map(|c| serde_json::to_value(c).expect("a configuration is plain data"));
-    let Some((field, wanted, there)) = difference("", &values[0], &values[1]) else { return Ok(()) };
+    let differences = wanted.differences(&there);
+    let Some(difference) = differences.first() else { return Ok(()) };
     Err(Error::File {
         path: path.into(),
-        field,
-        found: format!("a run with {there}"),
-        expected: format!("{wanted}, as this command says"),
+        field: difference.field.clone(),
+        found: format!("a run with {}", difference.second),
+        expected: format!("{}, as this command says", difference.first),
         remedy: "choose another --out, or give the options of the runs that are there".into(),
     })
-}
-
-/// The first field in which two configurations differ, and its value in each.
-fn difference(name: &str, a: &Value, b: &Value) -> Option<(String, String, String)> {
-    match (a, b) {
-        (Value::Object(x), Value::Object(y)) => {
-            let mut keys: Vec<&String> = x.keys().chain(y.keys()).collect();
-            keys.sort();
-            let dot = if name.is_empty() { "" } else { "." };
-            let at = |map: &serde_json::Map<String, Value>, key: &str| map.get(key).cloned().unwrap_or(Value::Null);
-            keys.into_iter().find_map(|key| difference(&format!("{name}{dot}{key}"), &at(x, key), &at(y, key)))
-        }
-        _ if a == b => None,
-        _ => Some((name.into(), a.to_string(), b.to_string())),
-    }
 }
 
 /// The finished run of `config` in `path`: taken as it is, continued, or trained from its beginning. None if it was
@@ -168,40 +215,21 @@ fn trained(
     };
     // From here on there is a folder that must be left so that it can be taken up.
     let stop = interrupt.save();
-    let begun_before = RunFolder::is_there(path);
-    let (folder, mut trainer) = if begun_before {
-        let (folder, mut checkpoint) = RunFolder::open(path)?;
-        checkpoint.config.data = config.data.clone();
-        let trainer = Trainer::resume(&checkpoint, data, device)?;
-        if checkpoint.progress.epoch == config.epochs {
+    let entry = Entry::at(Disk, path)?;
+    let done = entry.checkpoint().map(|there| there.progress.epoch);
+    let (run, mut trainer) = entry.start(config.clone(), data, device)?;
+    match done {
+        Some(epochs) if epochs == config.epochs => {
             say("the finished run in");
             return Ok(Some(trainer));
         }
-        folder.rewind(checkpoint.progress.epoch)?;
-        say("continuing the run in");
-        (folder, trainer)
-    } else {
-        let trainer = Trainer::new(config.clone(), data, device)?;
-        let folder = RunFolder::create(path)?;
-        folder.begin(&trainer)?;
-        say("training in");
-        (folder, trainer)
-    };
-    let mut progress = Progress::new(folder.clone(), alarm(config, data), quiet);
-    let outcome = trainer.run(&mut progress, stop);
-    progress.finish();
-    // A run that was there before this call is never removed.
-    let unused = |_: &Error| {
-        if !begun_before {
-            folder.discard_if_unused()
-        }
-    };
-    let outcome = outcome.inspect_err(unused)?;
-    folder.write_checkpoint(&trainer)?;
-    if outcome == Outcome::Stopped {
+        Some(_) => say("continuing the run in"),
+        None => say("training in"),
+    }
+    if progress::train(&run, &mut trainer, data, quiet, stop)? == Outcome::Stopped {
         return Ok(None);
     }
-    pictures::write_all(trainer.model(), &data.test, config.seed, &folder)?;
+    pictures::write_all(trainer.model(), &data.test, config.seed, &run)?;
     Ok(Some(trainer))
 }
 
@@ -228,6 +256,7 @@ fn subtitle(config: &TrainConfig, data: &Splits) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::vae::VaeConfig;
 
     #[test]
     fn another_configuration_is_named() {

@@ -1,93 +1,145 @@
 //! `elbo train`.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Instant;
 
-use clap::ArgMatches;
-use clap::parser::ValueSource;
+use clap::{Args, Id};
 
 use super::interrupt::{INTERRUPTED, Interrupt};
-use super::progress::Progress;
-use super::{args, pictures, plural, say, scale, use_run, warn_if_debug_build};
+use super::options::{self, Data, Machine, Overrides, effects};
+use super::recipe::Recipe;
+use super::{pictures, plural, progress, say, scale, use_run, warn_if_debug_build};
 use crate::data::Splits;
-use crate::engine::device::Device;
 use crate::engine::error::{Error, Result};
+use crate::engine::file::Disk;
 use crate::engine::optim::LrSchedule;
-use crate::train::{Alarm, EpochTiming, Outcome, RunFolder, Source, TrainConfig, Trainer, WATCHED_IMAGES};
+use crate::train::{
+    Entry, EpochTiming, Experiment, Outcome, Run, Source, TrainConfig, Trainer, WATCHED_IMAGES,
+};
 use crate::vae::{HiddenUnits, VaeConfig};
 
-/// Trains, or continues to train; writes the run folder; prints the result on its scale.
-pub fn train(args: &args::Train, typed: &ArgMatches) -> Result<ExitCode> {
+/// Train a model; write a run folder with checkpoint, metrics and pictures
+#[derive(Args)]
+pub struct Train {
+    /// Passes over the training set [default: 10, or as the recipe or the resumed run was told]
+    #[arg(long, value_name = "N")]
+    pub epochs: Option<u32>,
+    /// Seed of initial values, shuffling and noise: equal seeds give equal bytes
+    #[arg(long, value_name = "SEED", default_value_t = 1)]
+    pub seed: u64,
+    /// Take what is not given here from a recipe: a name of `elbo recipes`, or FILE.toml
+    #[arg(long, value_name = "NAME|FILE")]
+    pub recipe: Option<String>,
+    /// Which of the recipe's protocols to follow, where code and paper differ [default: as the recipe says]
+    #[arg(long, value_name = "NAME", requires = "recipe", hide_short_help = true)]
+    pub protocol: Option<String>,
+    /// The first N stages of the recipe's schedule only [default: all]
+    #[arg(long, value_name = "N", requires = "recipe", conflicts_with = "epochs", hide_short_help = true)]
+    pub stages: Option<usize>,
+    /// Run folder to write, new or empty [default: a fresh one under runs/]
+    #[arg(long, value_name = "FOLDER")]
+    pub out: Option<PathBuf>,
+    /// Continue the run in this folder exactly where its checkpoint is
+    ///
+    /// Only --epochs, --lr-schedule, --data (for the same images in another place), --threads, --device, --precision,
+    /// --pause-at and --quiet may be given with it. Device and precision are chosen anew.
+    #[arg(long, value_name = "FOLDER", conflicts_with_all = answered_by_the_run())]
+    pub resume: Option<PathBuf>,
+    /// Stop after this many updates in all, as Ctrl-C would, leaving a checkpoint
+    #[arg(long, value_name = "UPDATES", hide_short_help = true)]
+    pub pause_at: Option<u32>,
+    /// No progress, only the summary
+    #[arg(long, short)]
+    pub quiet: bool,
+    #[command(flatten)]
+    pub data: Data,
+    #[command(flatten)]
+    pub training: Overrides<Experiment>,
+    #[command(flatten)]
+    pub machine: Machine,
+}
+
+/// The options that a run's checkpoint answers: all that begin a run, but for those that may be asked anew.
+fn answered_by_the_run() -> impl Iterator<Item = Id> {
+    let configuration = options::ids::<Overrides<Experiment>>().chain(options::ids::<Data>());
+    let asked_anew = |id: &Id| ["lr_schedule", "data"].iter().any(|anew| id == anew);
+    configuration.filter(move |id| !asked_anew(id)).chain(["seed", "recipe", "protocol", "stages", "out"].map(Id::from))
+}
+
+impl Train {
+    /// What is asked for: the recipe, or else the usual run, with what was typed.
+    fn experiment(&self) -> Result<Experiment> {
+        let below = match &self.recipe {
+            None => Experiment::default(),
+            Some(name) => {
+                let own_images = self.data.data.is_some();
+                Recipe::load(name)?.experiment(self.protocol.as_deref(), self.stages, own_images)?
+            }
+        };
+        let mut asked = self.training.over(below);
+        (asked.config.seed, asked.config.data) = (self.seed, self.data.source());
+        asked.config.epochs = self.epochs.unwrap_or(asked.config.epochs);
+        Ok(asked)
+    }
+
+    /// Trains, or continues to train; writes the run folder; prints the result on its scale.
+    pub fn run(&self) -> Result<ExitCode> {
+        train(self)
+    }
+}
+
+fn train(args: &Train) -> Result<ExitCode> {
     let device = args.machine.device()?;
     warn_if_debug_build();
     let interrupt = Interrupt::install()?;
-    let (folder, data, mut trainer) = match &args.resume {
-        Some(path) => match resume(path, args, typed, device)? {
-            Some(run) => run,
-            None => return Ok(ExitCode::SUCCESS),
-        },
-        None => begin(args, typed, device, &interrupt)?,
+    let wanted = match &args.resume {
+        Some(path) => resume(path, args)?,
+        None => Some(begin(args)?),
     };
+    let Some((entry, config, data)) = wanted else { return Ok(ExitCode::SUCCESS) };
+    // From here on there is a folder that must be left so that it can be resumed.
+    interrupt.save();
+    let (run, mut trainer) = entry.start(config, &data, device)?;
+    say_if_bits_change(&run, &mut trainer);
     args.machine.say_why_no_gpu()?;
     trainer.pause_at = args.pause_at;
     if !args.quiet {
-        announce(&mut trainer, &data, &folder);
+        announce(&mut trainer, &data, &run);
     }
     let started = Instant::now();
-    let mut progress = Progress::new(folder.clone(), alarm(trainer.config(), &data), args.quiet);
-    let outcome = trainer.run(&mut progress, interrupt.save());
-    progress.finish();
-    // A run that was there before this call is never removed.
-    let unused = |_: &Error| {
-        if args.resume.is_none() {
-            folder.discard_if_unused()
-        }
-    };
-    if outcome.inspect_err(unused)? == Outcome::Stopped {
-        folder.write_checkpoint(&trainer)?;
-        let path = folder.path().display();
+    let path = run.path().display();
+    if progress::train(&run, &mut trainer, &data, args.quiet, interrupt.save())? == Outcome::Stopped {
         super::print(&format!("stopped; continue with: elbo train --resume {path}\n"))?;
         return Ok(ExitCode::from(if interrupt.raised() { INTERRUPTED } else { 0 }));
     }
     let seconds = started.elapsed().as_secs_f64();
-    folder.write_checkpoint(&trainer)?;
-    let path = folder.path().display();
     interrupt.end_at_once(&format!(
         "stopped before the pictures; the run in {path} is finished and saved: elbo eval --run {path}"
     ));
-    conclude(&mut trainer, &data, &folder, seconds)?;
+    conclude(&mut trainer, &data, &run, seconds)?;
     Ok(ExitCode::SUCCESS)
 }
 
-/// Knows what the test images score without any z.
-pub(super) fn alarm(config: &TrainConfig, data: &Splits) -> Alarm {
-    Alarm::new(config, scale::collapse_line(&config.model, &data.test))
-}
+/// A run to be trained: where, what, and on which images.
+type Wanted = (Entry, TrainConfig, Splits);
 
-/// A run: its folder, its images, and its state.
-type Run = (RunFolder, Splits, Trainer);
-
-fn begin(args: &args::Train, typed: &ArgMatches, device: Device, interrupt: &Interrupt) -> Result<Run> {
+fn begin(args: &Train) -> Result<Wanted> {
+    let asked = args.experiment()?;
     let source = args.data.source();
     let data = source.load()?;
-    let config = args.config(&data)?;
-    args::effects::of_training(typed, &args.model, &args.optimise, Some(config.epochs))?;
-    let mut trainer = Trainer::new(config, &data, device)?;
-    // From here on there is a folder that must be left so that it can be resumed.
-    interrupt.save();
-    let folder = match &args.out {
-        Some(path) => RunFolder::create(path)?,
-        None => RunFolder::fresh(Path::new("runs"), &label(trainer.config()))?,
+    let mut config = asked.on([data.test.height, data.test.width], data.train.rows)?;
+    effects::of_training(&args.training, &asked, Some(config.epochs))?;
+    let entry = match &args.out {
+        Some(path) => Entry::new(Disk, path),
+        None => Entry::numbered(Disk, Path::new("runs"), &label(&config)),
     };
-    trainer.set_source(source.of_run(folder.path(), &data));
-    folder.begin(&trainer)?;
-    Ok((folder, data, trainer))
+    config.data = source.of_run(entry.path(), &data);
+    Ok((entry, config, data))
 }
 
 /// `digits-k20`, `mnist-k2-gaussian`: what a run folder is called after its number.
 fn label(config: &TrainConfig) -> String {
-    use crate::vae::Likelihood;
     let data = match &config.data {
         Source::Digits { .. } => "digits".to_string(),
         Source::Folder { path, .. } => {
@@ -96,30 +148,25 @@ fn label(config: &TrainConfig) -> String {
             name.unwrap_or("data".into()).chars().map(plain).collect()
         }
     };
-    let kind = match config.model.likelihood {
-        Likelihood::Bernoulli => "",
-        Likelihood::Gaussian { .. } => "-gaussian",
-        Likelihood::GaussianShared { .. } => "-gaussian-shared",
-        Likelihood::GaussianOptimal { .. } => "-gaussian-optimal",
-        Likelihood::ContinuousBernoulli => "-continuous",
-        Likelihood::DiscretisedLogistic { .. } => "-logistic",
-    };
-    format!("{data}-k{}{kind}", config.model.latent)
+    format!("{data}-k{}{}", config.model.latent, config.model.likelihood.facts().suffix)
 }
 
 /// The run in a folder, where its checkpoint is; none if it is finished and no more epochs are asked for.
-fn resume(path: &Path, args: &args::Train, typed: &ArgMatches, device: Device) -> Result<Option<Run>> {
-    let (folder, mut checkpoint) = RunFolder::open(path)?;
-    let (done, before) = (checkpoint.progress.epoch, checkpoint.config.epochs);
+fn resume(path: &Path, args: &Train) -> Result<Option<Wanted>> {
+    let entry = Entry::resumed(Disk, path)?;
+    let checkpoint = entry.checkpoint().expect("a run that is there");
+    let (done, mut config) = (checkpoint.progress.epoch, checkpoint.config.clone());
+    let before = config.epochs;
     let epochs = args.epochs.unwrap_or(before);
     if epochs < done {
         return Err(Error::argument("epochs", epochs, format!("at least {done}, which the run has done")));
     }
-    args::effects::of_resumed(typed, &args.optimise, done, epochs)?;
-    let drawn = pictures::names(&checkpoint.config.model).into_iter().all(|name| folder.file(name).exists());
+    let asked = args.training.over(Experiment { config: config.clone(), ..Experiment::default() });
+    check_effects(args, &asked, done, epochs)?;
+    let drawn = pictures::names(&config.model).into_iter().all(|name| entry.has(name));
     // An exported file in the checkpoint's place is refused below, whatever is asked for.
     if epochs == done && drawn && checkpoint.has_moments() {
-        let path = folder.path().display();
+        let path = path.display();
         super::print(&format!(
             "the run in {path} is finished, with {}; nothing was done. To go on: elbo train --resume {path} --epochs {}\n",
             plural(done as usize, "epoch"),
@@ -127,30 +174,43 @@ fn resume(path: &Path, args: &args::Train, typed: &ArgMatches, device: Device) -
         ))?;
         return Ok(None);
     }
-    let config = &mut checkpoint.config;
     config.epochs = epochs;
-    let data = images(path, args, config)?;
-    let per_epoch = config.train_images.unwrap_or(data.train.rows).div_ceil(config.batch) as f64;
-    let updates = |epochs: f64| (epochs * per_epoch).round() as u64;
-    if typed.value_source("lr_schedule") == Some(ValueSource::CommandLine) {
-        config.lr = args.optimise.lr_schedule.in_updates(config.lr.at(0), epochs, updates);
+    let data = images(path, args, &mut config)?;
+    let updates = |epochs: f64| asked.config.updates(epochs, data.train.rows);
+    if args.training.has("lr_schedule") {
+        config.lr = asked.schedule.lr_schedule.in_updates(config.lr.at(0), epochs, updates);
         config.validate()?;
     } else if epochs > before {
         ends_well(&config.lr, updates(f64::from(epochs)), epochs)?;
     }
-    let mut trainer = Trainer::resume(&checkpoint, &data, device)?;
-    folder.rewind(done)?;
-    folder.write_config(trainer.config())?;
-    if let Some(before) = folder.last_timing()
-        && let Some(change) = change(&before, &trainer.model().exec.describe(), env!("ELBO_BUILD"))
+    Ok(Some((entry, config, data)))
+}
+
+/// Says so if the epochs that the run has done were not computed as this session computes.
+fn say_if_bits_change(run: &Run, trainer: &mut Trainer) {
+    if let Some(before) = run.timings().last()
+        && let Some(change) = change(before, &trainer.model().executor.describe(), env!("ELBO_BUILD"))
     {
         say(format_args!("note: {change}: the numbers will not be, to the last bit, those of an uninterrupted run"));
     }
-    Ok(Some((folder, data, trainer)))
+}
+
+/// Refuses what was typed beside `--resume` without effect, for a run that has done `done` of `epochs`.
+fn check_effects(args: &Train, asked: &Experiment, done: u32, epochs: u32) -> Result<()> {
+    if done == epochs {
+        let remedy = format!("--epochs {} beside it", 2 * u64::from(done.max(1)));
+        let idle = [
+            ("lr-schedule", args.training.has("lr_schedule")),
+            ("data", args.data.data.is_some()),
+            ("pause-at", args.pause_at.is_some()),
+        ];
+        effects::without_effect(idle, "the run is finished", &remedy)?;
+    }
+    effects::no_late_steps(&args.training, &asked.schedule.lr_schedule, epochs)
 }
 
 /// The images of the run in `path`: where it says that they are, or where the command line says so.
-fn images(path: &Path, args: &args::Train, config: &mut TrainConfig) -> Result<Splits> {
+fn images(path: &Path, args: &Train, config: &mut TrainConfig) -> Result<Splits> {
     let (Some(place), Source::Folder { images, .. }) = (&args.data.data, &config.data) else {
         if let Some(place) = &args.data.data {
             let expected = format!("no --data: the run in {} draws its own digits", path.display());
@@ -198,16 +258,16 @@ fn change(before: &EpochTiming, device: &str, build: &str) -> Option<String> {
 }
 
 /// Says on stderr what is trained on what.
-pub(super) fn announce(trainer: &mut Trainer, data: &Splits, folder: &RunFolder) {
+pub(super) fn announce(trainer: &mut Trainer, data: &Splits, run: &Run) {
     let config = trainer.config().clone();
     let (train, test) = (config.train_images.unwrap_or(data.train.rows), data.test.rows);
     let what = config.model.describe();
     let test = plural(test, "test image");
     say(format_args!("{what} on {}: {train} training and {test}", data.train.name));
     let bound = config.objective.bound;
-    let device = trainer.model().exec.describe();
+    let device = trainer.model().executor.describe();
     say(format_args!("bound {bound}, batch {}, seed {}, {device}", config.batch, config.seed));
-    say(format_args!("run folder: {}", folder.path().display()));
+    say(format_args!("run folder: {}", run.path().display()));
 }
 
 /// `units over 1000 test images: encoder.0 12 of 400 dead, decoder.0 0 of 400 dead, z 3 of 20 inactive`.
@@ -229,15 +289,15 @@ fn unused_latents(active: usize, latent: usize) -> String {
 }
 
 /// The pictures, and the summary on stdout.
-fn conclude(trainer: &mut Trainer, data: &Splits, folder: &RunFolder, seconds: f64) -> Result<()> {
+fn conclude(trainer: &mut Trainer, data: &Splits, run: &Run, seconds: f64) -> Result<()> {
     let result = trainer.evaluate()?;
     let config = trainer.config().clone();
-    let names = pictures::write_all(trainer.model(), &data.test, config.seed, folder)?;
+    let names = pictures::write_all(trainer.model(), &data.test, config.seed, run)?;
     let (active, hidden) = (trainer.active_units()?, trainer.dead_units()?);
     let text = scale::summary(&config.model, &data.test, &result)
         + &units(&hidden, active, &config.model, data.test.rows.min(WATCHED_IMAGES))
         + &unused_latents(active, config.model.latent);
-    let path = folder.path().display();
+    let path = run.path().display();
     super::print(&format!(
         "{text}{}, {seconds:.1} s in this session; in {path}: checkpoint.safetensors, config.json, metrics.jsonl, \
          timing.jsonl, {}\n",

@@ -9,7 +9,7 @@
 //! is `+ - * /` and `sqrt` in a fixed order (angles are given by their half-tangents), so every computer draws the same
 //! bytes.
 
-use super::strokes::{Key, STYLES, Style};
+use super::strokes::{STYLES, StrokeKey, Style};
 use super::{Dataset, Split};
 use crate::engine::isa::Isa;
 use crate::engine::rng::Draw;
@@ -171,7 +171,7 @@ fn trace(style: &Style, hand: &mut Hand) -> Vec<Dot> {
 }
 
 /// Appends a smooth curve through `points`, with kinks at corners: cubic Hermite pieces, tangents from the neighbours.
-fn smooth(points: &[[f32; 2]], keys: &[Key], path: &mut Vec<Dot>) {
+fn smooth(points: &[[f32; 2]], keys: &[StrokeKey], path: &mut Vec<Dot>) {
     let last = points.len() - 1;
     let dot = |p: [f32; 2], down| Dot { x: p[0], y: p[1], radius: 0.0, down };
     path.push(dot(points[0], false));

@@ -12,8 +12,8 @@
 //! what a header says: data are read as they arrive and reading stops one byte behind the size the header declares, so
 //! neither a lying header nor a gzip bomb costs more than its declared size in memory that really was in the file.
 
-use super::file;
 use crate::engine::error::{Error, Result};
+use crate::engine::file;
 use byteorder::{BigEndian, ReadBytesExt, WriteBytesExt};
 use flate2::{Compression, read::MultiGzDecoder, write::GzEncoder};
 use std::fs::File;

@@ -1,12 +1,12 @@
 //! How people write the ten digits: a table of strokes.
 //!
 //! A digit has several [`Style`]s (a 7 with a bar, a 4 with an open top), a style has one to three pen strokes, and a
-//! stroke runs through [`Key`] points. Every key point is given twice, in two extreme poses of the same style; a
+//! stroke runs through [`StrokeKey`] points. Every key point is given twice, in two extreme poses of the same style; a
 //! writer's hand lies somewhere between the two. The box is 0 … 0.7 wide and 0 … 1 high, y pointing down.
 
 /// A point the pen passes, in both poses of its style.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Key {
+pub(super) struct StrokeKey {
     /// (x, y) in the first pose.
     pub one: [f32; 2],
     /// (x, y) in the second pose.
@@ -20,17 +20,17 @@ pub(super) struct Style {
     /// How often, relative to the other styles of the digit.
     pub weight: f32,
     /// Pen strokes in writing order.
-    pub strokes: &'static [&'static [Key]],
+    pub strokes: &'static [&'static [StrokeKey]],
 }
 
 /// A smooth key point: (x, y) in pose one, (x, y) in pose two.
-const fn go(x1: f32, y1: f32, x2: f32, y2: f32) -> Key {
-    Key { one: [x1, y1], two: [x2, y2], corner: false }
+const fn go(x1: f32, y1: f32, x2: f32, y2: f32) -> StrokeKey {
+    StrokeKey { one: [x1, y1], two: [x2, y2], corner: false }
 }
 
 /// A corner: as [`go`].
-const fn turn(x1: f32, y1: f32, x2: f32, y2: f32) -> Key {
-    Key { one: [x1, y1], two: [x2, y2], corner: true }
+const fn turn(x1: f32, y1: f32, x2: f32, y2: f32) -> StrokeKey {
+    StrokeKey { one: [x1, y1], two: [x2, y2], corner: true }
 }
 
 /// The styles of each digit.

@@ -46,9 +46,9 @@ pub enum Error {
         /// What would be accepted.
         expected: String,
     },
-    /// A computation has left the finite numbers.
+    /// A computation has left the finite numbers: a training has diverged.
     #[error("{field}: found {found}, expected a finite number; {remedy}")]
-    NotFinite {
+    Diverged {
         /// What is no longer finite.
         field: String,
         /// What it is: ±∞ or NaN.

@@ -17,10 +17,12 @@
 //! ```
 
 use std::cell::RefCell;
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::fmt;
 use std::panic::Location;
+use std::sync::Arc;
 
+use crate::engine::ops::custom::{CustomOp, CustomRule};
 use crate::engine::ops::{Leaf, Op};
 use crate::engine::optim::Optimizer;
 use crate::engine::shape::Shape;
@@ -36,7 +38,7 @@ impl Id {
     }
 }
 
-/// Named memory that outlives a step: a parameter, a state, or the data set.
+/// Memory that outlives a step: a parameter, a state, a data set, or an input or output of a function.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
 pub struct Slot(pub(crate) u16);
 
@@ -50,12 +52,15 @@ impl Slot {
 /// What a slot holds.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum SlotKind {
-    /// A trainable f32 array inside the flat parameter buffer.
+    /// A trainable f32 array inside the flat parameter buffer of a [`State`](crate::engine::device::State).
     Param,
-    /// An f32 array that the host or [`Graph::store`] writes.
-    State,
-    /// A resident data set of bytes, `[rows, columns]`; the number of rows is known when it is loaded.
+    /// An f32 array of a [`State`](crate::engine::device::State) that [`Graph::store`] writes and no optimiser moves.
+    Buffer,
+    /// A resident data set of a [`State`](crate::engine::device::State), `[rows, columns]`; the number of rows is known when
+    /// it is loaded.
     Data,
+    /// An input or an output, an f32 array that belongs to one [`Function`](crate::engine::device::Function).
+    Cell,
 }
 
 /// A slot's description.
@@ -104,11 +109,22 @@ pub struct Node {
     pub at: &'static Location<'static>,
 }
 
+/// The learning rate of an update.
+#[derive(Clone, Copy, PartialEq, Debug)]
+pub enum Rate {
+    /// The same in every step.
+    Constant(f64),
+    /// The schedule of this number, computed by the caller for every step.
+    Schedule(u8),
+}
+
 /// An optimiser's update of all its parameters at the end of a step.
 #[derive(Clone)]
 pub struct OptimizeInfo {
     /// The rule.
     pub rule: Optimizer,
+    /// Its learning rate.
+    pub rate: Rate,
     /// (parameter slot, gradient node).
     pub pairs: Vec<(Slot, Id)>,
     /// A scalar that multiplies every gradient (clipping), if any.
@@ -120,23 +136,40 @@ pub struct OptimizeInfo {
 pub struct Effects {
     /// Values written to slots at the end of the step.
     pub stores: Vec<(Slot, Id)>,
-    /// Scalars added to named running sums.
-    pub metrics: Vec<(String, Id)>,
+    /// Scalars added to running sums.
+    pub totals: Vec<Id>,
     /// The parameter update, at most one.
     pub optimize: Option<OptimizeInfo>,
+    /// Where each output of a function is left; empty for a graph that is no function yet.
+    pub(crate) outputs: Vec<Place>,
 }
 
-#[derive(Default)]
+/// Where an output is left.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Place {
+    /// In the running sum of this number.
+    Total(usize),
+    /// In a cell.
+    Cell(Slot),
+}
+
+#[derive(Clone, Default)]
 struct Arena {
     nodes: Vec<Node>,
     known: HashMap<(Op, Ins, Shape), Id>,
     slots: Vec<SlotInfo>,
+    schedules: Vec<String>,
     tensors: Vec<Vec<f64>>,
+    rules: Vec<CustomRule>,
+    custom_ops: Vec<Arc<dyn CustomOp>>,
     effects: Effects,
 }
 
+/// The most schedules of a graph: as many numbers of the caller's are handed to a step.
+pub const MOST_SCHEDULES: usize = 4;
+
 /// The arena of nodes, with its slots and effects. Handles ([`Var`]) borrow it; nothing is reference counted.
-#[derive(Default)]
+#[derive(Clone, Default)]
 pub struct Graph {
     arena: RefCell<Arena>,
 }
@@ -160,7 +193,9 @@ impl Graph {
     /// When an input is a value of another graph.
     #[track_caller]
     pub(crate) fn push(&self, op: Op, ins: &[Var<'_>], shape: Shape) -> Var<'_> {
-        ins.iter().for_each(|x| ins[0].meets(op.name(), *x));
+        for x in ins {
+            ins[0].meets(op.name(), *x);
+        }
         let ids: Vec<Id> = ins.iter().map(|x| x.id).collect();
         let mut arena = self.arena.borrow_mut();
         let ins = Ins::new(&ids);
@@ -181,8 +216,7 @@ impl Graph {
     pub(crate) fn owns(&self, what: &str, x: Var<'_>) {
         if !std::ptr::eq(self, x.graph) {
             let first = if self.is_empty() { "nowhere yet".into() } else { self.node(Id(0)).at.to_string() };
-            let at = x.graph.node(x.id).at;
-            panic!("{what}: {x:?}, made at {at}, is a value of another graph than this one, which begins at {first}");
+            panic!("{what}: {} is a value of another graph than this one, which begins at {first}", x.made());
         }
     }
 
@@ -219,6 +253,52 @@ impl Graph {
     /// The data of constant tensor number `index`.
     pub(crate) fn tensor_data(&self, index: u32) -> Vec<f64> {
         self.arena.borrow().tensors[index as usize].clone()
+    }
+
+    /// `y` under another name, differentiated by a rule of its own.
+    #[track_caller]
+    pub(crate) fn with_rule(&self, y: Var<'_>, rule: CustomRule) -> Var<'_> {
+        let index = {
+            let mut arena = self.arena.borrow_mut();
+            arena.rules.push(rule);
+            arena.rules.len() as u32 - 1
+        };
+        self.push(Op::CustomVjp(index), &[y], y.shape())
+    }
+
+    /// Custom rule number `index`. A clone, so that the rule can push to the graph.
+    pub(crate) fn rule(&self, index: u32) -> CustomRule {
+        self.arena.borrow().rules[index as usize].clone()
+    }
+
+    /// An operation of one's own.
+    #[track_caller]
+    pub(crate) fn with_op(&self, op: Arc<dyn CustomOp>, inputs: &[Var<'_>], shape: Shape) -> Var<'_> {
+        let index = {
+            let mut arena = self.arena.borrow_mut();
+            arena.custom_ops.push(op);
+            arena.custom_ops.len() as u32 - 1
+        };
+        self.push(Op::Custom(index), inputs, shape)
+    }
+
+    /// Operation of one's own number `index`.
+    pub(crate) fn custom_op(&self, index: u32) -> Arc<dyn CustomOp> {
+        self.arena.borrow().custom_ops[index as usize].clone()
+    }
+
+    /// All operations of one's own, by number.
+    pub(crate) fn custom_ops(&self) -> Vec<Arc<dyn CustomOp>> {
+        self.arena.borrow().custom_ops.clone()
+    }
+
+    /// The values that the reverse pass goes on to from node `id`: its inputs, or those of its custom rule.
+    pub(crate) fn differentiated(&self, id: Id) -> Vec<Id> {
+        let node = self.node(id);
+        match node.op {
+            Op::CustomVjp(rule) => self.rule(rule).inputs,
+            _ => node.ins.to_vec(),
+        }
     }
 
     /// What a step leaves behind.
@@ -259,27 +339,50 @@ impl Graph {
         self.leaf(Leaf::Tensor(index), shape)
     }
 
-    /// A trainable array. The parameters of a graph lie one after the other, in the order of first mention, in one
-    /// flat buffer.
+    /// A trainable array, by the name under which a [`State`](crate::engine::device::State) holds it.
     #[track_caller]
     pub fn param(&self, name: &str, shape: &[usize]) -> Var<'_> {
         let slot = self.declare(name, SlotKind::Param, Shape::new(shape));
         self.leaf(Leaf::Slot(slot), Shape::new(shape))
     }
 
-    /// An array that is not trained: written by the host, or by [`Graph::store`] at the end of a step.
+    /// An array of a [`State`](crate::engine::device::State) that is not trained: running statistics, an average of a
+    /// parameter. [`Graph::store`] writes it at the end of a step.
     #[track_caller]
-    pub fn state(&self, name: &str, shape: &[usize]) -> Var<'_> {
-        let slot = self.declare(name, SlotKind::State, Shape::new(shape));
+    pub fn buffer(&self, name: &str, shape: &[usize]) -> Var<'_> {
+        let slot = self.declare(name, SlotKind::Buffer, Shape::new(shape));
         self.leaf(Leaf::Slot(slot), Shape::new(shape))
     }
 
+    /// An input of a function, written by its caller. Inputs are numbered in the order in which they are made.
+    #[track_caller]
+    pub fn input(&self, shape: &[usize]) -> Var<'_> {
+        let name = format!("input {}", self.inputs().len());
+        let slot = self.declare(&name, SlotKind::Cell, Shape::new(shape));
+        self.leaf(Leaf::Slot(slot), Shape::new(shape))
+    }
+
+    /// The inputs, in their order.
+    pub(crate) fn inputs(&self) -> Vec<Slot> {
+        let arena = self.arena.borrow();
+        let outputs = &arena.effects.outputs;
+        let cell = |i: &usize| arena.slots[*i].kind == SlotKind::Cell;
+        let slots = (0..arena.slots.len()).filter(cell).map(|i| Slot(i as u16));
+        slots.filter(|&slot| !outputs.contains(&Place::Cell(slot))).collect()
+    }
+
     /// The current batch, `[rows, columns]`: rows `cursor … cursor + rows` of the data set `name` in the epoch's
-    /// order, each byte divided by 255.
+    /// order, as they are; see [`Graph::batch_in_units`].
     #[track_caller]
     pub fn batch(&self, name: &str, rows: usize, columns: usize) -> Var<'_> {
+        self.batch_in_units(name, rows, columns, 1.0)
+    }
+
+    /// As [`Graph::batch`], each number divided by `unit` (in f32): 255 makes pixels of bytes.
+    #[track_caller]
+    pub fn batch_in_units(&self, name: &str, rows: usize, columns: usize, unit: f32) -> Var<'_> {
         let slot = self.declare(name, SlotKind::Data, Shape::new(&[0, columns]));
-        self.leaf(Leaf::Batch(slot), Shape::new(&[rows, columns]))
+        self.leaf(Leaf::Batch(slot, unit.to_bits()), Shape::new(&[rows, columns]))
     }
 
     /// Standard normal noise, N(0, 1), a pure function of (seed, step, `stream`, element); see [`crate::engine::rng`].
@@ -294,10 +397,34 @@ impl Graph {
         self.leaf(Leaf::Uniform(stream), Shape::new(shape))
     }
 
-    /// A scalar that changes from step to step without rebuilding anything.
+    /// A scalar that the caller of a function computes for every step: a learning rate, the weight of a term, a
+    /// temperature. It can change without rebuilding anything.
+    ///
+    /// # Panics
+    /// With more than [`MOST_SCHEDULES`] names.
     #[track_caller]
-    pub fn ctl(&self, field: Ctl) -> Var<'_> {
-        self.leaf(Leaf::Ctl(field), Shape::scalar())
+    pub fn schedule(&self, name: &str) -> Var<'_> {
+        let index = {
+            let mut arena = self.arena.borrow_mut();
+            let known = arena.schedules.iter().position(|s| s == name);
+            known.unwrap_or_else(|| {
+                arena.schedules.push(name.into());
+                arena.schedules.len() - 1
+            })
+        };
+        assert!(index < MOST_SCHEDULES, "schedule {name} is one too many: a graph has at most {MOST_SCHEDULES}");
+        self.leaf(Leaf::Ctl(Ctl::Schedule(index as u8)), Shape::scalar())
+    }
+
+    /// The names of the schedules, in the order of their first mention.
+    pub fn schedules(&self) -> Vec<String> {
+        self.arena.borrow().schedules.clone()
+    }
+
+    /// The number of the step, as a float.
+    #[track_caller]
+    pub fn step_number(&self) -> Var<'_> {
+        self.leaf(Leaf::Ctl(Ctl::Step), Shape::scalar())
     }
 
     #[track_caller]
@@ -318,56 +445,115 @@ impl Graph {
         slot
     }
 
-    /// At the end of every step, writes `value` into the state `name`. Reads within the step see the old value.
+    /// At the end of every step, writes `value` into the buffer `name`. Reads within the step see the old value.
     ///
     /// # Panics
     /// When the slot has another shape or is stored to twice.
     #[track_caller]
     pub fn store(&self, name: &str, value: Var<'_>) {
         self.owns("store", value);
-        let slot = self.declare(name, SlotKind::State, value.shape());
+        let slot = self.declare(name, SlotKind::Buffer, value.shape());
         let mut arena = self.arena.borrow_mut();
         assert!(arena.effects.stores.iter().all(|(s, _)| *s != slot), "slot {name} is stored to twice");
         arena.effects.stores.push((slot, value.id));
     }
 
-    /// At the end of every step, adds the scalar `value` to the running sum `name`.
+    /// A copy of this graph whose steps leave `outputs` behind: those of shape `[]` in running sums, all others in cells.
+    ///
+    /// # Panics
+    /// When an output is of another graph.
     #[track_caller]
-    pub fn metric(&self, name: &str, value: Var<'_>) {
-        self.owns("metric", value);
-        assert!(value.shape().is_empty(), "metric {name} must be a scalar, its shape is {}", value.shape());
-        self.arena.borrow_mut().effects.metrics.push((name.into(), value.id));
+    pub(crate) fn with_outputs(&self, outputs: &[Var<'_>]) -> Graph {
+        for &x in outputs {
+            self.owns("compile", x);
+        }
+        let traced = self.clone();
+        for (number, x) in outputs.iter().enumerate() {
+            let place = if x.shape().is_empty() {
+                let mut arena = traced.arena.borrow_mut();
+                arena.effects.totals.push(x.id);
+                Place::Total(arena.effects.totals.len() - 1)
+            } else {
+                let slot = traced.declare(&format!("output {number}"), SlotKind::Cell, x.shape());
+                traced.arena.borrow_mut().effects.stores.push((slot, x.id));
+                Place::Cell(slot)
+            };
+            traced.arena.borrow_mut().effects.outputs.push(place);
+        }
+        traced
     }
 
-    /// At the end of every step, updates each parameter with its gradient.
+    /// At the end of every step, updates each parameter with its gradient, at the learning rate `rate`: a number, or a
+    /// [schedule](Graph::schedule). A parameter that is in none of the `pairs` is
+    /// frozen: it keeps its bits, and nothing of its gradient is computed.
+    ///
+    /// # Panics
+    /// When the first of a pair is no parameter or its gradient has another shape, when `rate` is neither number nor
+    /// schedule, or when the graph has an optimiser already.
     #[track_caller]
-    pub fn optimize(&self, rule: Optimizer, pairs: &[(Var<'_>, Var<'_>)]) {
-        self.set_optimize(rule, pairs, None);
+    pub fn optimize<'g>(&'g self, rule: Optimizer, rate: impl IntoRate<'g>, pairs: &[(Var<'_>, Var<'_>)]) {
+        self.set_optimize(rule, rate.into_rate(self), pairs, None);
     }
 
     /// As [`Graph::optimize`], with every gradient multiplied by the scalar `scale`.
     #[track_caller]
-    pub fn optimize_scaled(&self, rule: Optimizer, pairs: &[(Var<'_>, Var<'_>)], scale: Var<'_>) {
+    pub fn optimize_scaled<'g>(
+        &'g self,
+        rule: Optimizer,
+        rate: impl IntoRate<'g>,
+        pairs: &[(Var<'_>, Var<'_>)],
+        scale: Var<'_>,
+    ) {
         self.owns("optimize", scale);
-        assert!(scale.shape().is_empty(), "the gradients' scale must be a scalar, its shape is {}", scale.shape());
-        self.set_optimize(rule, pairs, Some(scale.id));
+        assert!(scale.shape().is_empty(), "the gradients' scale must be a scalar, not {}", scale.made());
+        self.set_optimize(rule, rate.into_rate(self), pairs, Some(scale.id));
     }
 
     #[track_caller]
-    fn set_optimize(&self, rule: Optimizer, pairs: &[(Var<'_>, Var<'_>)], scale: Option<Id>) {
-        let pairs = pairs.iter().map(|(param, grad)| {
-            [*param, *grad].into_iter().for_each(|x| self.owns("optimize", x));
+    fn set_optimize(&self, rule: Optimizer, rate: Rate, pairs: &[(Var<'_>, Var<'_>)], scale: Option<Id>) {
+        let mut placed = Vec::with_capacity(pairs.len());
+        for (param, grad) in pairs {
+            self.owns("optimize", *param);
+            self.owns("optimize", *grad);
             let slot = match self.node(param.id).op {
                 Op::Leaf(Leaf::Slot(slot)) if self.slot(slot).kind == SlotKind::Param => slot,
-                _ => panic!("optimize: node %{} is not a parameter", param.id.0),
+                _ => panic!("optimize: {} is not a parameter", param.made()),
             };
-            assert_eq!(param.shape(), grad.shape(), "optimize: parameter {} and its gradient", self.slot(slot).name);
-            (slot, grad.id)
-        });
-        let pairs = pairs.collect();
+            param.has_shape_of(&format!("optimize: parameter {} and its gradient", self.slot(slot).name), *grad);
+            placed.push((slot, grad.id));
+        }
         let mut arena = self.arena.borrow_mut();
         assert!(arena.effects.optimize.is_none(), "a graph has one optimiser; it was set already");
-        arena.effects.optimize = Some(OptimizeInfo { rule, pairs, scale });
+        arena.effects.optimize = Some(OptimizeInfo { rule, rate, pairs: placed, scale });
+    }
+
+    /// (rows that a step reads of its data sets, 0 without a batch; the names of these sets).
+    pub(crate) fn batches(&self) -> (usize, Vec<String>) {
+        let (mut rows, mut names) = (0, Vec::new());
+        for id in self.live(&self.roots()) {
+            let node = self.node(id);
+            if let Op::Leaf(Leaf::Batch(slot, _)) = node.op {
+                rows = rows.max(node.shape[0]);
+                let name = self.slot(slot).name;
+                if !names.contains(&name) {
+                    names.push(name);
+                }
+            }
+        }
+        (rows, names)
+    }
+
+    /// The slots that a step reads or writes, in the order in which the graph made them.
+    pub(crate) fn slots_in_use(&self) -> Vec<SlotInfo> {
+        let effects = self.effects();
+        let mut used: BTreeSet<Slot> = effects.stores.iter().map(|(slot, _)| *slot).collect();
+        used.extend(effects.optimize.iter().flat_map(|optimize| &optimize.pairs).map(|(slot, _)| *slot));
+        let live = self.live(&self.roots());
+        used.extend(live.into_iter().filter_map(|id| match self.node(id).op {
+            Op::Leaf(Leaf::Slot(slot) | Leaf::Batch(slot, _)) => Some(slot),
+            _ => None,
+        }));
+        used.into_iter().map(|slot| self.slot(slot)).collect()
     }
 
     /// The nodes that `roots` need, in topological order: what is left after dead-code elimination.
@@ -384,11 +570,11 @@ impl Graph {
         (0..top).filter(|&i| wanted[i]).map(|i| Id(i as u32)).collect()
     }
 
-    /// The nodes whose values a step needs: stores, metrics, gradients.
+    /// The nodes whose values a step needs: stores, totals, gradients.
     pub fn roots(&self) -> Vec<Id> {
         let effects = self.effects();
         let mut roots: Vec<Id> = effects.stores.iter().map(|(_, id)| *id).collect();
-        roots.extend(effects.metrics.iter().map(|(_, id)| *id));
+        roots.extend(&effects.totals);
         if let Some(opt) = &effects.optimize {
             roots.extend(opt.pairs.iter().map(|(_, id)| *id));
             roots.extend(opt.scale);
@@ -397,15 +583,36 @@ impl Graph {
     }
 }
 
-/// The scalars that change from step to step; see [`crate::engine::optim::Control`].
+/// The scalars that change from step to step.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum Ctl {
-    /// The learning rate of this step.
-    LearningRate,
-    /// The weight β of the KL term in this step.
-    Beta,
+    /// The schedule of this number.
+    Schedule(u8),
     /// The step number, as a float.
     Step,
+}
+
+/// What can be the learning rate of an update: a number, or a schedule.
+pub trait IntoRate<'g> {
+    /// The rate in the graph `g`.
+    fn into_rate(self, g: &'g Graph) -> Rate;
+}
+
+impl<'g> IntoRate<'g> for f64 {
+    fn into_rate(self, _: &'g Graph) -> Rate {
+        Rate::Constant(self)
+    }
+}
+
+impl<'g> IntoRate<'g> for Var<'g> {
+    #[track_caller]
+    fn into_rate(self, g: &'g Graph) -> Rate {
+        g.owns("optimize", self);
+        match g.node(self.id).op {
+            Op::Leaf(Leaf::Ctl(Ctl::Schedule(index))) => Rate::Schedule(index),
+            _ => panic!("optimize: the learning rate {self:?} is neither a number nor a schedule"),
+        }
+    }
 }
 
 impl<'g> Var<'g> {
@@ -431,10 +638,22 @@ impl<'g> Var<'g> {
     #[track_caller]
     pub(crate) fn meets(self, what: &str, other: Var<'_>) {
         if !std::ptr::eq(self.graph, other.graph) {
-            let at = |x: Var<'_>| x.graph.node(x.id).at;
-            let (here, there) = (at(self), at(other));
-            panic!("{what}: values of two graphs, {self:?} made at {here} and {other:?} made at {there}");
+            panic!("{what}: values of two graphs, {} and {}", self.made(), other.made());
         }
+    }
+
+    /// The value and the line that made it, for messages: `%3 [2, 4] made at src/main.rs:7:13`.
+    pub(crate) fn made(self) -> String {
+        format!("{self:?} made at {}", self.graph.node(self.id).at)
+    }
+
+    /// Checks that `other` has the shape of this value; `what` says where and which two they are.
+    ///
+    /// # Panics
+    /// When it has not, with the lines that made both.
+    #[track_caller]
+    pub(crate) fn has_shape_of(self, what: &str, other: Var<'_>) {
+        assert!(self.shape() == other.shape(), "{what} differ in shape: {} and {}", self.made(), other.made());
     }
 
     /// The value, if this is a constant (possibly broadcast).
@@ -454,26 +673,43 @@ impl fmt::Debug for Var<'_> {
     }
 }
 
-/// One line per node: `%12 = matmul(%3, %7) [128, 400]  src/engine/nn.rs:40`, then the effects.
+impl Rate {
+    fn describe(self, schedules: &[String]) -> String {
+        match self {
+            Rate::Constant(rate) => rate.to_string(),
+            Rate::Schedule(index) => schedules[index as usize].clone(),
+        }
+    }
+}
+
+/// One line per node: `%12 = matmul(%3, %7) [128, 400]  src/main.rs:40`, then the effects.
 impl fmt::Display for Graph {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let arena = self.arena.borrow();
         for (i, node) in arena.nodes.iter().enumerate() {
             let slot_name = |slot: Slot| arena.slots[slot.index()].name.as_str();
-            let ins: Vec<String> = node.ins.iter().map(|id| format!("%{}", id.0)).collect();
-            let text = node.op.describe(&ins, slot_name);
+            let mut ins = node.ins.to_vec();
+            if let Op::CustomVjp(rule) = node.op {
+                ins.extend(&arena.rules[rule as usize].inputs);
+            }
+            let ins: Vec<String> = ins.iter().map(|id| format!("%{}", id.0)).collect();
+            let text = match node.op {
+                Op::Leaf(Leaf::Ctl(Ctl::Schedule(index))) => format!("schedule {}", arena.schedules[index as usize]),
+                Op::Custom(op) => format!("{}({})", arena.custom_ops[op as usize].name(), ins.join(", ")),
+                op => op.describe(&ins, slot_name),
+            };
             let line = format!("%{i} = {text}");
             writeln!(f, "{line:<52} {:<14} {}:{}", node.shape.to_string(), node.at.file(), node.at.line())?;
         }
         for (slot, id) in &arena.effects.stores {
             writeln!(f, "store {} ← %{}", arena.slots[slot.index()].name, id.0)?;
         }
-        for (name, id) in &arena.effects.metrics {
-            writeln!(f, "metric {name} += %{}", id.0)?;
+        for id in &arena.effects.totals {
+            writeln!(f, "total += %{}", id.0)?;
         }
         if let Some(opt) = &arena.effects.optimize {
             let scale = opt.scale.map_or(String::new(), |id| format!(" · %{}", id.0));
-            writeln!(f, "optimize {:?}{scale}", opt.rule)?;
+            writeln!(f, "optimize {:?} at rate {}{scale}", opt.rule, opt.rate.describe(&arena.schedules))?;
             for (slot, id) in &opt.pairs {
                 writeln!(f, "  {} with gradient %{}", arena.slots[slot.index()].name, id.0)?;
             }

@@ -1,16 +1,23 @@
 //! The reference executor: evaluates nodes one by one, as they are defined, in any [`Real`].
 //!
 //! In f64 it is the oracle that every kernel and every plan is compared with; while a graph is being written it is
-//! the debugger, because [`Interp::eval`] works at any moment on the nodes recorded so far (define-by-run).
+//! the debugger, because [`Interp::eval`] works at any moment on the nodes recorded so far (define-by-run). As
+//! [`Interpreter`] it is a back end beside the CPU and the GPU.
 
-use std::collections::HashMap;
+mod backend;
+
 use std::rc::Rc;
 
+pub use backend::Interpreter;
+use backend::Memories;
+
+use crate::engine::device::memory::check_size;
+use crate::engine::device::{Key, Memory, Rows, Values};
 use crate::engine::error::{Error, Result};
-use crate::engine::graph::{Ctl, Graph, Id, Slot, SlotInfo, SlotKind, Var};
+use crate::engine::graph::{Ctl, Graph, Id, MOST_SCHEDULES, Rate, Slot, SlotInfo, SlotKind, Var};
 use crate::engine::math::Real;
 use crate::engine::ops::{self, Leaf, Op};
-use crate::engine::optim::Control;
+use crate::engine::optim::UpdateScalars;
 use crate::engine::rng::{Draw, Permutation};
 use crate::engine::shape::Shape;
 
@@ -18,95 +25,128 @@ use crate::engine::shape::Shape;
 pub struct Interp<'g, F> {
     graph: &'g Graph,
     values: Vec<Option<Rc<Vec<F>>>>,
-    slots: HashMap<String, Vec<F>>,
-    moments: HashMap<String, (Vec<F>, Vec<F>)>,
-    data: HashMap<String, (Vec<u8>, usize)>,
-    sums: HashMap<String, f64>,
-    /// The counters, the seed and the schedules.
-    pub control: Control,
+    memory: Memories<F>,
+    /// By number.
+    schedules: [F; MOST_SCHEDULES],
+    key: Key,
+    rows: Rows,
+    updates: u64,
+    /// The first row index outside its table that was met, and the number of rows of that table.
+    bad_index: Option<(f64, usize)>,
 }
 
 impl<'g, F: Real> Interp<'g, F> {
-    /// An interpreter of `graph` with seed 0; slots that were not set read as zeros.
+    /// An interpreter of `graph` at step 0 under seed 0, on the first rows of its data; slots that were not set read as
+    /// zeros, and so do schedules.
     pub fn new(graph: &'g Graph) -> Interp<'g, F> {
+        Interp::on(graph, Memories::default())
+    }
+
+    fn on(graph: &'g Graph, memory: Memories<F>) -> Interp<'g, F> {
         Interp {
             graph,
             values: Vec::new(),
-            slots: HashMap::new(),
-            moments: HashMap::new(),
-            data: HashMap::new(),
-            sums: HashMap::new(),
-            control: Control::new(0),
+            memory,
+            schedules: [F::default(); MOST_SCHEDULES],
+            key: Key::default(),
+            rows: Rows::default(),
+            updates: 0,
+            bad_index: None,
         }
     }
 
-    /// Sets a parameter or state slot.
+    /// Sets a parameter, a buffer, or an input by its name in the graph.
     ///
     /// # Errors
-    /// [`Error::Slot`] when the graph has no such slot or its size differs.
+    /// [`Error::Slot`] when the graph has none of this name or its size differs.
     pub fn set(&mut self, name: &str, values: &[f64]) -> Result<()> {
         let slots = self.graph.slots();
         let known = slots.iter().find(|s| s.name == name && s.kind != SlotKind::Data);
-        let problem = match known {
-            None => "the graph has no parameter or state of this name".to_string(),
-            Some(s) if s.shape.size() != values.len() => format!("{} numbers for shape {}", values.len(), s.shape),
-            Some(_) => {
-                self.slots.insert(name.into(), values.iter().map(|&v| F::from_f64(v)).collect());
-                self.forget();
-                return Ok(());
-            }
-        };
-        Err(Error::Slot { name: name.into(), problem })
+        let missing = || Error::Slot { name: name.into(), problem: "the graph has no array of this name".into() };
+        check_size(name, values.len(), known.ok_or_else(missing)?.shape)?;
+        self.memory.slots.insert(name.into(), values.iter().map(|&v| F::from_f64(v)).collect());
+        self.values.clear();
+        Ok(())
     }
 
-    /// Sets a data slot to bytes, row by row.
+    /// Sets an input of the graph.
+    ///
+    /// # Panics
+    /// When `input` is none, or `values` has another size.
+    #[track_caller]
+    pub fn set_input(&mut self, input: Var<'g>, values: &[f64]) {
+        self.graph.owns("Interp::set_input", input);
+        match self.graph.node(input.id()).op {
+            Op::Leaf(Leaf::Slot(slot)) => self.set(&self.graph.slot(slot).name, values).expect("as many numbers"),
+            _ => panic!("{input:?} is no input"),
+        }
+    }
+
+    /// Sets a data set, row by row.
     ///
     /// # Errors
-    /// [`Error::Slot`] when the graph has no such data slot or `bytes` is not a whole number of its rows.
-    pub fn set_data(&mut self, name: &str, bytes: &[u8], columns: usize) -> Result<()> {
-        let slots = self.graph.slots();
-        let known: Vec<&SlotInfo> = slots.iter().filter(|s| s.kind == SlotKind::Data).collect();
-        let problem = match known.iter().find(|s| s.name == name) {
+    /// [`Error::Slot`] when the numbers are not whole rows, or the graph reads no data of this name, or in other rows.
+    pub fn load<'a>(&mut self, name: &str, values: impl Into<Values<'a>>, columns: usize) -> Result<()> {
+        let slots: Vec<SlotInfo> = self.graph.slots().into_iter().filter(|s| s.kind == SlotKind::Data).collect();
+        let wrong = |problem: String| Err(Error::Slot { name: name.into(), problem });
+        match slots.iter().find(|s| s.name == name) {
+            Some(slot) if slot.shape[1] == columns => {}
+            Some(slot) => {
+                return wrong(format!("rows of {columns} numbers, where the graph reads rows of {}", slot.shape[1]));
+            }
             None => {
-                let names: Vec<&str> = known.iter().map(|s| s.name.as_str()).collect();
-                format!("the graph reads no data of this name; known are {}", names.join(", "))
+                let known: Vec<&str> = slots.iter().map(|s| s.name.as_str()).collect();
+                return wrong(format!("the graph reads no data of this name; known are {}", known.join(", ")));
             }
-            Some(s) if s.shape[1] != columns => format!("rows of {columns} bytes for rows of {}", s.shape[1]),
-            Some(_) if columns == 0 || !bytes.len().is_multiple_of(columns) => {
-                format!("{} bytes are not whole rows of {columns}", bytes.len())
-            }
-            Some(_) => {
-                self.data.insert(name.into(), (bytes.to_vec(), columns));
-                self.forget();
-                return Ok(());
-            }
-        };
-        Err(Error::Slot { name: name.into(), problem })
+        }
+        self.values.clear();
+        self.memory.load(name, values.into(), columns)
     }
 
-    /// The content of a parameter or state slot, if it was set or stored to.
+    /// The content of a parameter or buffer, if it was set or stored to.
     pub fn get(&self, name: &str) -> Option<&[F]> {
-        self.slots.get(name).map(Vec::as_slice)
+        self.memory.slots.get(name).map(Vec::as_slice)
     }
 
-    /// The running sum of a metric.
-    pub fn metric(&self, name: &str) -> Option<f64> {
-        self.sums.get(name).copied()
+    /// Goes to a step: the key of its noise, and the rows of its batches.
+    pub fn at(&mut self, key: Key, rows: Rows) {
+        self.values.clear();
+        (self.key, self.rows) = (key, rows);
     }
 
-    /// Drops all computed values; needed after changing [`Interp::control`] by hand.
-    pub fn forget(&mut self) {
+    /// Where it stands.
+    pub fn position(&self) -> (Key, Rows) {
+        (self.key, self.rows)
+    }
+
+    /// Sets the value of a schedule.
+    ///
+    /// # Panics
+    /// When the graph has no schedule of this name.
+    #[track_caller]
+    pub fn schedule(&mut self, name: &str, value: f64) {
+        let index = self.graph.schedules().iter().position(|s| s == name);
+        self.schedules[index.unwrap_or_else(|| panic!("the graph has no schedule {name}"))] = F::from_f64(value);
         self.values.clear();
     }
 
     /// The value of `var`, row-major. Nodes already evaluated in this step are not evaluated again.
     ///
     /// # Panics
-    /// When `var` is of another graph, a batch is read from a data slot that was not set, or an index is out of range.
+    /// When `var` is of another graph, a batch is read from a data set that was not loaded, or an index is out of range.
     #[track_caller]
     pub fn eval(&mut self, var: Var<'g>) -> Vec<F> {
         self.graph.owns("Interp::eval", var);
-        self.value(var.id()).to_vec()
+        let value = self.value(var.id()).to_vec();
+        self.check_indices();
+        value
+    }
+
+    #[track_caller]
+    fn check_indices(&mut self) {
+        if let Some((index, rows)) = self.bad_index.take() {
+            panic!("row {index} of a table with {rows} rows");
+        }
     }
 
     fn value(&mut self, root: Id) -> Rc<Vec<F>> {
@@ -121,7 +161,7 @@ impl<'g, F: Real> Interp<'g, F> {
         self.values[root.index()].clone().expect("a root is live")
     }
 
-    fn compute(&self, id: Id) -> Vec<F> {
+    fn compute(&mut self, id: Id) -> Vec<F> {
         let node = self.graph.node(id);
         if let Op::Leaf(leaf) = node.op {
             return self.leaf(leaf, node.shape);
@@ -130,74 +170,84 @@ impl<'g, F: Real> Interp<'g, F> {
             node.ins.iter().map(|i| self.values[i.index()].clone().expect("inputs come first")).collect();
         let slices: Vec<&[F]> = inputs.iter().map(|v| v.as_slice()).collect();
         let shapes: Vec<Shape> = node.ins.iter().map(|&i| self.graph.node(i).shape).collect();
-        ops::eval(&node, &shapes, &slices)
+        self.bad_index = self.bad_index.or_else(|| ops::layout::bad_index(&node, &shapes, &slices));
+        match node.op {
+            Op::Custom(op) => ops::custom::eval(&*self.graph.custom_op(op), node.shape, &shapes, &slices),
+            _ => ops::eval(&node, &shapes, &slices),
+        }
     }
 
     fn leaf(&self, leaf: Leaf, shape: Shape) -> Vec<F> {
-        let draw = |stream| Draw { seed: self.control.seed, step: self.control.step, stream };
+        let draw = |stream| Draw { seed: self.key.seed, step: self.key.step, stream };
         match leaf {
             Leaf::Const(bits) => vec![F::from_f64(f64::from_bits(bits))],
             Leaf::Tensor(i) => self.graph.tensor_data(i).into_iter().map(F::from_f64).collect(),
             Leaf::Slot(slot) => {
-                self.slots.get(&self.graph.slot(slot).name).cloned().unwrap_or_else(|| vec![F::default(); shape.size()])
+                let known = self.memory.slots.get(&self.graph.slot(slot).name);
+                known.cloned().unwrap_or_else(|| vec![F::default(); shape.size()])
             }
-            Leaf::Batch(slot) => self.batch(slot, shape),
+            Leaf::Batch(slot, unit) => self.batch(slot, f32::from_bits(unit), shape),
             Leaf::Normal(stream) => (0..shape.size() as u64).map(|i| F::from_f32(draw(stream).normal(i))).collect(),
             Leaf::Uniform(stream) => (0..shape.size() as u64).map(|i| F::from_f32(draw(stream).uniform(i))).collect(),
-            Leaf::Ctl(Ctl::LearningRate) => vec![F::from_f64(self.control.learning_rate())],
-            Leaf::Ctl(Ctl::Beta) => vec![F::from_f64(self.control.beta())],
-            Leaf::Ctl(Ctl::Step) => vec![F::from_f64(f64::from(self.control.step))],
+            Leaf::Ctl(Ctl::Schedule(index)) => vec![self.schedules[index as usize]],
+            Leaf::Ctl(Ctl::Step) => vec![F::from_f64(f64::from(self.key.step))],
         }
     }
 
-    fn batch(&self, slot: Slot, shape: Shape) -> Vec<F> {
-        let name = self.graph.slot(slot).name;
-        let (bytes, columns) = self.data.get(&name).unwrap_or_else(|| panic!("data slot {name} was not set"));
-        let rows = bytes.len() / columns;
-        let order = Permutation::new(self.control.seed, self.control.epoch, rows as u32);
+    fn batch(&self, slot: Slot, unit: f32, shape: Shape) -> Vec<F> {
+        let (name, columns) = (self.graph.slot(slot).name, shape[1]);
+        let data = self.memory.data.get(&name, columns).unwrap_or_else(|e| panic!("{e}"));
+        let rows = data.len() / columns.max(1);
+        let order = Permutation::new(self.key.seed, self.rows.epoch, rows as u32);
         let mut out = Vec::with_capacity(shape.size());
         for i in 0..shape[0] as u32 {
-            let position = self.control.cursor + i;
-            let row = if self.control.shuffle { order.at(position) } else { position } as usize;
-            assert!(row < rows, "row {row} of data slot {name}, which has {rows}");
-            let pixels = bytes[row * columns..][..*columns].iter();
-            out.extend(pixels.map(|&b| F::from_f64(f64::from(b)) / F::from_f64(255.0)));
+            let position = self.rows.cursor + i;
+            let row = if self.rows.shuffle { order.at(position) } else { position } as usize;
+            assert!(row < rows, "row {row} of data set {name}, which has {rows}");
+            out.extend(data[row * columns..][..columns].iter().map(|&x| x / F::from_f32(unit)));
         }
         out
     }
 
-    /// One whole step: evaluates the graph's effects, writes stores, adds metrics, updates parameters, and ticks the
-    /// counters.
+    /// One whole step: evaluates the graph's effects, writes buffers, moves parameters, and goes on to the next step. A
+    /// rate that is a schedule is the value that was set.
+    ///
+    /// # Panics
+    /// As [`Interp::eval`].
+    #[track_caller]
     pub fn step(&mut self) {
+        let update = self.graph.effects().optimize.map(|o| match o.rate {
+            Rate::Constant(rate) => o.rule.scalars(rate, self.updates as u32 + 1),
+            Rate::Schedule(i) => o.rule.scalars(self.schedules[i as usize].to_f64(), self.updates as u32 + 1),
+        });
+        self.finish(update, &mut []);
+        self.check_indices();
+        self.key.step = self.key.step.wrapping_add(1);
+        self.rows.cursor += self.graph.batches().0 as u32;
+    }
+
+    /// The effects of a step: `totals` receives what is added up.
+    fn finish(&mut self, update: Option<UpdateScalars>, totals: &mut [f64]) {
         let effects = self.graph.effects();
         let stores: Vec<(Slot, Rc<Vec<F>>)> = effects.stores.iter().map(|&(s, id)| (s, self.value(id))).collect();
-        for (name, id) in &effects.metrics {
-            let value = self.value(*id)[0].to_f64();
-            *self.sums.entry(name.clone()).or_default() += value;
+        for (total, id) in totals.iter_mut().zip(&effects.totals) {
+            *total += self.value(*id)[0].to_f64();
         }
-        if let Some(opt) = &effects.optimize {
+        if let (Some(opt), Some(scalars)) = (&effects.optimize, update) {
             let scale = opt.scale.map_or(F::from_f64(1.0), |id| self.value(id)[0]);
-            let scalars = opt.rule.scalars(self.control.learning_rate(), self.control.updates + 1);
             let grads: Vec<Rc<Vec<F>>> = opt.pairs.iter().map(|&(_, id)| self.value(id)).collect();
             for (&(slot, _), g) in opt.pairs.iter().zip(&grads) {
                 let name = self.graph.slot(slot).name;
                 let zeros = || vec![F::default(); g.len()];
-                let p = self.slots.entry(name.clone()).or_insert_with(zeros);
-                let (m, v) = self.moments.entry(name).or_insert_with(|| (zeros(), zeros()));
+                let p = self.memory.slots.entry(name.clone()).or_insert_with(zeros);
+                let [m, v] = self.memory.moments.entry(name).or_insert_with(|| [zeros(), zeros()]);
                 opt.rule.update(scalars, scale, p, g, m, v);
             }
+            self.updates += 1;
         }
         for (slot, value) in stores {
-            self.slots.insert(self.graph.slot(slot).name, value.to_vec());
+            self.memory.slots.insert(self.graph.slot(slot).name, value.to_vec());
         }
-        self.control.tick(self.batch_rows(), effects.optimize.is_some());
-        self.forget();
-    }
-
-    /// The rows of data a step reads: those of its batch, 0 without one.
-    fn batch_rows(&self) -> usize {
-        let live = self.graph.live(&self.graph.roots());
-        let rows = live.iter().map(|&id| self.graph.node(id)).filter(|n| matches!(n.op, Op::Leaf(Leaf::Batch(_))));
-        rows.map(|n| n.shape[0]).max().unwrap_or(0)
+        self.values.clear();
     }
 }

@@ -9,15 +9,20 @@
 
 pub mod device;
 pub mod error;
+pub mod file;
 pub mod grad;
+pub mod gradcheck;
 pub mod graph;
 pub mod interp;
 pub mod isa;
 pub mod math;
+pub(crate) mod names;
 pub mod nn;
 pub mod ops;
 pub mod optim;
+pub mod params;
 pub mod plan;
 pub mod rng;
 pub mod shape;
 pub mod steps;
+pub mod tensors;

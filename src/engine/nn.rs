@@ -3,15 +3,13 @@
 //! A layer owns no memory. Its parameters are slots of the graph found by name, so two graphs built from one layer (a
 //! training step and an evaluation, say) use the same numbers.
 
-use std::fmt;
-use std::str::FromStr;
-
 use serde::{Deserialize, Serialize};
 
-use crate::engine::error::{Error, Result};
 use crate::engine::grad::grad;
 use crate::engine::graph::{Graph, Var};
 use crate::engine::isa::Isa;
+use crate::engine::names::names;
+use crate::engine::params::{Columns, Tensor};
 use crate::engine::rng::{Draw, PARAMETERS};
 
 /// y = x·W + b with x `[B, in]`, W `[in, out]`, b `[out]`.
@@ -29,16 +27,6 @@ pub struct Linear {
     /// The names of the layers of equal width that lie side by side in this one; empty for a plain layer. They share
     /// their input, and a checkpoint has them apart.
     pub parts: Vec<String>,
-}
-
-/// A parameter's name, shape and initial values.
-pub struct Init {
-    /// The slot.
-    pub name: String,
-    /// Its shape.
-    pub shape: Vec<usize>,
-    /// Its values, row-major.
-    pub values: Vec<f32>,
 }
 
 impl Linear {
@@ -82,44 +70,70 @@ impl Linear {
         x.matmul(w.stop_gradient()) + b.stop_gradient()
     }
 
-    /// Initial values, a pure function of `seed` and of the layer's number `index` in the model.
-    pub fn init(&self, scheme: Initialisation, seed: u64, index: usize) -> [Init; 2] {
+    /// Initial values of W, a pure function of `seed` and of the layer's number `index` in the model. `[in · out]`
+    pub fn initial_weight(&self, scheme: Initialisation, seed: u64, index: usize) -> Vec<f32> {
         let (rows, columns) = (self.fan_in, self.fan_out);
         let width = columns / self.parts.len().max(1);
-        let uniform = |stream: usize, bound: f32, count: usize| {
-            let mut values = vec![0.0; count];
-            let draw = Draw { seed, step: 0, stream: PARAMETERS + stream as u32 };
-            draw.fill_uniform(Isa::detect(), 0, &mut values);
-            values.iter_mut().for_each(|v| *v = (2.0 * *v - 1.0) * bound);
-            values
-        };
-        let (weight, bias) = match scheme {
-            Initialisation::Torch => {
-                let bound = 1.0 / (self.fan_in as f32).sqrt();
-                (uniform(2 * index, bound, rows * columns), uniform(2 * index + 1, bound, columns))
-            }
-            Initialisation::Glorot => {
-                let bound = (6.0 / (rows + width) as f32).sqrt();
-                (uniform(2 * index, bound, rows * columns), vec![0.0; columns])
-            }
+        let glorot = (6.0 / (rows + width) as f32).sqrt();
+        match scheme {
+            Initialisation::Torch => uniform(seed, 2 * index, self.torch_bound(), rows * columns),
+            Initialisation::Glorot => uniform(seed, 2 * index, glorot, rows * columns),
             Initialisation::GlorotEqual => {
                 // One matrix of this shape, drawn row by row, and as often as there are parts.
-                let one = uniform(0, (6.0 / (rows + width) as f32).sqrt(), rows * width);
-                let copies = columns / width;
-                let weight = one.chunks_exact(width).flat_map(|row| row.repeat(copies)).collect();
-                (weight, vec![0.0; columns])
+                let one = uniform(seed, 0, glorot, rows * width);
+                one.chunks_exact(width).flat_map(|row| row.repeat(columns / width)).collect()
             }
-        };
-        [
-            Init { name: self.weight_name(), shape: vec![rows, columns], values: weight },
-            Init { name: self.bias_name(), shape: vec![columns], values: bias },
-        ]
+        }
     }
+
+    /// Initial values of b, likewise. `[out]`
+    pub fn initial_bias(&self, scheme: Initialisation, seed: u64, index: usize) -> Vec<f32> {
+        match scheme {
+            Initialisation::Torch => uniform(seed, 2 * index + 1, self.torch_bound(), self.fan_out),
+            Initialisation::Glorot | Initialisation::GlorotEqual => vec![0.0; self.fan_out],
+        }
+    }
+
+    fn torch_bound(&self) -> f32 {
+        1.0 / (self.fan_in as f32).sqrt()
+    }
+
+    /// W in a file: `[out, in]` of each part, as PyTorch's `nn.Linear` has it.
+    pub(crate) fn weight_tensors(&self) -> Vec<Tensor> {
+        self.tensors("weight", |len| vec![len, self.fan_in])
+    }
+
+    /// b in a file, each part's own.
+    pub(crate) fn bias_tensors(&self) -> Vec<Tensor> {
+        self.tensors("bias", |len| vec![len])
+    }
+
+    fn tensors(&self, kind: &str, shape: impl Fn(usize) -> Vec<usize>) -> Vec<Tensor> {
+        let own = [self.name.clone()];
+        let parts = if self.parts.is_empty() { &own[..] } else { &self.parts[..] };
+        let (width, len) = (self.fan_out, self.fan_out / parts.len());
+        let tensor = |(i, part): (usize, &String)| Tensor {
+            name: format!("{part}.{kind}"),
+            columns: Some(Columns { start: i * len, len, width }),
+            shape: shape(len),
+        };
+        parts.iter().enumerate().map(tensor).collect()
+    }
+}
+
+/// Uniform numbers in ±`bound`, from parameter stream `stream`.
+fn uniform(seed: u64, stream: usize, bound: f32, count: usize) -> Vec<f32> {
+    let mut values = vec![0.0; count];
+    let draw = Draw { seed, step: 0, stream: PARAMETERS + stream as u32 };
+    draw.fill_uniform(Isa::detect(), 0, &mut values);
+    values.iter_mut().for_each(|v| *v = (2.0 * *v - 1.0) * bound);
+    values
 }
 
 /// How the parameters of layers are drawn.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
+#[cfg_attr(feature = "cli", derive(clap::ValueEnum))]
 pub enum Initialisation {
     /// Weights and biases uniform in ±1/√in, as `torch.nn.Linear` has them (its `kaiming_uniform_` with a = √5 is this
     /// very bound).
@@ -156,32 +170,6 @@ pub enum Activation {
 }
 
 impl Activation {
-    /// Every activation.
-    pub const ALL: [Activation; 8] = [
-        Activation::Identity,
-        Activation::Relu,
-        Activation::LeakyRelu,
-        Activation::Tanh,
-        Activation::Sigmoid,
-        Activation::Softplus,
-        Activation::Silu,
-        Activation::Gelu,
-    ];
-
-    /// The name, as in [`FromStr`] and in configuration files.
-    pub fn name(self) -> &'static str {
-        match self {
-            Activation::Identity => "identity",
-            Activation::Relu => "relu",
-            Activation::LeakyRelu => "leaky_relu",
-            Activation::Tanh => "tanh",
-            Activation::Sigmoid => "sigmoid",
-            Activation::Softplus => "softplus",
-            Activation::Silu => "silu",
-            Activation::Gelu => "gelu",
-        }
-    }
-
     /// The function, applied element by element.
     #[track_caller]
     pub fn apply(self, x: Var<'_>) -> Var<'_> {
@@ -198,23 +186,16 @@ impl Activation {
     }
 }
 
-impl fmt::Display for Activation {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.name())
-    }
-}
-
-impl FromStr for Activation {
-    type Err = Error;
-
-    fn from_str(text: &str) -> Result<Activation> {
-        let known = Activation::ALL.into_iter().find(|a| a.name() == text);
-        known.ok_or_else(|| {
-            let names: Vec<&str> = Activation::ALL.iter().map(|a| a.name()).collect();
-            Error::argument("activation", format!("\"{text}\""), format!("one of {}", names.join(", ")))
-        })
-    }
-}
+names!(Activation, "activation":
+    Identity "identity",
+    Relu "relu",
+    LeakyRelu "leaky_relu",
+    Tanh "tanh",
+    Sigmoid "sigmoid",
+    Softplus "softplus",
+    Silu "silu",
+    Gelu "gelu",
+);
 
 /// A stack of layers with an activation after each: x ↦ f(…f(x·W₀ + b₀)…·Wₙ + bₙ). Without layers it is x itself.
 #[derive(Clone, Debug, PartialEq)]
@@ -237,20 +218,23 @@ impl Mlp {
     /// `[B, in]` to `[B, last width]`.
     #[track_caller]
     pub fn apply<'g>(&self, x: Var<'g>) -> Var<'g> {
-        self.layers.iter().fold(x, |x, layer| self.activation.apply(layer.apply(x)))
+        let mut x = x;
+        for layer in &self.layers {
+            x = self.activation.apply(layer.apply(x));
+        }
+        x
     }
 
     /// f′ at x·W + b of every layer, `[B, width]` each: the factor of all gradients that go through a unit. Where it
     /// is 0, a row of x moves neither the weights into the unit nor anything before it.
     #[track_caller]
     pub fn slopes<'g>(&self, x: Var<'g>) -> Vec<Var<'g>> {
-        let mut slopes = Vec::new();
-        self.layers.iter().fold(x, |x, layer| {
+        let (mut x, mut slopes) = (x, Vec::new());
+        for layer in &self.layers {
             let before = layer.apply(x);
-            let after = self.activation.apply(before);
-            slopes.push(grad(after.sum_all(), &[before])[0]);
-            after
-        });
+            x = self.activation.apply(before);
+            slopes.push(grad(x.sum_all(), &[before])[0]);
+        }
         slopes
     }
 }
@@ -263,8 +247,8 @@ mod tests {
     #[test]
     fn names_are_their_own_inverse() {
         for a in Activation::ALL {
-            assert_eq!(a.name().parse::<Activation>().unwrap(), a);
-            assert_eq!(serde_json::to_string(&a).unwrap(), format!("\"{a}\""));
+            assert_eq!(a.name().parse::<Activation>().unwrap(), *a);
+            assert_eq!(serde_json::to_string(a).unwrap(), format!("\"{a}\""));
         }
         let message = "rellu".parse::<Activation>().unwrap_err().to_string();
         assert!(message.contains("rellu") && message.contains("leaky_relu"), "{message}");
@@ -273,29 +257,31 @@ mod tests {
     #[test]
     fn initial_values_fill_the_bound_and_depend_on_the_seed() {
         let layer = Linear::new("a", 100, 50);
-        let [w, b] = layer.init(Initialisation::Torch, 7, 0);
-        assert_eq!((w.shape.as_slice(), b.shape.as_slice()), ([100, 50].as_slice(), [50].as_slice()));
-        assert!(w.values.iter().all(|v| v.abs() <= 0.1));
-        let variance = w.values.iter().map(|v| v * v).sum::<f32>() / 5000.0;
+        let weight = |seed, index| layer.initial_weight(Initialisation::Torch, seed, index);
+        let (w, b) = (weight(7, 0), layer.initial_bias(Initialisation::Torch, 7, 0));
+        assert_eq!((w.len(), b.len()), (5000, 50));
+        assert!(w.iter().all(|v| v.abs() <= 0.1));
+        let variance = w.iter().map(|v| v * v).sum::<f32>() / 5000.0;
         assert!((variance - 0.01 / 3.0).abs() < 2e-4, "uniform ±a has variance a²/3, found {variance}");
-        assert_eq!(w.values, layer.init(Initialisation::Torch, 7, 0)[0].values);
-        assert_ne!(w.values, layer.init(Initialisation::Torch, 8, 0)[0].values);
-        assert_ne!(w.values, layer.init(Initialisation::Torch, 7, 1)[0].values);
-        assert_ne!(w.values[..50], b.values);
+        assert_eq!(w, weight(7, 0));
+        assert_ne!(w, weight(8, 0));
+        assert_ne!(w, weight(7, 1));
+        assert_ne!(w[..50], b);
     }
 
     #[test]
     fn glorot_has_its_bound_and_equal_shapes_may_start_equal() {
         let parts = ["q.mu".to_string(), "q.logvar".to_string()];
         let (heads, plain) = (Linear::side_by_side("q", &parts, 30, 20), Linear::new("p", 30, 20));
-        let [w, b] = heads.init(Initialisation::Glorot, 1, 3);
+        let w = heads.initial_weight(Initialisation::Glorot, 1, 3);
         let bound = (6.0f32 / 50.0).sqrt();
-        let largest = w.values.iter().fold(0.0f32, |a, v| a.max(v.abs()));
-        assert!(largest <= bound && largest > 0.99 * bound && b.values == [0.0; 40]);
-        assert_ne!(w.values[..20], w.values[20..40]);
-        let [w, _] = heads.init(Initialisation::GlorotEqual, 1, 3);
-        let [p, _] = plain.init(Initialisation::GlorotEqual, 1, 9);
-        assert!(w.values.chunks(40).zip(p.values.chunks(20)).all(|(w, p)| w[..20] == *p && w[20..] == *p));
+        let largest = w.iter().fold(0.0f32, |a, v| a.max(v.abs()));
+        assert!(largest <= bound && largest > 0.99 * bound);
+        assert_eq!(heads.initial_bias(Initialisation::Glorot, 1, 3), [0.0; 40]);
+        assert_ne!(w[..20], w[20..40]);
+        let w = heads.initial_weight(Initialisation::GlorotEqual, 1, 3);
+        let p = plain.initial_weight(Initialisation::GlorotEqual, 1, 9);
+        assert!(w.chunks(40).zip(p.chunks(20)).all(|(w, p)| w[..20] == *p && w[20..] == *p));
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! Optimisers, learning-rate schedules and KL warm-up: what changes from step to step, as plain values.
+//! Optimisers, and learning rates as functions of the number of updates.
 //!
 //! An optimiser is not built from graph nodes: all parameters lie in one flat buffer, so that an update is one pass
 //! over four arrays (p, g, m, v) whatever the number of layers. [`Optimizer::update`] is that pass, shared by the
@@ -30,7 +30,7 @@ fn or_zero<F: Real>(x: F, least: F) -> F {
 /// An update rule. The gradient g is of the loss that is minimised; lr comes from [`LrSchedule`]. Moments next to zero are
 /// zero: [`LEAST_FIRST_MOMENT`], [`LEAST_SECOND_MOMENT`].
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(tag = "kind", rename_all = "snake_case")]
+#[serde(tag = "kind", rename_all = "snake_case", deny_unknown_fields)]
 pub enum Optimizer {
     /// Adam (Kingma & Ba 2015, arXiv 1412.6980) with the bias corrections c₁ = 1 − β₁ᵗ, c₂ = 1 − β₂ᵗ:
     ///
@@ -112,6 +112,47 @@ impl Optimizer {
     }
 }
 
+/// The exponential moving average of the parameters (Polyak & Juditsky 1992 for the plain mean), which is often better
+/// than the last of them: after update t the average a of the parameters p₁ … p_t is
+///
+/// ```text
+/// a_t = Σᵢ d^(t−i) pᵢ / Σᵢ d^(t−i)                            a true mean, of about 1/(1 − d) updates, for every t
+/// a_t = a_(t−1) + w_t (p_t − a_(t−1))      w_t = (1 − d)/(1 − dᵗ)        the same, one update at a time
+/// ```
+///
+/// The usual recursion a ← d·a + (1 − d)·p begins at 0 and is short of the mean by the factor 1 − dᵗ, or begins at the
+/// initial values and remembers them for long. Dividing that factor into the weight (w₁ = 1, w_∞ = 1 − d) leaves no bias to
+/// correct when a is read, and no initial value that matters.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Ema {
+    /// d in [0, 1), usually 0.999 to 0.9999; 0 is the last parameters.
+    pub decay: f64,
+}
+
+impl Ema {
+    /// w_t for update number `t` (1 for the first).
+    pub fn weight(&self, t: u32) -> f64 {
+        (1.0 - self.decay) / -(f64::from(t) * self.decay.ln()).exp_m1()
+    }
+
+    /// The weight in a step that follows `done` updates and so finds p after update number `done`: a schedule for
+    /// [`Graph::average`](crate::engine::graph::Graph::average). The first step takes the initial values whole, and the second
+    /// forgets them.
+    pub fn schedule(&self, done: u64) -> f64 {
+        if done == 0 { 1.0 } else { self.weight(u32::try_from(done).unwrap_or(u32::MAX)) }
+    }
+
+    /// One update in place over flat arrays of equal length: `a` the average, `p` the parameters after the optimiser's own
+    /// update. One pass over two arrays, whatever the number of layers.
+    #[inline(always)]
+    pub fn update<F: Real>(weight: f64, a: &mut [F], p: &[F]) {
+        let w = F::from_f64(weight);
+        for (a, &p) in a.iter_mut().zip(p) {
+            *a = *a + w * (p - *a);
+        }
+    }
+}
+
 /// The factor that brings the gradients' global norm ‖g‖ = √Σ gᵢ² down to `max_norm`: min(1, max_norm / ‖g‖), a
 /// scalar node for [`Graph::optimize_scaled`](crate::engine::graph::Graph::optimize_scaled) (Pascanu et al. 2013).
 ///
@@ -166,78 +207,6 @@ impl LrSchedule {
     }
 }
 
-/// The weight β of the KL term as a function of the number of updates made: linear from 0 to `beta` over `steps`
-/// updates, then constant (Bowman et al. 2016; β as in Higgins et al. 2017).
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
-pub struct KlWarmup {
-    /// The final weight; 1 is the evidence lower bound.
-    pub beta: f64,
-    /// Length of the ramp in updates; 0 starts at `beta`.
-    pub steps: u64,
-}
-
-impl KlWarmup {
-    /// β of the step that follows `done` updates.
-    pub fn at(&self, done: u64) -> f64 {
-        if done >= self.steps { self.beta } else { self.beta * done as f64 / self.steps as f64 }
-    }
-}
-
-/// Everything that changes from step to step, in one small block beside the memory of an executor, so that a plan
-/// holds no number that would be frozen into it. [`Control::tick`] ends a step.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Control {
-    /// The seed of noise and shuffling.
-    pub seed: u64,
-    /// Counts steps for the noise: every step draws other numbers.
-    pub step: u32,
-    /// Counts epochs for the shuffling.
-    pub epoch: u32,
-    /// The position in the epoch of the batch's first row.
-    pub cursor: u32,
-    /// Whether batches follow the epoch's permutation or the data's own order.
-    pub shuffle: bool,
-    /// The number of optimiser updates made.
-    pub updates: u32,
-    /// The learning rate.
-    pub lr: LrSchedule,
-    /// The weight of the KL term.
-    pub warmup: KlWarmup,
-}
-
-impl Control {
-    /// Step 0 of epoch 0, in the data's order, learning rate 1e-3, β = 1.
-    pub fn new(seed: u64) -> Control {
-        Control {
-            seed,
-            step: 0,
-            epoch: 0,
-            cursor: 0,
-            shuffle: false,
-            updates: 0,
-            lr: LrSchedule::Constant { lr: 1e-3 },
-            warmup: KlWarmup { beta: 1.0, steps: 0 },
-        }
-    }
-
-    /// The learning rate of this step.
-    pub fn learning_rate(&self) -> f64 {
-        self.lr.at(u64::from(self.updates))
-    }
-
-    /// The KL weight β of this step.
-    pub fn beta(&self) -> f64 {
-        self.warmup.at(u64::from(self.updates))
-    }
-
-    /// Ends a step that read `rows` rows of data and made an update if `updated`.
-    pub fn tick(&mut self, rows: usize, updated: bool) {
-        self.step = self.step.wrapping_add(1);
-        self.cursor += rows as u32;
-        self.updates += u32::from(updated);
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -251,8 +220,6 @@ mod tests {
         assert_eq!(cosine.at(10), cosine.at(99));
         let steps = LrSchedule::Steps { lr: 1.0, at: vec![(3, 0.5), (7, 0.1)] };
         assert_eq!([steps.at(2), steps.at(3), steps.at(6), steps.at(7)], [1.0, 0.5, 0.5, 0.1]);
-        let warm = KlWarmup { beta: 2.0, steps: 4 };
-        assert_eq!([warm.at(0), warm.at(2), warm.at(4), warm.at(9)], [0.0, 1.0, 2.0, 2.0]);
     }
 
     #[test]
@@ -262,6 +229,28 @@ mod tests {
         let (mut p, mut m, mut v) = ([0.0; 2], [0.0; 2], [0.0; 2]);
         adam.update(adam.scalars(0.01, 1), 1.0, &mut p, &[1e-3, -50.0], &mut m, &mut v);
         assert!((p[0] + 0.01).abs() < 1e-15 && (p[1] - 0.01).abs() < 1e-15, "{p:?}");
+    }
+
+    #[test]
+    fn a_moving_average_is_a_weighted_mean_from_the_first_update_on() {
+        let ps = [[3.0, -1.0], [2.5, 4.0], [-0.5, 4.0], [0.0, 0.125]];
+        for decay in [0.0, 0.5, 0.9, 0.9999] {
+            let ema = Ema { decay };
+            let mut a = [0.0, 1e2];
+            for t in 1..=ps.len() {
+                Ema::update(ema.weight(t as u32), &mut a, &ps[t - 1]);
+                for i in 0..2 {
+                    let weights = (0..t).map(|k| decay.powi((t - 1 - k) as i32));
+                    let mean = weights.clone().zip(ps).map(|(w, p)| w * p[i]).sum::<f64>() / weights.sum::<f64>();
+                    assert!((a[i] - mean).abs() < 1e-12 * (1.0 + mean.abs()), "d {decay}, t {t}: {} not {mean}", a[i]);
+                }
+            }
+        }
+        assert_eq!(Ema { decay: 0.75 }.weight(u32::MAX), 0.25);
+        // Parameters that do not move have themselves as their average, to the bit.
+        let (p, mut a) = ([0.1f32, -7.3e-12], [0.0f32; 2]);
+        (1..100).for_each(|t| Ema::update(Ema { decay: 0.99 }.weight(t), &mut a, &p));
+        assert_eq!(a.map(f32::to_bits), p.map(f32::to_bits));
     }
 
     #[test]

@@ -14,7 +14,7 @@
 //! | [`ais.rs`](ais) | annealed importance sampling with Hamiltonian transitions | below; above from an exact draw |
 //! | [`harmonic.rs`](harmonic_mean) | the harmonic mean of p(x\|z) over the posterior | above, and unbounded: it fails |
 //!
-//! All are in nats per image. Plans run in f32 on any [`Exec`](crate::Exec), sums over draws are made on the host in f64.
+//! All are in nats per image. Functions run in f32 on any [`Executor`](crate::Executor), sums over draws are made on the host in f64.
 //! Images are read once ([`Observed`]), so that all estimators see the same draw of dynamic binarisation. Every result is a
 //! pure function of the seed on one device, for any number of threads.
 //!
@@ -48,7 +48,7 @@ pub use simulate::{Simulated, simulate};
 use serde::Serialize;
 
 use crate::engine::error::Result;
-use crate::vae::Model;
+use crate::vae::DeviceVae;
 
 /// What an estimator says about one image.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
@@ -119,7 +119,7 @@ impl Summary {
 ///
 /// # Errors
 /// [`Error::Argument`](crate::Error::Argument) when the slot has fewer images, or a number is 0; and from the executor.
-pub fn nll(model: &mut Model, slot: &str, images: usize, samples: usize, seed: u64) -> Result<Summary> {
+pub fn nll(model: &mut DeviceVae, slot: &str, images: usize, samples: usize, seed: u64) -> Result<Summary> {
     let observed = Observed::read(model, slot, images, seed)?;
     let sampling = Sampling { samples, bounds: Vec::new(), seed };
     let estimates = importance(model, &observed, Proposal::Posterior, &sampling)?;

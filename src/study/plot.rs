@@ -20,17 +20,16 @@
 mod axis;
 mod panel;
 mod series;
-pub(crate) mod svg;
+mod svg;
 
 use std::io::Write;
 use std::path::Path;
 
 pub use axis::Axis;
-pub(crate) use axis::{Scale, power_of_ten};
 pub use series::Series;
 
-use crate::data::file;
 use crate::engine::error::Result;
+use crate::engine::file;
 use panel::{BOTTOM, FRAME, LEFT, Panel};
 
 /// Ten colours (red, green, blue) that people with any of the usual forms of colour blindness tell apart as well as ten
@@ -125,6 +124,14 @@ impl Plot {
     #[must_use]
     pub fn reference(mut self, value: f64, label: impl Into<String>) -> Plot {
         self.last().references.push((value, label.into()));
+        self
+    }
+
+    /// Adds a dashed vertical line at `value` to the panel, with `label` along its upper end; the second one's stands at its
+    /// other side.
+    #[must_use]
+    pub fn upright(mut self, value: f64, label: impl Into<String>) -> Plot {
+        self.last().uprights.push((value, label.into()));
         self
     }
 

@@ -40,7 +40,7 @@ use crate::data::{Dataset, Splits};
 use crate::engine::device::Device;
 use crate::engine::error::{Error, Result};
 use crate::vae::watch::Watch;
-use crate::vae::{Encoded, Model};
+use crate::vae::{DeviceVae, Encoded};
 
 /// The numbers of neighbours that vote.
 pub const VOTERS: [usize; 3] = [1, 5, 15];
@@ -142,7 +142,7 @@ pub struct Richness {
 
 /// How much is looked at, and on what.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Options {
+pub struct RichnessOptions {
     /// Of all draws: equal seeds give equal numbers.
     pub seed: u64,
     /// Most test images in the [`Surgery`], whose cost is their square, and in [`Bayes`], where it is their number
@@ -160,7 +160,7 @@ impl Richness {
     /// # Errors
     /// [`Error::Argument`] when an image's code is no finite number, [`Error::Slot`] and
     /// [`Error::Device`] from the executor.
-    pub fn of(model: &mut Model, data: &Splits, options: &Options) -> Result<Richness> {
+    pub fn of(model: &mut DeviceVae, data: &Splits, options: &RichnessOptions) -> Result<Richness> {
         one_layer(model.vae.upper.len())?;
         let result = model.evaluate("test", options.seed)?;
         let test = finite(model.encode("test", options.seed)?)?;
@@ -209,7 +209,7 @@ fn labels(data: &Splits) -> Option<[&[u8]; 2]> {
 fn finite(encoded: Encoded) -> Result<Encoded> {
     match encoded.mu.iter().chain(&encoded.logvar).find(|v| !v.is_finite()) {
         None => Ok(encoded),
-        Some(v) => Err(Error::NotFinite {
+        Some(v) => Err(Error::Diverged {
             field: "code of an image".into(),
             found: f64::from(*v),
             remedy: "the model of this run is broken".into(),
@@ -321,11 +321,11 @@ mod tests {
     fn an_untrained_model_is_looked_into_and_labels_may_be_missing() {
         let mut data = Source::Digits { seed: 1, train: 300, test: 120 }.load().unwrap();
         let device = Device::Cpu { threads: 1 };
-        let options = Options { seed: 1, images: 100, draws: 20, device };
+        let options = RichnessOptions { seed: 1, images: 100, draws: 20, device };
         let vae = Vae::new(VaeConfig::new(3).hidden(&[20])).unwrap();
-        let mut model = Model::initial(vae, 1, device).unwrap();
-        model.load("train", &data.train).unwrap();
-        model.load("test", &data.test).unwrap();
+        let mut model = DeviceVae::initial(vae, 1, device).unwrap();
+        data.train.load_into(&mut model, "train").unwrap();
+        data.test.load_into(&mut model, "test").unwrap();
         let found = Richness::of(&mut model, &data, &options).unwrap();
         assert_eq!((found.latent, found.dimensions.len(), found.surgery.images), (3, 3, 100));
         let classes = found.classes.as_ref().unwrap();

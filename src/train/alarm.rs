@@ -52,7 +52,7 @@ impl Alarm {
             };
             warnings.push(format!(
                 "posterior collapse after epoch {epoch}: {found}; the decoder ignores z; {}",
-                "try --kl-warmup, a smaller --beta or fewer --latent"
+                "try a warm-up of the KL term, a smaller β or fewer latent units"
             ));
         }
         let rose = record.beta >= self.beta && epoch > 1 && record.updates >= EARLY;
@@ -61,8 +61,8 @@ impl Alarm {
             self.line_said = true;
             // With a rec far below the line z is used, and costs more than it brings.
             let remedy = match test_rec < line - 10.0 * NEAR * line.abs() {
-                true => "z costs as much as it brings: try a --beta nearer to 1, fewer --latent or more epochs",
-                false => "try --kl-warmup, a smaller --beta or fewer --latent",
+                true => "z costs as much as it brings: try a β nearer to 1, fewer latent units or more epochs",
+                false => "try a warm-up of the KL term, a smaller β or fewer latent units",
             };
             warnings.push(format!(
                 "test −ELBO {test_neg_elbo:.2} after epoch {epoch} is no better than one distribution per pixel, without \
@@ -76,7 +76,7 @@ impl Alarm {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::engine::optim::KlWarmup;
+    use crate::vae::KlWarmup;
     use crate::vae::VaeConfig;
 
     fn record(epoch: u32, rec: f64, kl: f64, active: usize, beta: f64) -> EpochRecord {
@@ -108,7 +108,7 @@ mod tests {
         let mut alarm = alarm(1.0);
         assert!(alarm.check(&record(1, 150.0, 0.0, 0, 1.0)).is_empty(), "150 updates are too early to tell");
         let said = alarm.check(&record(2, 150.0, 0.5, 0, 1.0));
-        assert!(said.len() == 1 && said[0].contains("0 of 20") && said[0].contains("--kl-warmup"), "{said:?}");
+        assert!(said.len() == 1 && said[0].contains("0 of 20") && said[0].contains("warm-up"), "{said:?}");
         assert!(alarm.check(&record(3, 150.0, 0.01, 0, 1.0)).is_empty());
         let said = self::alarm(1.0).check(&record(2, 150.0, 0.05, 1, 1.0));
         assert!(said.len() == 1 && said[0].contains("0.050 nats, below 0.1"), "{said:?}");

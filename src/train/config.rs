@@ -3,13 +3,14 @@
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 
 use super::place;
 use crate::data::{self, Splits};
 use crate::engine::device::room::must_fit;
 use crate::engine::error::{Error, Result};
-use crate::engine::optim::{KlWarmup, LrSchedule, Optimizer};
-use crate::vae::{Likelihood, Objective, VaeConfig};
+use crate::engine::optim::{LrSchedule, Optimizer};
+use crate::vae::{KlWarmup, UpdateRule, VaeConfig};
 
 /// Where the images come from.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -56,7 +57,7 @@ impl Source {
                 }
                 // Once for the program, once for the executor.
                 let bytes = 2 * ((*train + *test) * data::digits::PIXELS) as u64;
-                must_fit(bytes, "so many digits", "choose a smaller --train-size or --test-size")?;
+                must_fit(bytes, "so many digits", "draw fewer of them")?;
                 Ok(Splits::digits(*seed, *train, *test))
             }
             Source::Folder { path, images } => {
@@ -137,6 +138,7 @@ impl Source {
 /// Where the bias of the decoder's last layer starts.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
+#[cfg_attr(feature = "cli", derive(clap::ValueEnum))]
 pub enum OutputBias {
     /// Where the initialisation puts it.
     #[default]
@@ -147,38 +149,66 @@ pub enum OutputBias {
 }
 
 /// A run: model, data, objective, schedule, seed. Two runs with equal configurations give equal bytes.
+///
+/// With the feature `cli` also the options of a training, but for images, seed and epochs, which each command asks for in
+/// its own way, and for what [`Schedule`](super::Schedule) says in epochs.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
+#[cfg_attr(feature = "cli", derive(clap::Args))]
 pub struct TrainConfig {
     /// The model.
+    #[cfg_attr(feature = "cli", command(flatten))]
     pub model: VaeConfig,
     /// The images.
+    #[cfg_attr(feature = "cli", arg(skip = Source::DIGITS))]
     pub data: Source,
     /// The seed of initial values, shuffling and noise.
+    #[cfg_attr(feature = "cli", arg(skip = TrainConfig::default().seed))]
     pub seed: u64,
     /// The number of passes over the training set.
+    #[cfg_attr(feature = "cli", arg(skip = TrainConfig::default().epochs))]
     pub epochs: u32,
-    /// B, images per update. The last batch of an epoch is smaller when B does not divide the training set.
+    /// B, images per update; the last update of an epoch takes what is left.
+    #[cfg_attr(feature = "cli", arg(long, value_name = "B", default_value_t = TrainConfig::default().batch))]
+    #[cfg_attr(feature = "cli", arg(help_heading = "Training"))]
     pub batch: usize,
     /// The update rule.
-    pub objective: Objective,
+    #[cfg_attr(feature = "cli", command(flatten))]
+    pub objective: UpdateRule,
     /// The learning rate over the updates.
+    #[cfg_attr(feature = "cli", arg(skip = TrainConfig::default().lr))]
     pub lr: LrSchedule,
     /// β over the updates.
+    #[cfg_attr(feature = "cli", arg(skip = TrainConfig::default().warmup))]
     pub warmup: KlWarmup,
     /// Whether an epoch goes through the training images in a new random order, or always in their own.
     #[serde(default = "yes", skip_serializing_if = "is_yes")]
+    #[cfg_attr(feature = "cli", arg(long = "no-shuffle", action = clap::ArgAction::Set, num_args = 0))]
+    #[cfg_attr(feature = "cli", arg(default_missing_value = "false", hide_short_help = true))]
+    #[cfg_attr(feature = "cli", arg(help = "Go through the training images in their own order in every epoch"))]
     pub shuffle: bool,
     /// Only the first so many training images are learned from; none for all.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "cli", arg(long, value_name = "N", hide_short_help = true))]
     pub train_images: Option<usize>,
     /// Where the bias of the pixels' logits starts.
     #[serde(default, skip_serializing_if = "crate::vae::is_default")]
+    #[cfg_attr(feature = "cli", arg(long, value_name = "NAME", value_enum, default_value_t, hide_short_help = true))]
     pub output_bias: OutputBias,
-    /// What Adam's second moment starts at, usually 0. With v₀ > 0 the first updates are smaller, as if gradients of the size
-    /// √v₀ had been seen; the bias correction takes no notice.
+    /// What Adam's second moment starts at, usually 0.
+    ///
+    /// With v₀ > 0 the first updates are smaller, as if gradients of the size √v₀ had been seen; the bias correction takes
+    /// no notice.
     #[serde(default, skip_serializing_if = "is_zero")]
+    #[cfg_attr(feature = "cli", arg(long, value_name = "V", default_value_t = 0.0, hide_short_help = true))]
     pub second_moment: f64,
+}
+
+impl Default for TrainConfig {
+    /// The usual run of the usual model.
+    fn default() -> TrainConfig {
+        TrainConfig::new(VaeConfig::default())
+    }
 }
 
 fn yes() -> bool {
@@ -202,7 +232,7 @@ impl TrainConfig {
             seed: 1,
             epochs: 10,
             batch: 128,
-            objective: Objective::elbo(Optimizer::adam(), None),
+            objective: UpdateRule::elbo(Optimizer::adam(), None),
             lr: LrSchedule::Constant { lr: 1e-3 },
             warmup: KlWarmup { beta: 1.0, steps: 0 },
             shuffle: true,
@@ -210,6 +240,20 @@ impl TrainConfig {
             output_bias: OutputBias::Init,
             second_moment: 0.0,
         }
+    }
+
+    /// The number of updates in `epochs` epochs, of a training set of `rows` images if no fewer are asked for.
+    pub fn updates(&self, epochs: f64, rows: usize) -> u64 {
+        let per_epoch = self.train_images.unwrap_or(rows).div_ceil(self.batch.max(1));
+        (epochs * per_epoch as f64).round() as u64
+    }
+
+    /// The fields in which `other` differs, by the names in `config.json`, with dots between nested ones.
+    pub fn differences(&self, other: &TrainConfig) -> Vec<Difference> {
+        let mut found = Vec::new();
+        let values = [self, other].map(|config| serde_json::to_value(config).expect("a configuration is plain data"));
+        compare(String::new(), &values[0], &values[1], &mut found);
+        found
     }
 
     /// Checks every field.
@@ -232,9 +276,13 @@ impl TrainConfig {
         if self.train_images == Some(0) {
             return Err(Error::argument("train images", 0, "a number of images ≥ 1"));
         }
-        if self.output_bias == OutputBias::Data && self.model.likelihood != Likelihood::Bernoulli {
+        if self.output_bias == OutputBias::Data && self.model.likelihood.raw_of_mean(0.5).is_none() {
             let found = format!("data with the likelihood {}", self.model.likelihood);
-            return Err(Error::argument("output bias", found, "init, unless the pixels are bernoulli"));
+            return Err(Error::argument(
+                "output bias",
+                found,
+                "init, unless the mean of a pixel alone decides what the decoder should say, as with bernoulli",
+            ));
         }
         let adam = matches!(self.objective.optimizer, Optimizer::Adam { .. });
         if !(self.second_moment >= 0.0 && self.second_moment.is_finite() && (adam || self.second_moment == 0.0)) {
@@ -260,9 +308,34 @@ impl TrainConfig {
     }
 }
 
+/// A field in which two configurations differ.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Difference {
+    /// The field, as in `model.encoder`.
+    pub field: String,
+    /// Its value in the first, null where it is left out because it is usual.
+    pub first: Value,
+    /// Its value in the second.
+    pub second: Value,
+}
+
+fn compare(field: String, first: &Value, second: &Value, found: &mut Vec<Difference>) {
+    match (first, second) {
+        (Value::Object(a), Value::Object(b)) => {
+            for key in a.keys().chain(b.keys().filter(|key| !a.contains_key(*key))) {
+                let name = if field.is_empty() { key.clone() } else { format!("{field}.{key}") };
+                compare(name, a.get(key).unwrap_or(&Value::Null), b.get(key).unwrap_or(&Value::Null), found);
+            }
+        }
+        _ if first == second => {}
+        _ => found.push(Difference { field, first: first.clone(), second: second.clone() }),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::vae::Likelihood;
 
     #[test]
     fn every_field_is_checked_and_named() {
@@ -288,12 +361,32 @@ mod tests {
         };
         fails(sgd, "second moment");
         let gaussian = |c: &mut TrainConfig| {
-            c.model.likelihood = Likelihood::Gaussian { sigma_floor: 0.1 };
+            c.model.likelihood = Likelihood::gaussian(0.1);
             c.output_bias = OutputBias::Data;
         };
         fails(gaussian, "output bias");
         let empty = Source::Digits { seed: 0, train: 0, test: 1 };
         assert!(empty.load().unwrap_err().to_string().contains("train size"));
+    }
+
+    #[test]
+    fn every_field_that_differs_is_named_with_both_values() {
+        let config = TrainConfig::default();
+        assert_eq!(config.differences(&config), []);
+        let mut other = TrainConfig { seed: 2, second_moment: 0.5, ..config.clone() };
+        other.model.encoder = vec![300];
+        other.objective.optimizer = Optimizer::Sgd { momentum: 0.9 };
+        let found = config.differences(&other);
+        let fields: Vec<&str> = found.iter().map(|d| d.field.as_str()).collect();
+        let optimizer = ["beta1", "beta2", "eps", "kind", "momentum"].map(|name| format!("objective.optimizer.{name}"));
+        let mut wanted = vec!["model.encoder", "second_moment", "seed"];
+        wanted.extend(optimizer.iter().map(String::as_str));
+        wanted.sort_unstable();
+        let mut sorted = fields.clone();
+        sorted.sort_unstable();
+        assert_eq!(sorted, wanted);
+        let encoder = found.iter().find(|d| d.field == "model.encoder").unwrap();
+        assert_eq!((encoder.first.to_string(), encoder.second.to_string()), ("[400]".into(), "[300]".into()));
     }
 
     #[test]

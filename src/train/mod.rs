@@ -16,11 +16,11 @@
 //! ```
 
 mod alarm;
-pub mod checkpoint;
 mod config;
-mod folder;
+mod experiment;
 mod place;
 mod report;
+mod run;
 mod start;
 
 use std::collections::BTreeMap;
@@ -30,18 +30,19 @@ use std::time::Instant;
 use serde::{Deserialize, Serialize};
 
 pub use alarm::{Alarm, COLLAPSED_KL};
-pub use config::{OutputBias, Source, TrainConfig};
-pub use folder::RunFolder;
+pub use config::{Difference, OutputBias, Source, TrainConfig};
+pub use experiment::{Experiment, RateSchedule, Schedule};
 pub use report::{EpochRecord, EpochTiming, Observer, StepReport, Sums};
+pub use run::{Entry, Run, checkpoint};
 
-use crate::data::{Dataset, Splits};
+use crate::data::Splits;
 use crate::engine::device::memory::SMALLER;
 use crate::engine::device::room::must_fit;
-use crate::engine::device::{Bound, Device, Moment, Snapshot};
+use crate::engine::device::{Array, Call, Device, Function, Key, Moment, Rows, Snapshot, call};
 use crate::engine::error::{Error, Result};
-use crate::engine::optim::Control;
-use crate::train::checkpoint::{Checkpoint, families};
-use crate::vae::{Evaluation, HiddenUnits, Model, Vae, training_graph};
+use crate::engine::graph::Graph;
+use crate::train::checkpoint::{Checkpoint, Images, families};
+use crate::vae::{BETA, DeviceVae, Evaluation, Evaluator, HiddenUnits, Inspector, LEARNING_RATE, Vae, training_step};
 
 /// The data slot of the training images.
 pub const TRAIN: &str = "train";
@@ -68,6 +69,16 @@ pub struct Progress {
     pub sums: Sums,
 }
 
+/// A training step.
+type Step = Function<Array<3>>;
+
+/// Which of the two sizes of a batch.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Batch {
+    Full,
+    Rest,
+}
+
 /// How a call of [`Trainer::run`] ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Outcome {
@@ -80,15 +91,19 @@ pub enum Outcome {
 /// A model being trained.
 pub struct Trainer {
     config: TrainConfig,
-    model: Model,
+    model: DeviceVae,
     /// The step on a full batch, and on the smaller one at the end of an epoch.
-    full: Option<Bound>,
-    rest: Option<Bound>,
+    full: Option<Step>,
+    rest: Option<Step>,
     images: usize,
-    /// Sums of the running epoch, while they are not in the executor.
-    sums: Sums,
-    /// The plan in which they go on.
-    running: Option<Bound>,
+    /// Which images they are, and the test images.
+    hashes: Images,
+    /// How far the run is. The sums are those of the running epoch, while they are not in a step.
+    progress: Progress,
+    /// The size of the step in which the sums go on.
+    running: Option<Batch>,
+    test: Evaluator,
+    watched: Inspector,
     /// Stop when this many updates were made, as if the stop flag had been raised then.
     pub pause_at: Option<u32>,
 }
@@ -100,35 +115,49 @@ impl Trainer {
     /// [`Error::Argument`] when the configuration is not valid or the images are not of the model's size.
     pub fn new(config: TrainConfig, data: &Splits, device: Device) -> Result<Trainer> {
         config.validate()?;
-        let mut model = Model::initial(Vae::new(config.model.clone())?, config.seed, device)?;
+        let mut model = DeviceVae::initial(Vae::new(config.model.clone())?, config.seed, device)?;
         // A checkpoint is made of three arrays of every parameter, which are read, encoded and put together in turn.
-        let checkpoint = 3 * 3 * size_of::<f32>() as u64 * model.vae.parameter_count() as u64;
+        let checkpoint = 3 * 3 * size_of::<f32>() as u64 * model.vae.params().count() as u64;
         must_fit(checkpoint, "a checkpoint of this model", SMALLER)?;
         let train = start::training_images(&config, &data.train)?;
-        model.load(TRAIN, &train)?;
-        model.load(TEST, &data.test)?;
-        model.load(WATCHED, &first(&data.test, WATCHED_IMAGES))?;
+        train.load_into(&mut model, TRAIN)?;
+        data.test.load_into(&mut model, TEST)?;
+        data.test.first(WATCHED_IMAGES).load_into(&mut model, WATCHED)?;
         start::write_parameters(&mut model, &config, &train)?;
-        let images = train.rows;
-        let graph = |rows: usize| training_graph(&model.vae, &config.objective, TRAIN, rows);
-        let batch = config.batch;
-        let graphs =
-            [(images >= batch).then(|| graph(batch)), (!images.is_multiple_of(batch)).then(|| graph(images % batch))];
-        let [full, rest] = graphs.map(|g| g.map(|g| model.bind(&g)).transpose());
-        let (full, rest) = (full?, rest?);
         start::write_moments(&mut model, &config)?;
-        let (shuffle, lr, warmup) = (config.shuffle, config.lr.clone(), config.warmup);
-        *model.exec.control_mut() = Control { shuffle, lr, warmup, ..Control::new(config.seed) };
-        Ok(Trainer { config, model, full, rest, images, sums: Sums::default(), running: None, pause_at: None })
+        let (images, batch) = (train.rows, config.batch);
+        let step = |rows: usize| {
+            let g = Graph::new();
+            let outputs = training_step(&g, &model.vae, &config.objective, TRAIN, rows);
+            model.executor.compile(&g, outputs)
+        };
+        Ok(Trainer {
+            full: (images >= batch).then(|| step(batch)).transpose()?,
+            rest: (!images.is_multiple_of(batch)).then(|| step(images % batch)).transpose()?,
+            test: model.evaluator(TEST)?,
+            watched: model.inspector(WATCHED)?,
+            hashes: Images::of(&train, &data.test),
+            config,
+            model,
+            images,
+            progress: Progress::default(),
+            running: None,
+            pause_at: None,
+        })
     }
 
     /// A run from where a checkpoint left it: from here on its numbers are those of a run that was never interrupted.
     ///
     /// # Errors
-    /// As [`Trainer::new`]; [`Error::File`] when the checkpoint's counters do not fit the data, or when it has no
-    /// moments.
+    /// As [`Trainer::new`]; [`Error::File`] when the images are others than those of the checkpoint, its counters do not fit
+    /// them, or when it has no moments.
     pub fn resume(checkpoint: &Checkpoint, data: &Splits, device: Device) -> Result<Trainer> {
         let mut trainer = Trainer::new(checkpoint.config.clone(), data, device)?;
+        if let Some((set, there, here)) = checkpoint.images.as_ref().and_then(|i| i.difference(&trainer.hashes)) {
+            let (found, expected) = (format!("others, with the hash {here}"), format!("those of the run, {there}"));
+            let remedy = "resume it with the images that it was trained on, or start a new run on these";
+            return Err(in_checkpoint(set, found, expected, remedy.into()));
+        }
         let p = &checkpoint.progress;
         if p.cursor as usize >= trainer.images || !(p.cursor as usize).is_multiple_of(trainer.config.batch) {
             let expected = format!("a whole number of batches of a set of {} images", trainer.images);
@@ -142,11 +171,10 @@ impl Trainer {
                               and eval";
                 in_checkpoint("tensors", "parameters alone".into(), expected, remedy.into())
             })?;
-            trainer.model.exec.write_moment(&name, moment, values)?;
+            trainer.model.state.write_moment(&name, moment, values)?;
         }
-        let control = trainer.model.exec.control_mut();
-        (control.step, control.epoch, control.cursor, control.updates) = (p.step, p.epoch, p.cursor, p.updates);
-        trainer.sums = p.sums;
+        trainer.model.state.updates = u64::from(p.updates);
+        trainer.progress = p.clone();
         Ok(trainer)
     }
 
@@ -155,13 +183,8 @@ impl Trainer {
         &self.config
     }
 
-    /// Writes down where the images are to be found; nothing is read.
-    pub fn set_source(&mut self, source: Source) {
-        self.config.data = source;
-    }
-
     /// The model, to draw from and to look into.
-    pub fn model(&mut self) -> &mut Model {
+    pub fn model(&mut self) -> &mut DeviceVae {
         &mut self.model
     }
 
@@ -169,11 +192,11 @@ impl Trainer {
     /// looked at between updates, every few of them: what has begun is finished.
     ///
     /// # Errors
-    /// [`Error::NotFinite`] when the loss is no longer a finite number, and what `observer` returns.
+    /// [`Error::Diverged`] when the loss is no longer a finite number, and what `observer` returns.
     pub fn run(&mut self, observer: &mut dyn Observer, stop: &AtomicBool) -> Result<Outcome> {
-        while self.control().epoch < self.config.epochs {
+        while self.progress.epoch < self.config.epochs {
             let start = Instant::now();
-            let before = self.control().cursor;
+            let before = self.progress.cursor;
             if self.finish_epoch(observer, stop)? == Outcome::Stopped {
                 return Ok(Outcome::Stopped);
             }
@@ -184,16 +207,12 @@ impl Trainer {
                 train_seconds,
                 test_seconds: start.elapsed().as_secs_f64() - train_seconds,
                 images_per_second: (self.images - before as usize) as f64 / train_seconds,
-                device: self.model.exec.describe(),
+                device: self.model.executor.describe(),
                 build: env!("ELBO_BUILD").into(),
             };
             observer.epoch(self, &record, &timing)?;
         }
         Ok(Outcome::Finished)
-    }
-
-    fn control(&self) -> &Control {
-        self.model.exec.control()
     }
 
     /// The remaining updates of the running epoch. However they end, the sums come back from the executor.
@@ -208,25 +227,27 @@ impl Trainer {
     /// GPU is a few updates later; nothing here waits for it.
     fn update_until(&mut self, observer: &mut dyn Observer, stop: &AtomicBool) -> Result<Outcome> {
         loop {
-            let done = self.control().cursor as usize;
+            let done = self.progress.cursor as usize;
             if done == self.images {
                 return Ok(Outcome::Finished);
             }
-            if stop.load(Ordering::Relaxed) || self.pause_at.is_some_and(|limit| self.control().updates >= limit) {
+            let made = self.progress.updates;
+            if stop.load(Ordering::Relaxed) || self.pause_at.is_some_and(|limit| made >= limit) {
                 return Ok(Outcome::Stopped);
             }
             let whole = (self.images - done) / self.config.batch;
-            let (bound, updates) =
-                if whole > 0 { (self.full, whole.min(self.model.exec.steps_per_call())) } else { (self.rest, 1) };
-            let bound = bound.expect("a plan for every size of batch");
-            let allowed = self.pause_at.map_or(updates, |limit| (limit - self.control().updates) as usize);
-            self.go_on_in(bound)?;
-            self.model.exec.run(bound, updates.min(allowed))?;
-            let Some(Snapshot { cursor, updates, sums }) = self.model.exec.peek_metrics(bound)? else { continue };
-            let sums = Sums::from_metrics(&sums);
+            let (batch, updates) = match whole {
+                0 => (Batch::Rest, 1),
+                _ => (Batch::Full, whole.min(self.model.executor.steps_per_call())),
+            };
+            let allowed = self.pause_at.map_or(updates, |limit| (limit - made) as usize);
+            self.go_on_in(batch)?;
+            self.update(batch, updates.min(allowed))?;
+            let Some(Snapshot { cursor, updates, totals }) = self.step(batch).peek_totals()? else { continue };
+            let sums = Sums::from_totals(&totals);
             must_be_finite(|| format!("loss by update {updates}"), sums.loss)?;
             observer.step(&StepReport {
-                epoch: self.control().epoch + 1,
+                epoch: self.progress.epoch + 1,
                 epochs: self.config.epochs,
                 images: cursor as usize,
                 of: self.images,
@@ -235,22 +256,44 @@ impl Trainer {
         }
     }
 
-    /// Lets the epoch's sums go on in a plan. They stay inside the executor from update to update, so that the order of
+    fn step(&mut self, batch: Batch) -> &mut Step {
+        let step = if batch == Batch::Full { &mut self.full } else { &mut self.rest };
+        step.as_mut().expect("a step for every size of batch")
+    }
+
+    /// Makes `updates` updates.
+    fn update(&mut self, batch: Batch, updates: usize) -> Result<()> {
+        let Trainer { config, model, progress, .. } = self;
+        let step = if batch == Batch::Full { &mut self.full } else { &mut self.rest };
+        let step = step.as_mut().expect("a step for every size of batch");
+        let key = Key { seed: config.seed, step: progress.step };
+        let rows = Rows { cursor: progress.cursor, epoch: progress.epoch, shuffle: config.shuffle };
+        let (rate, beta) = (|done| config.lr.at(done), |done| config.warmup.at(done));
+        let schedules: &[(&str, call::Schedule<'_>)] = &[(LEARNING_RATE, &rate), (BETA, &beta)];
+        step.run(&mut model.state, &Call { key, rows, steps: updates, schedules })?;
+        progress.step = progress.step.wrapping_add(updates as u32);
+        progress.updates += updates as u32;
+        progress.cursor += (updates * step.batch_rows()) as u32;
+        Ok(())
+    }
+
+    /// Lets the epoch's sums go on in a step. They stay inside the device from update to update, so that the order of
     /// the additions does not depend on how updates are grouped, and is the same in a run that was interrupted.
-    fn go_on_in(&mut self, bound: Bound) -> Result<()> {
-        if self.running != Some(bound) {
+    fn go_on_in(&mut self, batch: Batch) -> Result<()> {
+        if self.running != Some(batch) {
             self.settle()?;
-            self.model.exec.set_metrics(bound, &self.sums.to_metrics())?;
-            self.running = Some(bound);
+            let sums = self.progress.sums.to_totals();
+            self.step(batch).set_totals(&sums)?;
+            self.running = Some(batch);
         }
         Ok(())
     }
 
     /// Waits for all updates that were asked for, and takes the sums back.
     fn settle(&mut self) -> Result<()> {
-        if let Some(bound) = self.running.take() {
-            self.sums = Sums::from_metrics(&self.model.exec.take_metrics(bound)?);
-            must_be_finite(|| format!("loss by update {}", self.control().updates), self.sums.loss)?;
+        if let Some(batch) = self.running.take() {
+            self.progress.sums = Sums::from_totals(&self.step(batch).take_totals()?);
+            must_be_finite(|| format!("loss by update {}", self.progress.updates), self.progress.sums.loss)?;
         }
         Ok(())
     }
@@ -258,17 +301,18 @@ impl Trainer {
     /// Evaluates, records, and turns to the next epoch.
     fn close_epoch(&mut self) -> Result<EpochRecord> {
         let test = self.evaluate()?;
-        must_be_finite(|| format!("test loss of epoch {}", self.control().epoch + 1), test.neg_elbo())?;
+        must_be_finite(|| format!("test loss of epoch {}", self.progress.epoch + 1), test.neg_elbo())?;
         let (active_units, dead_units) = (Some(self.active_units()?), Some(self.dead_units()?));
-        let train = self.sums.per_image(self.images);
-        let control = self.model.exec.control_mut();
-        let last = control.updates.saturating_sub(1);
-        (control.epoch, control.cursor) = (control.epoch + 1, 0);
-        let record = EpochRecord {
-            epoch: control.epoch,
-            updates: control.updates,
-            lr: control.lr.at(u64::from(last)),
-            beta: control.warmup.at(u64::from(last)),
+        let train = self.progress.sums.per_image(self.images);
+        let updates = self.progress.updates;
+        let last = u64::from(updates.saturating_sub(1));
+        let epoch = self.progress.epoch + 1;
+        self.progress = Progress { epoch, cursor: 0, sums: Sums::default(), ..self.progress };
+        Ok(EpochRecord {
+            epoch,
+            updates,
+            lr: self.config.lr.at(last),
+            beta: self.config.warmup.at(last),
             train_neg_elbo: train.rec + train.kl,
             train_rec: train.rec,
             train_kl: train.kl,
@@ -278,9 +322,7 @@ impl Trainer {
             test_kl: test.kl,
             active_units,
             dead_units,
-        };
-        self.sums = Sums::default();
-        Ok(record)
+        })
     }
 
     /// −ELBO of the test set with the parameters as they are: β = 1, one draw of z per image.
@@ -288,7 +330,7 @@ impl Trainer {
     /// # Errors
     /// From the executor.
     pub fn evaluate(&mut self) -> Result<Evaluation> {
-        self.model.evaluate(TEST, self.config.seed)
+        self.test.run(&mut self.model, self.config.seed)
     }
 
     /// The number of dimensions of z in use: those with Var_x(E_q[z_k|x]) > 0.01 over the first 1000 test images.
@@ -296,7 +338,7 @@ impl Trainer {
     /// # Errors
     /// From the executor.
     pub fn active_units(&mut self) -> Result<usize> {
-        Ok(self.model.encode(WATCHED, self.config.seed)?.active_units())
+        Ok(self.watched.encode(&mut self.model, self.config.seed)?.active_units())
     }
 
     /// The dead units of every hidden layer ([`HiddenUnits::dead`]) over the first 1000 test images.
@@ -304,12 +346,12 @@ impl Trainer {
     /// # Errors
     /// From the executor.
     pub fn dead_units(&mut self) -> Result<Vec<HiddenUnits>> {
-        self.model.dead_units(WATCHED, self.config.seed)
+        self.watched.dead_units(&mut self.model, self.config.seed)
     }
 
     /// (prefix in a checkpoint, kind, parameter) of every array that the run keeps.
     fn arrays(&self) -> Vec<(&'static str, Moment, String)> {
-        let names = self.model.vae.parameters().into_iter().map(|(name, _)| name);
+        let names = self.model.state.params().iter().map(|p| p.name.clone()).collect::<Vec<_>>().into_iter();
         let families = families(&self.config.objective.optimizer);
         names.flat_map(|name| families.iter().map(move |&(prefix, kind)| (prefix, kind, name.clone()))).collect()
     }
@@ -317,36 +359,21 @@ impl Trainer {
     /// All that is needed to continue from here.
     ///
     /// # Errors
-    /// [`Error::NotFinite`] when a parameter or a moment is no longer a finite number; [`Error::Slot`] from the executor.
+    /// [`Error::Diverged`] when a parameter or a moment is no longer a finite number; [`Error::Slot`] from the executor.
     pub fn checkpoint(&self) -> Result<Checkpoint> {
         let mut slots = BTreeMap::new();
         for (prefix, moment, name) in self.arrays() {
-            let (values, array) = (self.model.exec.read_moment(&name, moment)?, format!("{prefix}{name}"));
+            let (values, array) = (self.model.state.read_moment(&name, moment)?, format!("{prefix}{name}"));
             // The last update's loss was that of the parameters before it.
             if let Some(&value) = values.iter().find(|v| !v.is_finite()) {
-                must_be_finite(|| format!("{array} after update {}", self.control().updates), f64::from(value))?;
+                must_be_finite(|| format!("{array} after update {}", self.progress.updates), f64::from(value))?;
             }
             slots.insert(array, values);
         }
-        let c = self.control();
-        let Sums { rec, kl, loss } = self.sums;
-        must_be_finite(|| format!("sums of the epoch by update {}", c.updates), rec + kl + loss)?;
-        let progress = Progress { step: c.step, epoch: c.epoch, cursor: c.cursor, updates: c.updates, sums: self.sums };
-        Ok(Checkpoint { config: self.config.clone(), progress, slots })
-    }
-}
-
-/// The first `images` images of a set.
-fn first(data: &Dataset, images: usize) -> Dataset {
-    let rows = images.min(data.rows);
-    let labels = data.labels.as_ref().map(|labels| labels[..rows].to_vec());
-    Dataset {
-        name: data.name.clone(),
-        split: data.split,
-        images: data.images[..rows * data.cols].to_vec(),
-        rows,
-        labels,
-        ..*data
+        let Sums { rec, kl, loss } = self.progress.sums;
+        must_be_finite(|| format!("sums of the epoch by update {}", self.progress.updates), rec + kl + loss)?;
+        let (config, progress, images) = (self.config.clone(), self.progress.clone(), Some(self.hashes.clone()));
+        Ok(Checkpoint { config, progress, images, slots })
     }
 }
 
@@ -357,6 +384,6 @@ fn in_checkpoint(field: &str, found: String, expected: String, remedy: String) -
 
 /// A loss that has left the finite numbers does not come back.
 fn must_be_finite(field: impl Fn() -> String, value: f64) -> Result<()> {
-    let remedy = || "lower --lr, or limit the gradient with --clip".to_string();
-    if value.is_finite() { Ok(()) } else { Err(Error::NotFinite { field: field(), found: value, remedy: remedy() }) }
+    let remedy = || "lower the learning rate, or limit the gradient's norm".to_string();
+    if value.is_finite() { Ok(()) } else { Err(Error::Diverged { field: field(), found: value, remedy: remedy() }) }
 }

@@ -1,7 +1,5 @@
 //! What a run reports, and who listens.
 
-use std::collections::BTreeMap;
-
 use serde::{Deserialize, Serialize};
 
 use super::Trainer;
@@ -21,14 +19,15 @@ pub struct Sums {
 }
 
 impl Sums {
-    /// The sums as a plan of a training step has them among its metrics.
-    pub(super) fn from_metrics(sums: &BTreeMap<String, f64>) -> Sums {
-        Sums { rec: sums["rec"], kl: sums["kl"], loss: sums["loss"] }
+    /// The sums as a [training step](crate::vae::training_step) has them.
+    pub(super) fn from_totals(totals: &[f64]) -> Sums {
+        let &[rec, kl, loss] = totals else { unreachable!("a training step has three totals") };
+        Sums { rec, kl, loss }
     }
 
-    /// The metrics of a training step.
-    pub(super) fn to_metrics(self) -> BTreeMap<String, f64> {
-        [("rec", self.rec), ("kl", self.kl), ("loss", self.loss)].map(|(name, sum)| (name.to_string(), sum)).into()
+    /// The totals of a training step.
+    pub(super) fn to_totals(self) -> [f64; 3] {
+        [self.rec, self.kl, self.loss]
     }
 
     /// Each sum divided by the number of images.

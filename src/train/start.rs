@@ -7,10 +7,7 @@ use super::config::{OutputBias, TrainConfig};
 use crate::data::Dataset;
 use crate::engine::device::Moment;
 use crate::engine::error::{Error, Result};
-use crate::vae::{Model, SHARED_SIGMA};
-
-/// Rates are kept this far from 0 and 1, as in the code of Burda et al. 2015: pixels of the border are black in every image.
-const LEAST_RATE: f64 = 0.001;
+use crate::vae::{DeviceVae, SHARED_SIGMA};
 
 /// The images that are learned from.
 pub(super) fn training_images<'d>(config: &TrainConfig, train: &'d Dataset) -> Result<Cow<'d, Dataset>> {
@@ -29,41 +26,32 @@ pub(super) fn training_images<'d>(config: &TrainConfig, train: &'d Dataset) -> R
 ///
 /// Were that spread left at softplus(0) = 0.69, it would take epochs to come down to the data's, at Adam's one learning
 /// rate per update, and the reconstruction would weigh too little all the while.
-pub(super) fn write_parameters(model: &mut Model, config: &TrainConfig, train: &Dataset) -> Result<()> {
+pub(super) fn write_parameters(model: &mut DeviceVae, config: &TrainConfig, train: &Dataset) -> Result<()> {
+    let likelihood = config.model.likelihood;
     if config.output_bias == OutputBias::Data {
-        let means = config.model.binarisation.prepare(train).pixel_means();
-        let logits: Vec<f32> = means.into_iter().map(|p| logit(p.clamp(LEAST_RATE, 1.0 - LEAST_RATE)) as f32).collect();
+        let means = train.prepared(config.model.binarisation).histograms().means();
+        let raw = means.into_iter().filter_map(|mean| likelihood.raw_of_mean(mean));
         let name = model.vae.decoder.heads.bias_name();
-        model.exec.write(&name, &logits)?;
+        model.state.write(&name, &raw.map(|raw| raw as f32).collect::<Vec<f32>>())?;
     }
-    if config.model.likelihood.has_shared_sigma() {
-        let floor = config.model.likelihood.floor().expect("a Gaussian has a floor");
-        let sigma = (train.pixel_variance() / train.cols as f64).sqrt();
-        model.exec.write(SHARED_SIGMA, &[raw_spread(sigma, floor) as f32])?;
+    if likelihood.has_shared_sigma() {
+        // The standard deviation of the pixels about their own means.
+        let sigma = (train.histograms().variance() / train.cols as f64).sqrt();
+        let raw = likelihood.raw_shared_sigma(sigma).expect("it has one");
+        model.state.write(SHARED_SIGMA, &[raw as f32])?;
     }
     Ok(())
 }
 
 /// Writes Adam's second moment, where it does not start at 0.
-pub(super) fn write_moments(model: &mut Model, config: &TrainConfig) -> Result<()> {
+pub(super) fn write_moments(model: &mut DeviceVae, config: &TrainConfig) -> Result<()> {
     if config.second_moment > 0.0 {
-        for (name, shape) in model.vae.parameters() {
-            let values = vec![config.second_moment as f32; shape.iter().product()];
-            model.exec.write_moment(&name, Moment::Second, &values)?;
+        for param in model.vae.params().iter() {
+            let values = vec![config.second_moment as f32; param.shape.size()];
+            model.state.write_moment(&param.name, Moment::Second, &values)?;
         }
     }
     Ok(())
-}
-
-fn logit(p: f64) -> f64 {
-    (p / (1.0 - p)).ln()
-}
-
-/// r with floor + softplus(r) = sigma, which is the standard deviation of the pixels about their own means. Images that vary
-/// less than the floor get a tenth of the floor above it: softplus has no zero.
-fn raw_spread(sigma: f64, floor: f64) -> f64 {
-    let above = (sigma - floor).max(0.1 * floor);
-    above + (-(-above).exp_m1()).ln() // ln(e^above − 1), for large ones too
 }
 
 #[cfg(test)]
@@ -85,8 +73,8 @@ mod tests {
     #[test]
     fn the_bias_of_the_logits_is_that_of_the_images_that_are_learned_from() {
         let data = TrainConfig { output_bias: OutputBias::Data, train_images: Some(40), ..config(VaeConfig::new(2)) };
-        let means = Splits::digits(3, 60, 10).train.first(40).pixel_means();
-        let bias = trainer(data.clone()).model().exec.read("decoder.logits.bias").unwrap();
+        let means = Splits::digits(3, 60, 10).train.first(40).histograms().means();
+        let bias = trainer(data.clone()).model().state.read("decoder.logits.bias").unwrap();
         assert!(means.contains(&0.0), "the corner is black in all images");
         for (p, b) in means.iter().zip(&bias) {
             let rate = 1.0 / (1.0 + (-f64::from(*b)).exp());
@@ -95,11 +83,11 @@ mod tests {
         // Black and white pixels have the means of what the model sees.
         let model = VaeConfig { binarisation: Binarisation::Threshold, ..VaeConfig::new(2) };
         let threshold = trainer(TrainConfig { output_bias: OutputBias::Data, ..config(model) });
-        assert_ne!({ threshold }.model().exec.read("decoder.logits.bias").unwrap(), bias);
+        assert_ne!({ threshold }.model().state.read("decoder.logits.bias").unwrap(), bias);
         // A layer's other numbers, and the bias without the option, are those of the initialisation.
         let plain = TrainConfig { output_bias: OutputBias::Init, ..data.clone() };
         let (mut with, mut without) = (trainer(data), trainer(plain));
-        let mut read = |name: &str| (with.model().exec.read(name).unwrap(), without.model().exec.read(name).unwrap());
+        let mut read = |name: &str| (with.model().state.read(name).unwrap(), without.model().state.read(name).unwrap());
         let (a, b) = read("decoder.logits.weight");
         assert_eq!(a, b);
         let (a, b) = read("decoder.logits.bias");
@@ -109,17 +97,13 @@ mod tests {
     #[test]
     fn the_shared_spread_starts_at_that_of_the_pixels() {
         let train = Splits::digits(3, 60, 10).train;
-        let expected = (train.pixel_variance() / 784.0).sqrt();
-        for likelihood in
-            [Likelihood::GaussianShared { sigma_floor: 0.01 }, Likelihood::GaussianOptimal { sigma_floor: 0.05 }]
-        {
+        let expected = (train.histograms().variance() / 784.0).sqrt();
+        for likelihood in [Likelihood::gaussian_shared(0.01), Likelihood::gaussian_optimal(0.05)] {
             let mut trainer = trainer(config(VaeConfig { likelihood, ..VaeConfig::new(2) }));
-            let raw = f64::from(trainer.model().exec.read("decoder.sigma").unwrap()[0]);
+            let raw = f64::from(trainer.model().state.read("decoder.sigma").unwrap()[0]);
             let sigma = likelihood.floor().unwrap() + raw.exp().ln_1p();
             assert!((sigma - expected).abs() < 1e-6, "{sigma} against {expected}");
         }
-        assert!((0.2 + raw_spread(0.1, 0.2).exp().ln_1p() - 0.22).abs() < 1e-12, "a floor above the data's spread");
-        assert!((raw_spread(800.0, 0.1) - 799.9).abs() < 1e-9, "no overflow");
     }
 
     #[test]
@@ -127,7 +111,7 @@ mod tests {
         let ones = TrainConfig { second_moment: 0.0025, ..config(VaeConfig::new(2)) };
         let (mut ones, mut zeros) = (trainer(ones), trainer(config(VaeConfig::new(2))));
         let mut read = |name: &str| {
-            let of = |t: &mut Trainer| t.model().exec.read_moment(name, Moment::Second).unwrap();
+            let of = |t: &mut Trainer| t.model().state.read_moment(name, Moment::Second).unwrap();
             (of(&mut ones), of(&mut zeros))
         };
         let (a, b) = read("encoder.0.weight");
@@ -159,7 +143,7 @@ mod tests {
         let run = |shuffle: bool| {
             let mut trainer = trainer(TrainConfig { shuffle, ..config(VaeConfig::new(2)) });
             trainer.run(&mut (), &std::sync::atomic::AtomicBool::new(false)).unwrap();
-            trainer.model().exec.read("encoder.0.weight").unwrap()
+            trainer.model().state.read("encoder.0.weight").unwrap()
         };
         assert_ne!(run(true), run(false));
         assert_eq!(run(false), run(false));

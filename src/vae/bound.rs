@@ -1,14 +1,13 @@
 //! Which lower bound of log p(x) is maximised, and how its gradient is estimated: the choices. What they mean in
-//! formulas is in [`training_graph`](super::training_graph)'s file.
+//! formulas is in [`training_step`](super::training_step)'s file.
 
 use std::fmt;
-use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
 use super::config::VaeConfig;
-use super::likelihood::Likelihood;
 use crate::engine::error::{Error, Result};
+use crate::engine::names::names;
 
 /// A lower bound of log p(x) from k draws z₁ … z_k ~ q(z|x) with the weights w_i = p(x, z_i) / q(z_i|x).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -59,17 +58,28 @@ pub enum Estimator {
 /// The bound, its sampling and its gradient.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
+#[cfg_attr(feature = "cli", derive(clap::Args), command(next_help_heading = "Training"))]
 pub struct Bound {
-    /// Which bound.
+    /// What is maximised: elbo, or iwae.
+    ///
+    /// iwae is the importance weighted bound of several draws.
+    #[cfg_attr(feature = "cli", arg(id = "bound", long = "bound", value_name = "NAME", default_value_t))]
     pub kind: BoundKind,
     /// k, draws of z per image.
+    #[cfg_attr(feature = "cli", arg(long, value_name = "K", default_value_t = Bound::ELBO.samples))]
     pub samples: usize,
-    /// The KL term of the ELBO.
+    /// The KL term of the ELBO: analytic or monte_carlo; usually analytic where there is a closed form.
+    #[cfg_attr(feature = "cli", arg(long, value_name = "NAME", hide_short_help = true))]
     pub kl: KlTerm,
-    /// The gradient for the encoder.
+    /// How the gradient for the encoder is estimated.
+    ///
+    /// total, sticking_the_landing, doubly_reparameterised, score_function or score_function_baseline.
+    #[cfg_attr(feature = "cli", arg(long, value_name = "NAME", default_value_t, hide_short_help = true))]
     pub estimator: Estimator,
-    /// Nats of KL below which a dimension is not pushed further: Σ_j max(λ, mean over the batch of KL_j) (Kingma et al.
-    /// 2016, arXiv 1606.04934, there per group of dimensions); none for the plain KL.
+    /// Nats of KL below which a dimension is not pushed further; none for the plain KL.
+    ///
+    /// Σ_j max(λ, mean over the batch of KL_j) (Kingma et al. 2016, arXiv 1606.04934, there per group of dimensions).
+    #[cfg_attr(feature = "cli", arg(long, value_name = "NATS", hide_short_help = true))]
     pub free_bits: Option<f64>,
 }
 
@@ -87,6 +97,11 @@ impl Bound {
     /// L_k with the plain gradient.
     pub const fn iwae(k: usize) -> Bound {
         Bound { kind: BoundKind::Iwae, samples: k, kl: KlTerm::MonteCarlo, ..Bound::ELBO }
+    }
+
+    /// Whether the KL term has a closed form that this gradient allows.
+    pub fn has_closed_form(&self, model: &VaeConfig) -> bool {
+        self.kind == BoundKind::Elbo && self.estimator == Estimator::Total && model.upper.is_empty()
     }
 
     /// Checks every field, and that they fit each other and the model.
@@ -126,8 +141,7 @@ impl Bound {
                 return wrong("free bits", nats.to_string(), "none, unless the KL is in closed form");
             }
         }
-        if matches!(model.likelihood, Likelihood::GaussianOptimal { .. })
-            && (self.kind == BoundKind::Iwae || self.estimator != Estimator::Total)
+        if model.likelihood.facts().needs_batch && (self.kind == BoundKind::Iwae || self.estimator != Estimator::Total)
         {
             let expected = "the elbo with the total gradient: one sigma is best for the batch, not for one draw";
             return wrong("bound", format!("{self} with likelihood {}", model.likelihood), expected);
@@ -152,41 +166,6 @@ impl fmt::Display for Bound {
     }
 }
 
-/// Names of an enum of plain choices: `Display`, `FromStr`, and the list of all.
-macro_rules! names {
-    ($type:ident, $field:literal: $($variant:ident $name:literal),* $(,)?) => {
-        impl $type {
-            /// Every choice.
-            pub const ALL: &'static [$type] = &[$($type::$variant),*];
-
-            /// The name, as in [`FromStr`] and in configuration files.
-            pub fn name(self) -> &'static str {
-                match self {
-                    $($type::$variant => $name),*
-                }
-            }
-        }
-
-        impl fmt::Display for $type {
-            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str(self.name())
-            }
-        }
-
-        impl FromStr for $type {
-            type Err = Error;
-
-            fn from_str(text: &str) -> Result<$type> {
-                let known = $type::ALL.iter().copied().find(|v| v.name() == text);
-                known.ok_or_else(|| {
-                    let names = [$($name),*].join(", ");
-                    Error::argument($field, format!("\"{text}\""), format!("one of {names}"))
-                })
-            }
-        }
-    };
-}
-
 names!(BoundKind, "bound": Elbo "elbo", Iwae "iwae");
 names!(KlTerm, "kl": Analytic "analytic", MonteCarlo "monte_carlo");
 names!(Estimator, "estimator":
@@ -200,6 +179,7 @@ names!(Estimator, "estimator":
 #[cfg(test)]
 mod tests {
     use super::super::config::StochasticLayer;
+    use super::super::likelihood::Likelihood;
     use super::*;
 
     #[test]
@@ -229,7 +209,7 @@ mod tests {
         };
         let dreg = Estimator::DoublyReparameterised;
         let score = Estimator::ScoreFunction;
-        let optimal = VaeConfig { likelihood: Likelihood::GaussianOptimal { sigma_floor: 0.01 }, ..plain.clone() };
+        let optimal = VaeConfig { likelihood: Likelihood::gaussian_optimal(0.01), ..plain.clone() };
         let cases: [(Bound, &VaeConfig, &str); 9] = [
             (Bound { samples: 0, ..Bound::ELBO }, &plain, "samples"),
             (Bound { kl: KlTerm::Analytic, ..Bound::iwae(5) }, &plain, "kl"),

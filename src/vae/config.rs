@@ -1,5 +1,7 @@
 //! What a model is: sizes, nonlinearity, likelihood; and what is minimised.
 
+use std::str::FromStr;
+
 use serde::{Deserialize, Serialize};
 
 use super::binarisation::Binarisation;
@@ -15,32 +17,55 @@ pub(crate) fn is_default<T: Default + PartialEq>(value: &T) -> bool {
     *value == T::default()
 }
 
-/// The architecture and the meaning of its output. Stored in every checkpoint.
+/// The architecture and the meaning of its output. Stored in every checkpoint; with the feature `cli` the options of a
+/// model, whose help are these texts.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
+#[cfg_attr(feature = "cli", derive(clap::Args), command(next_help_heading = "Model"))]
 pub struct VaeConfig {
     /// Height and width of an image, in pixels.
+    #[cfg_attr(feature = "cli", arg(skip = [28, 28]))]
     pub image: [usize; 2],
     /// Widths of the encoder's hidden layers, from the image on.
+    #[cfg_attr(feature = "cli", arg(long = "hidden", value_name = "WIDTH,…", value_delimiter = ','))]
+    #[cfg_attr(feature = "cli", arg(default_values_t = VaeConfig::default().encoder))]
     pub encoder: Vec<usize>,
-    /// K, the number of latent dimensions.
+    /// K, the number of latent dimensions; with 2 the plane of z is drawn too.
+    #[cfg_attr(feature = "cli", arg(long, value_name = "K", default_value_t = VaeConfig::default().latent))]
     pub latent: usize,
-    /// Widths of the decoder's hidden layers, from z on.
+    /// Widths of the decoder's hidden layers, from z on; usually the encoder's, mirrored.
+    #[cfg_attr(feature = "cli", arg(long = "decoder-hidden", value_name = "WIDTH,…", value_delimiter = ','))]
+    #[cfg_attr(feature = "cli", arg(hide_short_help = true))]
     pub decoder: Vec<usize>,
-    /// The nonlinearity after every hidden layer.
+    /// The nonlinearity after every hidden layer: relu, tanh, softplus, …
+    ///
+    /// One of identity, relu, leaky_relu, tanh, sigmoid, softplus, silu or gelu.
+    #[cfg_attr(feature = "cli", arg(long, value_name = "NAME", default_value_t = VaeConfig::default().activation))]
     pub activation: Activation,
     /// p(x|z).
+    #[cfg_attr(feature = "cli", command(flatten))]
     pub likelihood: Likelihood,
-    /// What is done to the grey pixels before they are modelled.
+    /// What is done to grey pixels: grey (nothing), dynamic, threshold or fixed.
+    ///
+    /// dynamic: drawn anew at every use; threshold: white where > 1/2; fixed: drawn once.
+    #[cfg_attr(feature = "cli", arg(long, value_name = "NAME", default_value_t = VaeConfig::default().binarisation))]
     pub binarisation: Binarisation,
-    /// The stochastic layers above the first, from below; empty for the usual model.
+    /// The stochastic layers above the first, from below; none in the usual model.
+    ///
+    /// As an option each is its hidden widths of q, its K and its hidden widths of p, as in 100,100:50:100,100; it may be
+    /// repeated.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[cfg_attr(feature = "cli", arg(long, value_name = "WIDTHS:K:WIDTHS", hide_short_help = true))]
     pub upper: Vec<StochasticLayer>,
-    /// What the encoder (and every Gaussian between two layers) says about its spread.
+    /// What the encoder, and every Gaussian between two layers, says about its spread.
+    ///
+    /// log_variance, bounded_log_variance (softly, with a gradient at the bound) or log_sigma.
     #[serde(default, skip_serializing_if = "is_default")]
+    #[cfg_attr(feature = "cli", arg(long, value_name = "NAME", default_value_t, hide_short_help = true))]
     pub spread: Spread,
     /// How parameters are drawn at the start.
     #[serde(default, skip_serializing_if = "is_default")]
+    #[cfg_attr(feature = "cli", arg(long, value_name = "NAME", value_enum, default_value_t, hide_short_help = true))]
     pub init: Initialisation,
 }
 
@@ -57,6 +82,29 @@ pub struct StochasticLayer {
     pub decoder: Vec<usize>,
 }
 
+impl FromStr for StochasticLayer {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<StochasticLayer> {
+        let expected = "WIDTHS:K:WIDTHS, as in 100,100:50:100,100; widths may be left out, as in :50:";
+        let wrong = || Error::argument("stochastic layer", format!("\"{text}\""), expected);
+        let widths = |list: &str| match list {
+            "" => Ok(Vec::new()),
+            list => list.split(',').map(|w| w.trim().parse().map_err(|_| wrong())).collect(),
+        };
+        let [encoder, latent, decoder] = text.split(':').collect::<Vec<_>>().try_into().map_err(|_| wrong())?;
+        let latent = latent.trim().parse().map_err(|_| wrong())?;
+        Ok(StochasticLayer { encoder: widths(encoder)?, latent, decoder: widths(decoder)? })
+    }
+}
+
+impl Default for VaeConfig {
+    /// The usual model with K = 20.
+    fn default() -> VaeConfig {
+        VaeConfig::new(20)
+    }
+}
+
 impl VaeConfig {
     /// The usual toy model: 784-400-K-400-784, ReLU, Bernoulli on grey pixels.
     pub fn new(latent: usize) -> VaeConfig {
@@ -66,7 +114,7 @@ impl VaeConfig {
             latent,
             decoder: vec![400],
             activation: Activation::Relu,
-            likelihood: Likelihood::Bernoulli,
+            likelihood: Likelihood::bernoulli(),
             binarisation: Binarisation::Grey,
             upper: Vec::new(),
             spread: Spread::LogVariance,
@@ -146,7 +194,7 @@ impl VaeConfig {
             let expected = "a number > 0, in units where white is 1: without a floor the likelihood is unbounded";
             return Err(Error::argument("sigma floor", floor, expected));
         }
-        if self.likelihood != Likelihood::Bernoulli && self.binarisation != Binarisation::Grey {
+        if self.is_binary() && !self.likelihood.facts().takes_binary {
             let expected = format!("grey with the {} likelihood, which is over grey values", self.likelihood);
             return Err(Error::argument("binarisation", self.binarisation, expected));
         }
@@ -154,27 +202,31 @@ impl VaeConfig {
     }
 }
 
-/// How the parameters are moved: the rule, and a limit on the gradient. What varies with time (learning rate, β) is in
-/// [`Control`](crate::engine::optim::Control).
+/// How the parameters are moved: the rule, and a limit on the gradient. What varies with time (learning rate, β) are
+/// schedules of the [training step](super::training_step).
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Objective {
+#[cfg_attr(feature = "cli", derive(clap::Args), command(next_help_heading = "Training"))]
+pub struct UpdateRule {
     /// The update rule.
+    #[cfg_attr(feature = "cli", command(flatten))]
     pub optimizer: Optimizer,
-    /// The largest global norm ‖g‖ that is left as it is; none for no limit.
+    /// The largest norm ‖g‖ of the whole gradient; a longer one is shortened to it. None for no limit.
+    #[cfg_attr(feature = "cli", arg(long, value_name = "NORM", hide_short_help = true))]
     pub clip: Option<f64>,
     /// What is maximised.
     #[serde(default, skip_serializing_if = "is_default")]
+    #[cfg_attr(feature = "cli", command(flatten))]
     pub bound: Bound,
 }
 
-impl Objective {
+impl UpdateRule {
     /// The ELBO with one draw of z per image.
-    pub const fn elbo(optimizer: Optimizer, clip: Option<f64>) -> Objective {
-        Objective { optimizer, clip, bound: Bound::ELBO }
+    pub const fn elbo(optimizer: Optimizer, clip: Option<f64>) -> UpdateRule {
+        UpdateRule { optimizer, clip, bound: Bound::ELBO }
     }
 
-    /// Checks every field but [`Objective::bound`], which has to fit a model: see [`Bound::validate`].
+    /// Checks every field but [`UpdateRule::bound`], which has to fit a model: see [`Bound::validate`].
     ///
     /// # Errors
     /// [`Error::Argument`] naming the field, what it holds and what it may hold.
@@ -218,17 +270,28 @@ mod tests {
         fails(|c| c.encoder = vec![400, 0], "encoder");
         fails(|c| c.decoder = vec![1 << 20], "decoder");
         fails(|c| c.image = [0, 28], "image");
-        fails(|c| c.likelihood = Likelihood::Gaussian { sigma_floor: 0.0 }, "sigma floor");
-        fails(|c| c.likelihood = Likelihood::Gaussian { sigma_floor: f64::NAN }, "sigma floor");
+        fails(|c| c.likelihood = Likelihood::gaussian(0.0), "sigma floor");
+        fails(|c| c.likelihood = Likelihood::gaussian(f64::NAN), "sigma floor");
         let both = |c: &mut VaeConfig| {
-            c.likelihood = Likelihood::Gaussian { sigma_floor: 0.1 };
+            c.likelihood = Likelihood::gaussian(0.1);
             c.binarisation = Binarisation::Dynamic;
         };
         fails(both, "binarisation");
-        let bad = Objective::elbo(Optimizer::Sgd { momentum: 1.0 }, None);
+        let bad = UpdateRule::elbo(Optimizer::Sgd { momentum: 1.0 }, None);
         assert!(bad.validate().unwrap_err().to_string().contains("momentum"));
-        let bad = Objective::elbo(Optimizer::adam(), Some(-1.0));
+        let bad = UpdateRule::elbo(Optimizer::adam(), Some(-1.0));
         assert!(bad.validate().unwrap_err().to_string().contains("clip"));
+    }
+
+    #[test]
+    fn stochastic_layers_are_read_as_documented() {
+        let layer: StochasticLayer = "100,90:50:80".parse().unwrap();
+        assert_eq!((layer.encoder, layer.latent, layer.decoder), (vec![100, 90], 50, vec![80]));
+        assert_eq!(":5:".parse::<StochasticLayer>().unwrap().encoder, Vec::<usize>::new());
+        for bad in ["", "50", "1:2", "1:2:3:4", "a:5:", ":x:"] {
+            let message = bad.parse::<StochasticLayer>().unwrap_err().to_string();
+            assert!(message.contains("WIDTHS:K:WIDTHS"), "{message}");
+        }
     }
 
     #[test]

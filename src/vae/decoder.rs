@@ -13,9 +13,8 @@ pub(crate) const SHARED_SIGMA: &str = "decoder.sigma";
 pub struct Decoder {
     /// `decoder.0`, `decoder.1`, …
     pub hidden: Mlp,
-    /// The last layer: `decoder.logits`, `[hidden, D]`, for (continuous) Bernoulli pixels; `decoder.mu`, `[hidden, D]`, for
-    /// Gaussian ones with a common σ; `decoder.heads`, `[hidden, 2D]`, for those with a spread of their own, with f_μ in
-    /// the first D columns and the raw f_σ in the last D.
+    /// The last layer: the one [output](super::Facts::outputs) of the likelihood, as in `decoder.logits`, `[hidden, D]`; or
+    /// `decoder.heads`, `[hidden, 2D]`, for two, as with f_μ in the first D columns and the raw f_σ in the last D.
     pub heads: Linear,
     likelihood: Likelihood,
 }
@@ -26,15 +25,10 @@ impl Decoder {
         let fan_in = config.decoder.last().copied().unwrap_or(config.latent);
         let pixels = config.pixels();
         let likelihood = config.likelihood;
-        let heads = match likelihood {
-            Likelihood::Bernoulli | Likelihood::ContinuousBernoulli => Linear::new("decoder.logits", fan_in, pixels),
-            Likelihood::GaussianShared { .. } | Likelihood::GaussianOptimal { .. } => {
-                Linear::new("decoder.mu", fan_in, pixels)
-            }
-            Likelihood::Gaussian { .. } | Likelihood::DiscretisedLogistic { .. } => {
-                let parts = ["decoder.mu".to_string(), "decoder.sigma".to_string()];
-                Linear::side_by_side("decoder.heads", &parts, fan_in, pixels)
-            }
+        let parts: Vec<String> = likelihood.facts().outputs.iter().map(|output| format!("decoder.{output}")).collect();
+        let heads = match &parts[..] {
+            [one] => Linear::new(one, fan_in, pixels),
+            several => Linear::side_by_side("decoder.heads", several, fan_in, pixels),
         };
         Decoder { hidden, heads, likelihood }
     }

@@ -1,8 +1,12 @@
 //! The ELBO of a batch, and the graphs of everything that is done with a trained model: evaluation, drawing, rebuilding.
+//!
+//! Each function pushes nodes and returns values, from which [`Executor::compile`](crate::engine::device::Executor::compile)
+//! makes a function.
 
 use super::Vae;
 use super::gaussian::Gaussian;
 use crate::engine::graph::{Graph, Var};
+use crate::engine::nn::Mlp;
 use crate::vae::streams;
 
 /// The two terms of −ELBO for a batch, each summed over images, pixels and dimensions, in nats.
@@ -15,10 +19,16 @@ pub struct Terms<'g> {
     pub kl: Var<'g>,
 }
 
-/// The images of a batch of the data slot `data`, `[rows, D]`, as the model sees them.
+/// The pixels of a batch of the data set `data`, `[rows, D]`, bytes as numbers in [0, 1].
+#[track_caller]
+pub fn pixels<'g>(g: &'g Graph, data: &str, rows: usize, pixels: usize) -> Var<'g> {
+    g.batch_in_units(data, rows, pixels, 255.0)
+}
+
+/// The images of a batch of the data set `data`, `[rows, D]`, as the model sees them.
 #[track_caller]
 pub(crate) fn images<'g>(g: &'g Graph, vae: &Vae, data: &str, rows: usize) -> Var<'g> {
-    vae.config.binarisation.apply(g.batch(data, rows, vae.config.pixels()), streams::BATCH_PIXELS)
+    vae.config.binarisation.apply(pixels(g, data, rows, vae.config.pixels()), streams::BATCH_PIXELS)
 }
 
 /// One draw of z₁ for each image.
@@ -39,112 +49,78 @@ pub fn terms<'g>(vae: &Vae, x: Var<'g>) -> Terms<'g> {
     Terms { rec: -w.likelihood.sum_all(), kl: (w.posterior - w.prior).sum_all() }
 }
 
-/// The two terms of −ELBO (β = 1) of `rows` images of the data slot `data`, added to the metrics `rec` and `kl`.
+/// The two terms of −ELBO (β = 1) of `rows` images of the data set `data`: rec and kl, scalars.
 ///
 /// One draw of z per image, as in training. Putting z = μ instead is no bound on anything: it makes the number
 /// about 8 nats smaller, for nothing.
-pub fn evaluation_graph(vae: &Vae, data: &str, rows: usize) -> Graph {
-    let g = Graph::new();
-    let t = terms(vae, images(&g, vae, data, rows));
-    g.metric("rec", t.rec);
-    g.metric("kl", t.kl);
-    g
+pub fn evaluation<'g>(g: &'g Graph, vae: &Vae, data: &str, rows: usize) -> [Var<'g>; 2] {
+    let t = terms(vae, images(g, vae, data, rows));
+    [t.rec, t.kl]
 }
 
-/// `rows` new images: z ~ p(z), E[x|z] stored in `samples`, `[rows, D]`.
-pub fn sampling_graph(vae: &Vae, rows: usize) -> Graph {
-    let g = Graph::new();
-    let z = vae.ancestral(&g, rows, streams::PRIOR);
-    g.store("samples", vae.decoder.mean(z[0]));
-    g
+/// `rows` new images: E[x|z] for z ~ p(z), `[rows, D]`.
+pub fn sampling<'g>(g: &'g Graph, vae: &Vae, rows: usize) -> Var<'g> {
+    vae.decoder.mean(vae.ancestral(g, rows, streams::PRIOR)[0])
 }
 
-/// The images of given points of the lowest layer: z from the state `z`, `[rows, K]`, E[x|z] stored in `decoded`,
-/// `[rows, D]`.
-pub fn decode_graph(vae: &Vae, rows: usize) -> Graph {
-    let g = Graph::new();
-    g.store("decoded", vae.decoder.mean(g.state("z", &[rows, vae.config.latent])));
-    g
+/// `rows` images of the data set `data` as the model sees them, and what one draw of z from q(z|x) decodes to, `[rows, D]`
+/// each.
+pub fn reconstruction<'g>(g: &'g Graph, vae: &Vae, data: &str, rows: usize) -> [Var<'g>; 2] {
+    let x = images(g, vae, data, rows);
+    [x, vae.decoder.mean(draw(vae.encoder.apply(x)))]
 }
 
-/// `rows` images of the data slot `data` as the model sees them, in the state `originals/{rows}`, and what one draw of z
-/// from q(z|x) decodes to, in `rebuilt/{rows}`, `[rows, D]` each. (A state has one shape; hence the number in its name.)
-pub fn reconstruction_graph(vae: &Vae, data: &str, rows: usize) -> Graph {
-    let g = Graph::new();
-    let x = images(&g, vae, data, rows);
-    g.store(&format!("originals/{rows}"), x);
-    g.store(&format!("rebuilt/{rows}"), vae.decoder.mean(draw(vae.encoder.apply(x))));
-    g
-}
-
-/// q(z₁|x) of `rows` images of the data slot `data`: μ and log σ² in the states `mu/{rows}` and `logvar/{rows}`,
-/// `[rows, K]` each.
-pub fn encode_graph(vae: &Vae, data: &str, rows: usize) -> Graph {
-    let g = Graph::new();
-    let q = vae.encoder.apply(images(&g, vae, data, rows));
-    g.store(&format!("mu/{rows}"), q.mu);
-    g.store(&format!("logvar/{rows}"), q.logvar);
-    g
-}
-
-/// As [`encode_graph`] for every stochastic layer: q(z_{l+1}|z_l) at one draw of z_l, in the states `mu{l}/{rows}` and
-/// `logvar{l}/{rows}` for l = 1, 2, … from below.
-pub fn encode_layers_graph(vae: &Vae, data: &str, rows: usize) -> Graph {
-    let g = Graph::new();
-    let first = vae.encoder.apply(images(&g, vae, data, rows));
+/// q of every stochastic layer of `rows` images of the data set `data`, from below: q(z₁|x), and q(z_{l+1}|z_l) at one draw
+/// of z_l.
+pub fn posteriors<'g>(g: &'g Graph, vae: &Vae, data: &str, rows: usize) -> Vec<Gaussian<'g>> {
+    let first = vae.encoder.apply(images(g, vae, data, rows));
+    if vae.upper.is_empty() {
+        return vec![first];
+    }
     let z = vae.draw_from(first, 1).z;
     let upper = vae.upper.iter().zip(&z).map(|(layer, &z)| layer.posterior.apply(z));
-    for (q, l) in [first].into_iter().chain(upper).zip(1..) {
-        g.store(&format!("mu{l}/{rows}"), q.mu);
-        g.store(&format!("logvar{l}/{rows}"), q.logvar);
-    }
-    g
+    [first].into_iter().chain(upper).collect()
 }
 
-/// For every unit of every hidden layer the largest |f′| of its activation over `rows` images of the data slot `data`,
-/// one draw of z each, in the states `slope {layer}/{rows}`, `[width]`: 0 for a unit that no gradient went through.
-pub fn slopes_graph(vae: &Vae, data: &str, rows: usize) -> Graph {
-    let g = Graph::new();
-    let x = images(&g, vae, data, rows);
+/// For every unit of every hidden layer the largest |f′| of its activation over `rows` images of the data set `data`,
+/// one draw of z each, `[width]` for each layer: 0 for a unit that no gradient went through.
+pub fn slopes<'g>(g: &'g Graph, vae: &Vae, data: &str, rows: usize) -> Vec<Var<'g>> {
+    let x = images(g, vae, data, rows);
     let inputs: Vec<Var> = [x].into_iter().chain(vae.draw(x, 1).z).collect();
-    for (mlp, input) in vae.hidden() {
-        for (layer, slope) in mlp.layers.iter().zip(mlp.slopes(inputs[input])) {
-            g.store(&format!("slope {}/{rows}", layer.name), slope.abs().max(&[0]));
-        }
-    }
-    g
+    let of = |(mlp, input): (&Mlp, usize)| mlp.slopes(inputs[input]);
+    vae.hidden().into_iter().flat_map(of).map(|slope| slope.abs().max(&[0])).collect()
 }
 
 #[cfg(test)]
 mod tests {
-    use super::super::{Binarisation, Likelihood, Objective, VaeConfig, training_graph};
+    use super::super::{Binarisation, KlWarmup, Likelihood, UpdateRule, VaeConfig, training_step};
     use super::*;
+    use crate::engine::device::{Call, Executor, Key, State};
     use crate::engine::grad::grad;
     use crate::engine::interp::Interp;
-    use crate::engine::optim::{Control, KlWarmup, LrSchedule, Optimizer};
+    use crate::engine::optim::Optimizer;
 
-    /// 3×3 pixels, five images in a data slot, parameters at their initial values.
+    const BYTES: usize = 45;
+
+    fn bytes() -> Vec<u8> {
+        (0..BYTES as u32).map(|i| (i * 97 % 256) as u8).collect()
+    }
+
+    /// 3×3 pixels, parameters at their initial values.
     fn tiny(likelihood: Likelihood) -> Vae {
         let config = VaeConfig { image: [3, 3], likelihood, ..VaeConfig::new(2).hidden(&[5, 4]) };
         Vae::new(config).unwrap()
     }
 
-    fn fill<'g>(vae: &Vae, g: &'g Graph) -> Interp<'g, f64> {
-        let mut run = Interp::new(g);
-        let bytes: Vec<u8> = (0..45u32).map(|i| (i * 97 % 256) as u8).collect();
-        if g.slots().iter().any(|s| s.name == "train") {
-            run.set_data("train", &bytes, 9).unwrap();
-        }
-        for init in vae.init(3) {
-            let values: Vec<f64> = init.values.iter().map(|&v| f64::from(v)).collect();
-            if g.slots().iter().any(|s| s.name == init.name) {
-                run.set(&init.name, &values).unwrap();
-            }
-        }
-        run
+    /// Five images in the data set `train`, on the reference.
+    fn state(vae: &Vae) -> (Executor, State) {
+        let executor = Executor::reference();
+        let mut state = executor.state(&vae.params(), 3).unwrap();
+        state.load("train", &bytes()[..], 9).unwrap();
+        (executor, state)
     }
 
-    const LIKELIHOODS: [Likelihood; 2] = [Likelihood::Bernoulli, Likelihood::Gaussian { sigma_floor: 0.1 }];
+    const LIKELIHOODS: [Likelihood; 2] = [Likelihood::bernoulli(), Likelihood::gaussian(0.1)];
 
     #[test]
     fn the_loss_is_differentiated_rightly_in_every_parameter() {
@@ -153,12 +129,16 @@ mod tests {
             let g = Graph::new();
             let t = terms(&vae, images(&g, &vae, "train", 4));
             let loss = t.rec * 0.25 + t.kl * 0.5;
-            let layers = vae.layers();
-            let params: Vec<Var> = layers.iter().flat_map(|l| l.params(&g)).collect();
-            let names: Vec<String> = layers.iter().flat_map(|l| [l.weight_name(), l.bias_name()]).collect();
-            let grads = grad(loss, &params);
-            let mut run = fill(&vae, &g);
-            for (name, d) in names.iter().zip(grads) {
+            let params = vae.params();
+            let grads = grad(loss, &params.vars(&g));
+            let mut run = Interp::<f64>::new(&g);
+            run.load("train", &bytes()[..], 9).unwrap();
+            for param in params.iter() {
+                let values: Vec<f64> = (param.initial)(3).into_iter().map(f64::from).collect();
+                run.set(&param.name, &values).unwrap();
+            }
+            for (param, d) in params.iter().zip(grads) {
+                let name = &param.name;
                 let (d, start) = (run.eval(d), run.get(name).unwrap().to_vec());
                 let i = start.len() / 2;
                 let mut at = |step: f64| {
@@ -178,53 +158,51 @@ mod tests {
     fn training_lowers_the_loss_and_beta_weighs_the_kl() {
         for likelihood in LIKELIHOODS {
             let vae = tiny(likelihood);
-            let objective = Objective::elbo(Optimizer::adam(), Some(1.0));
-            let g = training_graph(&vae, &objective, "train", 5);
-            let mut run = fill(&vae, &g);
-            run.control = Control {
-                lr: LrSchedule::Constant { lr: 0.02 },
-                warmup: KlWarmup { beta: 0.5, steps: 0 },
-                ..Control::new(1)
-            };
+            let (executor, mut state) = state(&vae);
+            let g = Graph::new();
+            let outputs = training_step(&g, &vae, &UpdateRule::elbo(Optimizer::adam(), Some(1.0)), "train", 5);
+            let mut train = executor.compile(&g, outputs).unwrap();
+            let warmup = KlWarmup { beta: 0.5, steps: 0 };
+            let (rate, beta) = (|_: u64| 0.02, |done: u64| warmup.at(done));
             let mut first = 0.0;
             for step in 0..60 {
-                run.control.cursor = 0;
-                run.step();
+                let schedules: &[(&str, crate::engine::device::Schedule)] =
+                    &[("learning rate", &rate), ("beta", &beta)];
+                let key = Key { seed: 1, step };
+                train.run(&mut state, &Call { schedules, ..Call::once(key) }).unwrap();
                 if step == 9 {
-                    first = run.metric("loss").unwrap();
+                    first = train.peek_totals().unwrap().unwrap().totals[2];
                 }
             }
-            let all = ["loss", "rec", "kl"].map(|name| run.metric(name).unwrap());
-            assert!((all[0] - all[1] - 0.5 * all[2]).abs() < 1e-9 * all[0].abs());
-            assert!(all[0] < 6.0 * first - 10.0, "{likelihood}: {} after {first} in the first ten steps", all[0]);
+            let [rec, kl, loss] = <[f64; 3]>::try_from(train.take_totals().unwrap()).unwrap();
+            assert!((loss - rec - 0.5 * kl).abs() < 1e-9 * loss.abs());
+            assert!(loss < 6.0 * first - 10.0, "{likelihood}: {loss} after {first} in the first ten steps");
         }
     }
 
     #[test]
     fn evaluation_draws_z_and_differs_from_its_mean() {
-        let vae = tiny(Likelihood::Bernoulli);
-        let g = evaluation_graph(&vae, "train", 5);
-        let mut run = fill(&vae, &g);
-        run.step();
-        let first = run.metric("rec").unwrap();
-        run.control.cursor = 0;
-        run.step();
-        assert_ne!(run.metric("rec").unwrap(), 2.0 * first, "the second pass draws other noise");
+        let vae = tiny(Likelihood::bernoulli());
+        let (executor, mut state) = state(&vae);
+        let g = Graph::new();
+        let mut f = executor.compile(&g, evaluation(&g, &vae, "train", 5)).unwrap();
+        let [first, second] = [0, 1].map(|step| f.call(&mut state, Key { seed: 0, step }, &[]).unwrap()[0].clone());
+        assert_ne!(first, second, "the second pass draws other noise");
     }
 
     #[test]
     fn samples_and_rebuilt_images_are_probabilities() {
-        let mut vae = tiny(Likelihood::Bernoulli);
+        let mut vae = tiny(Likelihood::bernoulli());
         vae.config.binarisation = Binarisation::Dynamic;
-        let g = reconstruction_graph(&vae, "train", 5);
-        let mut run = fill(&vae, &g);
-        run.step();
-        assert!(run.get("originals/5").unwrap().iter().all(|&x| x == 0.0 || x == 1.0));
-        assert!(run.get("rebuilt/5").unwrap().iter().all(|&x| 0.0 < x && x < 1.0));
-        let g = sampling_graph(&vae, 7);
-        let mut run = fill(&vae, &g);
-        run.step();
-        assert_eq!(run.get("samples").unwrap().len(), 63);
+        let (executor, mut state) = state(&vae);
+        let g = Graph::new();
+        let mut f = executor.compile(&g, reconstruction(&g, &vae, "train", 5)).unwrap();
+        let [originals, rebuilt] = f.call(&mut state, Key::new(0), &[]).unwrap();
+        assert!(originals.iter().all(|&x| x == 0.0 || x == 1.0));
+        assert!(rebuilt.iter().all(|&x| 0.0 < x && x < 1.0));
+        let g = Graph::new();
+        let mut f = executor.compile(&g, [sampling(&g, &vae, 7)]).unwrap();
+        assert_eq!(f.call(&mut state, Key::new(0), &[]).unwrap()[0].len(), 63);
     }
 
     #[test]

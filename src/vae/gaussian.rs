@@ -1,13 +1,10 @@
 //! Diagonal Gaussians whose parameters a network computes: q(z|x), and between stochastic layers q(z₂|z₁) and p(z₁|z₂).
 
-use std::fmt;
-use std::str::FromStr;
-
 use serde::{Deserialize, Serialize};
 
 use super::kl::kl_to_standard_normal;
-use crate::engine::error::{Error, Result};
 use crate::engine::graph::{Graph, Var};
+use crate::engine::names::names;
 use crate::engine::nn::{Activation, Linear, Mlp};
 
 /// Half the logarithm of 2π.
@@ -91,19 +88,8 @@ pub enum Spread {
 }
 
 impl Spread {
-    /// Every choice.
-    pub const ALL: [Spread; 3] = [Spread::LogVariance, Spread::BoundedLogVariance, Spread::LogSigma];
     /// b of [`Spread::BoundedLogVariance`]: σ stays within e^±8, about 0.0003 … 3000.
     pub const BOUND: f64 = 16.0;
-
-    /// The name, as in [`FromStr`] and in configuration files.
-    pub fn name(self) -> &'static str {
-        match self {
-            Spread::LogVariance => "log_variance",
-            Spread::BoundedLogVariance => "bounded_log_variance",
-            Spread::LogSigma => "log_sigma",
-        }
-    }
 
     /// lv from a network's output.
     #[track_caller]
@@ -119,21 +105,11 @@ impl Spread {
     }
 }
 
-impl fmt::Display for Spread {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.name())
-    }
-}
-
-impl FromStr for Spread {
-    type Err = Error;
-
-    fn from_str(text: &str) -> Result<Spread> {
-        let known = Spread::ALL.into_iter().find(|s| s.name() == text);
-        let expected = "one of log_variance, bounded_log_variance, log_sigma";
-        known.ok_or_else(|| Error::argument("spread", format!("\"{text}\""), expected))
-    }
-}
+names!(Spread, "spread":
+    LogVariance "log_variance",
+    BoundedLogVariance "bounded_log_variance",
+    LogSigma "log_sigma",
+);
 
 /// A network from a vector to a diagonal Gaussian: the encoder q(z|x), or a layer of a deeper model.
 #[derive(Clone, Debug)]
@@ -207,8 +183,8 @@ mod tests {
     #[test]
     fn names_are_their_own_inverse() {
         for s in Spread::ALL {
-            assert_eq!(s.name().parse::<Spread>().unwrap(), s);
-            assert_eq!(serde_json::to_string(&s).unwrap(), format!("\"{s}\""));
+            assert_eq!(s.name().parse::<Spread>().unwrap(), *s);
+            assert_eq!(serde_json::to_string(s).unwrap(), format!("\"{s}\""));
         }
         assert!("softplus".parse::<Spread>().unwrap_err().to_string().contains("log_sigma"));
     }
@@ -259,9 +235,10 @@ mod tests {
         wrt.push(x);
         let mut run = Interp::<f64>::new(&g);
         for layer in net.layers() {
-            for init in layer.init(Initialisation::Torch, 1, 0) {
-                run.set(&init.name, &init.values.iter().map(|&v| f64::from(v)).collect::<Vec<_>>()).unwrap();
-            }
+            let values = layer.initial_weight(Initialisation::Torch, 1, 0).into_iter().map(f64::from);
+            run.set(&layer.weight_name(), &values.collect::<Vec<_>>()).unwrap();
+            let values = layer.initial_bias(Initialisation::Torch, 1, 0).into_iter().map(f64::from);
+            run.set(&layer.bias_name(), &values.collect::<Vec<_>>()).unwrap();
         }
         let [a, b] = [open, frozen].map(|y| grad(y, &wrt));
         assert_eq!(run.eval(open), run.eval(frozen));

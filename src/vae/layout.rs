@@ -33,80 +33,16 @@
 //! save_file({k: v.bfloat16() for k, v in tensors.items()}, "small.safetensors", metadata)
 //! ```
 
-use super::Vae;
-use super::decoder::SHARED_SIGMA;
-
-/// One tensor of a checkpoint and the part of a slot it is: a range of columns of a weight `[in, out]`, transposed, or
-/// the same range of a bias `[out]`.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Piece {
-    /// The name in the checkpoint.
-    pub tensor: String,
-    /// The parameter's slot.
-    pub slot: String,
-    /// The length of the slot's rows: the layer's output width.
-    pub width: usize,
-    /// The first column.
-    pub start: usize,
-    /// The number of columns.
-    pub len: usize,
-    /// The number of rows for a weight; none for a bias.
-    pub rows: Option<usize>,
-}
-
-impl Piece {
-    /// The tensor's shape in a checkpoint: `[len, rows]` or `[len]`.
-    pub fn shape(&self) -> Vec<usize> {
-        std::iter::once(self.len).chain(self.rows).collect()
-    }
-
-    /// The number of elements of the slot.
-    pub fn slot_size(&self) -> usize {
-        self.width * self.rows.unwrap_or(1)
-    }
-
-    /// The positions in the slot of the tensor's elements, in the tensor's order.
-    pub fn positions(&self) -> impl Iterator<Item = usize> {
-        let (width, rows) = (self.width, self.rows.unwrap_or(1));
-        (self.start..self.start + self.len).flat_map(move |column| (0..rows).map(move |row| row * width + column))
-    }
-}
-
-impl Vae {
-    /// Every parameter tensor of a checkpoint.
-    pub fn layout(&self) -> Vec<Piece> {
-        let mut pieces = Vec::new();
-        for layer in self.layers() {
-            let own = [layer.name.clone()];
-            let parts = if layer.parts.is_empty() { &own[..] } else { &layer.parts[..] };
-            let (width, len) = (layer.fan_out, layer.fan_out / parts.len());
-            for (i, part) in parts.iter().enumerate() {
-                let piece = |kind: &str, slot: String, rows: Option<usize>| {
-                    let tensor = format!("{part}.{kind}");
-                    Piece { tensor, slot, width, start: i * len, len, rows }
-                };
-                pieces.push(piece("weight", layer.weight_name(), Some(layer.fan_in)));
-                pieces.push(piece("bias", layer.bias_name(), None));
-            }
-        }
-        if self.config.likelihood.has_shared_sigma() {
-            let (tensor, slot) = (SHARED_SIGMA.to_string(), SHARED_SIGMA.to_string());
-            pieces.push(Piece { tensor, slot, width: 1, start: 0, len: 1, rows: None });
-        }
-        pieces
-    }
-}
-
 #[cfg(test)]
 mod tests {
-    use super::super::{Likelihood, Spread, StochasticLayer, VaeConfig};
-    use super::*;
+    use super::super::{Likelihood, Spread, StochasticLayer, Vae, VaeConfig};
 
     #[test]
     fn names_and_shapes_are_those_of_the_documented_module() {
-        let vae = Vae::new(VaeConfig::new(20)).unwrap();
-        let found: Vec<(String, Vec<usize>)> = vae.layout().iter().map(|p| (p.tensor.clone(), p.shape())).collect();
-        let expected: [(&str, &[usize]); 10] = [
+        let params = Vae::new(VaeConfig::new(20)).unwrap().params();
+        let tensors = params.iter().flat_map(|p| &p.tensors);
+        let mut found: Vec<(String, Vec<usize>)> = tensors.map(|t| (t.name.clone(), t.shape.clone())).collect();
+        let mut expected: [(&str, &[usize]); 10] = [
             ("encoder.0.weight", &[400, 784]),
             ("encoder.0.bias", &[400]),
             ("encoder.mu.weight", &[20, 400]),
@@ -118,35 +54,26 @@ mod tests {
             ("decoder.logits.weight", &[784, 400]),
             ("decoder.logits.bias", &[784]),
         ];
+        found.sort();
+        expected.sort();
         assert_eq!(found, expected.map(|(name, shape)| (name.to_string(), shape.to_vec())));
     }
 
     #[test]
-    fn the_pieces_cover_every_slot_once() {
+    fn the_tensors_cover_every_parameter_once() {
         let upper = vec![StochasticLayer { encoder: vec![3], latent: 2, decoder: vec![4, 3] }];
-        for likelihood in [Likelihood::Gaussian { sigma_floor: 0.1 }, Likelihood::GaussianShared { sigma_floor: 0.1 }] {
+        for likelihood in [Likelihood::gaussian(0.1), Likelihood::gaussian_shared(0.1)] {
             let config = VaeConfig { image: [2, 3], likelihood, ..VaeConfig::new(2).hidden(&[5, 4]) };
             let vae = Vae::new(VaeConfig { upper: upper.clone(), spread: Spread::LogSigma, ..config }).unwrap();
-            let (inits, layout) = (vae.init(0), vae.layout());
-            for init in &inits {
-                let mut seen = vec![0; init.values.len()];
-                for piece in layout.iter().filter(|p| p.slot == init.name) {
-                    assert_eq!(piece.slot_size(), seen.len());
-                    piece.positions().for_each(|i| seen[i] += 1);
-                }
-                assert!(seen.iter().all(|&n| n == 1), "{}", init.name);
+            let params = vae.params();
+            for param in params.iter() {
+                let mut seen = vec![0; param.shape.size()];
+                assert_eq!((param.initial)(0).len(), seen.len());
+                param.tensors.iter().flat_map(|t| t.positions()).for_each(|i| seen[i] += 1);
+                assert!(seen.iter().all(|&n| n == 1), "{}", param.name);
             }
-            let named: Vec<(String, Vec<usize>)> = inits.into_iter().map(|i| (i.name, i.shape)).collect();
-            assert_eq!(named, vae.parameters());
-            assert!(layout.iter().any(|p| p.tensor == "encoder2.log_sigma.weight"));
+            let mut tensors = params.iter().flat_map(|p| &p.tensors);
+            assert!(tensors.any(|t| t.name == "encoder2.log_sigma.weight"));
         }
-    }
-
-    #[test]
-    fn weights_are_transposed() {
-        let (tensor, slot) = ("t".to_string(), "s".to_string());
-        let piece = Piece { tensor, slot, width: 4, start: 2, len: 2, rows: Some(3) };
-        assert_eq!(piece.shape(), [2, 3]);
-        assert_eq!(piece.positions().collect::<Vec<_>>(), [2, 6, 10, 3, 7, 11]);
     }
 }

@@ -49,10 +49,10 @@
 //!
 //! All numbers are in nats per image, and it is −ELBO that is printed and minimised: an upper bound on −log p(x).
 //!
-//! At test time there is no x: draw z ~ N(0, I) and decode it ([`sampling_graph`]).
+//! At test time there is no x: draw z ~ N(0, I) and decode it ([`sampling`]).
 //!
-//! Read on: [`gaussian.rs`](Conditional) → [`likelihood.rs`](Likelihood) → [`importance.rs`](LogWeights) →
-//! [`elbo.rs`](terms) → [`objective.rs`](training_graph), where the other bounds and the estimators of their gradients
+//! Read on: [`gaussian.rs`](Conditional) → [`likelihood/`](Likelihood) → [`importance.rs`](LogWeights) →
+//! [`elbo.rs`](terms) → [`objective.rs`](training_step), where the other bounds and the estimators of their gradients
 //! are.
 
 mod binarisation;
@@ -68,33 +68,30 @@ mod likelihood;
 mod model;
 mod objective;
 pub(crate) mod streams;
+mod warmup;
 pub mod watch;
-mod weighted;
 
 pub use binarisation::Binarisation;
 pub use bound::{Bound, BoundKind, Estimator, KlTerm};
 pub(crate) use config::is_default;
-pub use config::{Objective, StochasticLayer, VaeConfig};
+pub use config::{StochasticLayer, UpdateRule, VaeConfig};
 pub use decoder::Decoder;
 pub(crate) use decoder::SHARED_SIGMA;
 pub(crate) use elbo::images;
-pub use elbo::{
-    Terms, decode_graph, encode_graph, encode_layers_graph, evaluation_graph, reconstruction_graph, sampling_graph,
-    slopes_graph, terms,
-};
+pub use elbo::{Terms, evaluation, pixels, posteriors, reconstruction, sampling, slopes, terms};
 pub use gaussian::{Conditional, Gaussian, Spread};
 pub use importance::{Draws, LogWeights};
 pub use kl::kl_to_standard_normal;
-pub use layout::Piece;
-pub use likelihood::{Likelihood, Raw};
-pub(crate) use model::{EVALUATION_BATCH, batches, evaluation_seed};
-pub use model::{Encoded, Evaluation, HiddenUnits, Model};
-pub use objective::{bound_gradients, training_graph};
-pub use weighted::{Fidelity, Reduction, WeightedLoss};
+pub use likelihood::{Baseline, Facts, Histograms, Likelihood, PixelDistribution, Raw};
+pub(crate) use model::{Batched, EVALUATION_BATCH, batches, evaluation_seed};
+pub use model::{DeviceVae, Encoded, Evaluation, Evaluator, HiddenUnits, Inspector};
+pub use objective::{BETA, LEARNING_RATE, bound_gradients, training_step};
+pub use warmup::KlWarmup;
 
 use crate::engine::error::{Error, Result};
 use crate::engine::graph::{Graph, Var};
-use crate::engine::nn::{Init, Linear, Mlp};
+use crate::engine::nn::{Linear, Mlp};
+use crate::engine::params::Params;
 
 /// An encoder and a decoder that fit together.
 #[derive(Clone, Debug)]
@@ -173,27 +170,14 @@ impl Vae {
         upper.chain(self.decoder.params(g)).collect()
     }
 
-    /// Name and shape of every parameter, in the order of memory.
-    pub fn parameters(&self) -> Vec<(String, Vec<usize>)> {
-        let of = |l: &Linear| [(l.weight_name(), vec![l.fan_in, l.fan_out]), (l.bias_name(), vec![l.fan_out])];
-        let shared = self.config.likelihood.has_shared_sigma().then(|| (decoder::SHARED_SIGMA.to_string(), vec![1]));
-        self.layers().into_iter().flat_map(of).chain(shared).collect()
-    }
-
-    /// The initial values of all parameters, a pure function of `seed`.
-    pub fn init(&self, seed: u64) -> Vec<Init> {
-        let scheme = self.config.init;
-        let layers = self.layers().into_iter().enumerate().flat_map(|(i, layer)| layer.init(scheme, seed, i));
-        let shared = self.config.likelihood.has_shared_sigma().then(|| Init {
-            name: decoder::SHARED_SIGMA.to_string(),
-            shape: vec![1],
-            values: vec![0.0],
-        });
-        layers.chain(shared).collect()
-    }
-
-    /// The number of trainable numbers.
-    pub fn parameter_count(&self) -> usize {
-        self.parameters().iter().map(|(_, shape)| shape.iter().product::<usize>()).sum()
+    /// All parameters: of every layer from the pixels up and down again, then the spread that all pixels share, if the
+    /// likelihood has one.
+    pub fn params(&self) -> Params {
+        let mut params = Params::new();
+        self.layers().into_iter().for_each(|layer| params.layer(layer, self.config.init));
+        if self.config.likelihood.has_shared_sigma() {
+            params.declare(SHARED_SIGMA, &[1], |_| vec![0.0]);
+        }
+        params
     }
 }

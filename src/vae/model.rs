@@ -1,22 +1,13 @@
 //! A VAE with numbers in it: what can be done with a trained model.
 
-use std::collections::HashMap;
-
 use serde::{Deserialize, Serialize};
 
 use super::Vae;
-use super::elbo::{
-    decode_graph, encode_graph, encode_layers_graph, evaluation_graph, reconstruction_graph, sampling_graph,
-    slopes_graph, terms,
-};
-use crate::data::Dataset;
-use crate::engine::device::{Bound, Device, Exec};
+use super::elbo::{evaluation, posteriors, reconstruction, sampling, slopes};
+use super::watch::Watch;
+use crate::engine::device::{Call, Device, Executor, Function, Key, Rows, State};
 use crate::engine::error::{Error, Result};
-use crate::engine::graph::Graph;
-use crate::engine::optim::Control;
-use crate::engine::plan::{Fusion, Plan};
-use crate::train::checkpoint::Checkpoint;
-use crate::vae::watch::Watch;
+use crate::engine::graph::{Graph, Var};
 
 /// Images per step of evaluation and encoding. A constant, because the noise of image i depends on its place in the
 /// batch: the numbers of an evaluation must not depend on the batch size of the training.
@@ -24,16 +15,16 @@ pub(crate) const EVALUATION_BATCH: usize = 500;
 /// Images per step of drawing and decoding.
 const DECODE_BATCH: usize = 256;
 
-/// A model and its parameters in the memory of an executor.
-pub struct Model {
+/// A model and its parameters on a device.
+pub struct DeviceVae {
     /// The architecture.
     pub vae: Vae,
-    /// The executor, with the parameters in slots named as in [`Vae::init`].
-    pub exec: Box<dyn Exec>,
+    /// What compiles functions for it.
+    pub executor: Executor,
+    /// The parameters, named as in [`Vae::params`], and the images.
+    pub state: State,
     /// Who is told how far long computations with it are.
     pub watch: Watch,
-    rows: HashMap<String, usize>,
-    plans: HashMap<String, Bound>,
 }
 
 /// −ELBO (β = 1) of a set of images, one draw of z per image.
@@ -113,223 +104,264 @@ pub(crate) fn evaluation_seed(seed: u64) -> u64 {
     seed.wrapping_add(0x9e37_79b9_7f4a_7c15)
 }
 
-impl Model {
-    /// The model with its initial parameters, a pure function of `seed`.
-    ///
-    /// # Errors
-    /// As [`Device::open`]; [`Error::Slot`] from the executor.
-    pub fn initial(vae: Vae, seed: u64, device: Device) -> Result<Model> {
-        Model::initial_on(vae, seed, device.open()?)
-    }
+/// A function of all rows of a data set: compiled once for whole batches, and once for the smaller last one.
+pub(crate) struct Batched {
+    parts: Vec<(Function, usize)>,
+}
 
-    /// As [`Model::initial`], on an executor that is there already.
-    ///
-    /// # Errors
-    /// [`Error::Slot`] from the executor.
-    pub fn initial_on(vae: Vae, seed: u64, exec: Box<dyn Exec>) -> Result<Model> {
-        let mut model = Model { exec, watch: Watch::default(), rows: HashMap::new(), plans: HashMap::new(), vae };
-        // A graph that mentions all parameters in their order, so that they lie in it.
-        model.bind(&parameter_graph(&model.vae))?;
-        for init in model.vae.init(seed) {
-            model.exec.write(&init.name, &init.values)?;
-        }
-        Ok(model)
-    }
-
-    /// The model of a checkpoint.
-    ///
-    /// # Errors
-    /// [`Error::Argument`] for an invalid configuration, [`Error::Slot`] from the executor.
-    pub fn restore(checkpoint: &Checkpoint, device: Device) -> Result<Model> {
-        let mut model = Model::initial(Vae::new(checkpoint.config.model.clone())?, 0, device)?;
-        for (name, _) in model.vae.parameters() {
-            model.exec.write(&name, &checkpoint.slots[&name])?;
-        }
-        Ok(model)
-    }
-
-    /// Plans a graph and binds it to the model's memory.
-    ///
-    /// # Errors
-    /// As [`Plan::build`] and [`Exec::bind`].
-    pub fn bind(&mut self, graph: &Graph) -> Result<Bound> {
-        self.exec.bind(&Plan::build(graph, Fusion::all())?)
-    }
-
-    /// Loads a set of images into the data slot `slot`, binarised as the model wants it.
-    ///
-    /// # Errors
-    /// [`Error::File`] when the images are not of the model's size.
-    pub fn load(&mut self, slot: &str, data: &Dataset) -> Result<()> {
-        let [height, width] = self.vae.config.image;
-        if (data.height, data.width) != (height, width) {
-            return Err(Error::File {
-                path: data.name.clone().into(),
-                field: "image size".into(),
-                found: format!("{} × {} pixels", data.height, data.width),
-                expected: format!("{height} × {width}, as the model was made for"),
-                remedy: "use images of that size, or train a model on these".into(),
-            });
-        }
-        let prepared = self.vae.config.binarisation.prepare(data);
-        // Executors know the slots of bound plans; those that read this one may come later.
-        self.plan(&format!("declare {slot}"), |vae| {
+impl Batched {
+    /// Over `images` rows in batches of `size`; `build` is given the number of rows of a batch.
+    pub(crate) fn compile(
+        executor: &Executor,
+        images: usize,
+        size: usize,
+        build: impl for<'g> Fn(&'g Graph, usize) -> Vec<Var<'g>>,
+    ) -> Result<Batched> {
+        let compile = |(rows, times)| {
             let g = Graph::new();
-            g.metric("first pixel", g.batch(slot, 1, vae.config.pixels()).slice_cols(0, 1).reshape(&[]));
-            g
-        })?;
-        self.exec.set_data(slot, &prepared.images, prepared.cols)?;
-        self.rows.insert(slot.into(), prepared.rows);
+            let outputs = build(&g, rows);
+            Ok((executor.compile(&g, outputs)?, times))
+        };
+        Ok(Batched { parts: batches(images, size).map(compile).collect::<Result<_>>()? })
+    }
+
+    /// All batches in order, with the noise of step 0, 1, … under `seed`; `each` reads the outputs of one.
+    pub(crate) fn run(
+        &mut self,
+        state: &mut State,
+        seed: u64,
+        mut each: impl FnMut(&mut Function) -> Result<()>,
+    ) -> Result<()> {
+        let (mut key, mut rows) = (Key::new(seed), Rows::in_order());
+        for (function, times) in &mut self.parts {
+            for _ in 0..*times {
+                function.run(state, &Call { rows, ..Call::once(key) })?;
+                each(function)?;
+                key.step += 1;
+                rows.cursor += function.batch_rows() as u32;
+            }
+        }
         Ok(())
     }
+}
 
-    /// The number of images in a slot.
+/// −ELBO, the posterior's means and the dead units of one set of images, compiled once and computed as often as wanted.
+pub struct Evaluator {
+    images: usize,
+    terms: Batched,
+}
+
+impl Evaluator {
+    /// −ELBO of all images with β = 1, one draw of z per image; the noise is a pure function of `seed`.
     ///
     /// # Errors
-    /// [`Error::Slot`] when nothing was loaded into it.
-    pub fn rows(&self, slot: &str) -> Result<usize> {
-        let missing = || Error::Slot { name: slot.into(), problem: "no images were loaded".into() };
-        self.rows.get(slot).copied().ok_or_else(missing)
-    }
-
-    /// −ELBO of all images of a slot with β = 1, one draw of z per image; the noise is a pure function of `seed`.
-    ///
-    /// # Errors
-    /// [`Error::Slot`] when the slot holds no images, and from the executor.
-    pub fn evaluate(&mut self, slot: &str, seed: u64) -> Result<Evaluation> {
-        let images = self.rows(slot)?;
-        let sums = self.aside(evaluation_seed(seed), |model| {
-            let mut sums = [0.0; 2];
-            for (rows, times) in batches(images, EVALUATION_BATCH) {
-                let bound = model.plan(&format!("evaluate {slot} {rows}"), |vae| evaluation_graph(vae, slot, rows))?;
-                for _ in 0..times {
-                    model.exec.run(bound, 1)?;
-                    let metrics = model.exec.take_metrics(bound)?;
-                    sums[0] += metrics["rec"];
-                    sums[1] += metrics["kl"];
-                }
-            }
-            Ok(sums)
+    /// From the device.
+    pub fn run(&mut self, model: &mut DeviceVae, seed: u64) -> Result<Evaluation> {
+        let mut sums = [0.0; 2];
+        self.terms.run(&mut model.state, evaluation_seed(seed), |f| {
+            f.take_totals()?.iter().zip(&mut sums).for_each(|(batch, sum)| *sum += batch);
+            Ok(())
         })?;
-        Ok(Evaluation { images, rec: sums[0] / images as f64, kl: sums[1] / images as f64 })
+        let [rec, kl] = sums.map(|sum| sum / self.images as f64);
+        Ok(Evaluation { images: self.images, rec, kl })
     }
+}
 
-    /// The plan of this name, built at its first use.
-    pub(crate) fn plan(&mut self, name: &str, graph: impl FnOnce(&Vae) -> Graph) -> Result<Bound> {
-        if let Some(&bound) = self.plans.get(name) {
-            return Ok(bound);
-        }
-        let bound = self.bind(&graph(&self.vae))?;
-        self.plans.insert(name.into(), bound);
-        Ok(bound)
-    }
+/// What the hidden layers and the posterior of one set of images are like, compiled once.
+pub struct Inspector {
+    latent: usize,
+    layers: Vec<String>,
+    posterior: Batched,
+    /// None of a model without hidden layers.
+    slopes: Option<Batched>,
+}
 
-    /// Does `work` with fresh counters under `seed`, and puts the old ones back, also after an error: whoever is in the
-    /// middle of a training goes on with its own.
-    pub(crate) fn aside<T>(&mut self, seed: u64, work: impl FnOnce(&mut Model) -> Result<T>) -> Result<T> {
-        let kept = std::mem::replace(self.exec.control_mut(), Control::new(seed));
-        let result = work(self);
-        *self.exec.control_mut() = kept;
-        result
-    }
-
-    /// q(z|x) of all images of a slot, in their order.
+impl Inspector {
+    /// q(z|x) of all images, in their order.
     ///
     /// # Errors
-    /// As [`Model::evaluate`].
-    pub fn encode(&mut self, slot: &str, seed: u64) -> Result<Encoded> {
-        let images = self.rows(slot)?;
-        let latent = self.vae.config.latent;
-        let mut encoded = Encoded { latent, mu: Vec::new(), logvar: Vec::new() };
-        self.aside(evaluation_seed(seed), |model| {
-            for (rows, times) in batches(images, EVALUATION_BATCH) {
-                let bound = model.plan(&format!("encode {slot} {rows}"), |vae| encode_graph(vae, slot, rows))?;
-                for _ in 0..times {
-                    model.exec.run(bound, 1)?;
-                    encoded.mu.extend(model.exec.read(&format!("mu/{rows}"))?);
-                    encoded.logvar.extend(model.exec.read(&format!("logvar/{rows}"))?);
-                }
-            }
+    /// From the device.
+    pub fn encode(&mut self, model: &mut DeviceVae, seed: u64) -> Result<Encoded> {
+        let mut encoded = Encoded { latent: self.latent, mu: Vec::new(), logvar: Vec::new() };
+        self.posterior.run(&mut model.state, evaluation_seed(seed), |f| {
+            encoded.mu.extend(f.read(0)?);
+            encoded.logvar.extend(f.read(1)?);
             Ok(())
         })?;
         Ok(encoded)
     }
 
-    /// q of every stochastic layer, from below, for the first `count` images of a slot: q(z₁|x), and q(z_{l+1}|z_l) at one
-    /// draw of z_l. The active units of Burda et al. 2015 are counted on these means.
+    /// The dead units of every hidden layer over all images, one draw of z each, in the order of [`Vae::layers`].
     ///
     /// # Errors
-    /// [`Error::Argument`] when the slot has fewer images or `count` is 0, [`Error::Slot`] from the executor.
-    pub fn encode_layers(&mut self, slot: &str, count: usize, seed: u64) -> Result<Vec<Encoded>> {
-        let images = self.rows(slot)?;
-        if count == 0 || count > images {
-            return Err(Error::argument("count", count, format!("a number of images from 1 to {images}")));
-        }
-        let latents = self.vae.config.latents();
+    /// From the device.
+    pub fn dead_units(&mut self, model: &mut DeviceVae, seed: u64) -> Result<Vec<HiddenUnits>> {
+        let mut largest: Vec<Vec<f32>> = vec![Vec::new(); self.layers.len()];
+        let Some(slopes) = &mut self.slopes else { return Ok(Vec::new()) };
+        slopes.run(&mut model.state, evaluation_seed(seed), |f| {
+            for (layer, largest) in largest.iter_mut().enumerate() {
+                let found = f.read(layer)?;
+                largest.resize(found.len(), 0.0);
+                // NaN is not zero, and stays.
+                let larger = |most: f32, slope: f32| if slope > most || slope.is_nan() { slope } else { most };
+                largest.iter_mut().zip(found).for_each(|(most, slope)| *most = larger(*most, slope));
+            }
+            Ok(())
+        })?;
+        let count = |slopes: &[f32]| slopes.iter().filter(|&&slope| slope == 0.0).count();
+        let units = |(layer, slopes): (&String, Vec<f32>)| HiddenUnits {
+            layer: layer.clone(),
+            units: slopes.len(),
+            dead: count(&slopes),
+        };
+        Ok(self.layers.iter().zip(largest).map(units).collect())
+    }
+}
+
+impl DeviceVae {
+    /// The model with its initial parameters, a pure function of `seed`.
+    ///
+    /// # Errors
+    /// As [`Device::open`] and [`Executor::state`].
+    pub fn initial(vae: Vae, seed: u64, device: Device) -> Result<DeviceVae> {
+        DeviceVae::initial_on(vae, seed, device.open()?)
+    }
+
+    /// As [`DeviceVae::initial`], on an executor that is there already.
+    ///
+    /// # Errors
+    /// As [`Executor::state`].
+    pub fn initial_on(vae: Vae, seed: u64, executor: Executor) -> Result<DeviceVae> {
+        let state = executor.state(&vae.params(), seed)?;
+        Ok(DeviceVae { vae, executor, state, watch: Watch::default() })
+    }
+
+    /// Loads images into the data set `name`, a byte per pixel, already binarised as the model wants them.
+    ///
+    /// # Errors
+    /// As [`State::load`].
+    pub fn load(&mut self, name: &str, images: &[u8]) -> Result<()> {
+        self.state.load(name, images, self.vae.config.pixels())
+    }
+
+    /// The number of images in a data set.
+    ///
+    /// # Errors
+    /// [`Error::Slot`] when nothing was loaded into it.
+    pub fn rows(&self, data: &str) -> Result<usize> {
+        self.state.rows(data)
+    }
+
+    fn batched(
+        &self,
+        images: usize,
+        build: impl for<'g> Fn(&'g Graph, &Vae, usize) -> Vec<Var<'g>>,
+    ) -> Result<Batched> {
+        Batched::compile(&self.executor, images, EVALUATION_BATCH, |g, rows| build(g, &self.vae, rows))
+    }
+
+    /// Compiles the evaluation of a data set.
+    ///
+    /// # Errors
+    /// [`Error::Slot`] when it holds no images; from the device.
+    pub fn evaluator(&self, data: &str) -> Result<Evaluator> {
+        let images = self.rows(data)?;
+        Ok(Evaluator { images, terms: self.batched(images, |g, vae, rows| evaluation(g, vae, data, rows).to_vec())? })
+    }
+
+    /// Compiles a look into the model with the images of a data set.
+    ///
+    /// # Errors
+    /// As [`DeviceVae::evaluator`].
+    pub fn inspector(&self, data: &str) -> Result<Inspector> {
+        let images = self.rows(data)?;
+        let hidden = self.vae.hidden();
+        let layers: Vec<String> =
+            hidden.iter().flat_map(|(mlp, _)| &mlp.layers).map(|layer| layer.name.clone()).collect();
+        let slopes = match layers.is_empty() {
+            true => None,
+            false => Some(self.batched(images, |g, vae, rows| slopes(g, vae, data, rows))?),
+        };
+        Ok(Inspector {
+            latent: self.vae.config.latent,
+            posterior: self.batched(images, |g, vae, rows| {
+                let q = vae.encoder.apply(super::elbo::images(g, vae, data, rows));
+                vec![q.mu, q.logvar]
+            })?,
+            slopes,
+            layers,
+        })
+    }
+
+    /// −ELBO of all images of a data set with β = 1, one draw of z per image; the noise is a pure function of `seed`.
+    ///
+    /// # Errors
+    /// As [`DeviceVae::evaluator`].
+    pub fn evaluate(&mut self, data: &str, seed: u64) -> Result<Evaluation> {
+        self.evaluator(data)?.run(self, seed)
+    }
+
+    /// q(z|x) of all images of a data set, in their order.
+    ///
+    /// # Errors
+    /// As [`DeviceVae::evaluator`].
+    pub fn encode(&mut self, data: &str, seed: u64) -> Result<Encoded> {
+        self.inspector(data)?.encode(self, seed)
+    }
+
+    /// The dead units of every hidden layer over all images of a data set, one draw of z each, in the order of
+    /// [`Vae::layers`].
+    ///
+    /// # Errors
+    /// As [`DeviceVae::evaluator`].
+    pub fn dead_units(&mut self, data: &str, seed: u64) -> Result<Vec<HiddenUnits>> {
+        self.inspector(data)?.dead_units(self, seed)
+    }
+
+    /// q of every stochastic layer, from below, for the first `count` images of a data set: q(z₁|x), and q(z_{l+1}|z_l) at
+    /// one draw of z_l. The active units of Burda et al. 2015 are counted on these means.
+    ///
+    /// # Errors
+    /// [`Error::Argument`] when the set has fewer images or `count` is 0; as [`DeviceVae::evaluator`].
+    pub fn encode_layers(&mut self, data: &str, count: usize, seed: u64) -> Result<Vec<Encoded>> {
+        self.check_count(data, count)?;
+        let mut all = self.batched(count, |g, vae, rows| {
+            posteriors(g, vae, data, rows).into_iter().flat_map(|q| [q.mu, q.logvar]).collect()
+        })?;
+        let latents = self.vae.config.latents().into_iter();
         let mut layers: Vec<Encoded> =
-            latents.iter().map(|&latent| Encoded { latent, mu: Vec::new(), logvar: Vec::new() }).collect();
-        self.aside(evaluation_seed(seed), |model| {
-            for (rows, times) in batches(count, EVALUATION_BATCH) {
-                let name = format!("encode layers {slot} {rows}");
-                let bound = model.plan(&name, |vae| encode_layers_graph(vae, slot, rows))?;
-                for _ in 0..times {
-                    model.exec.run(bound, 1)?;
-                    for (layer, l) in layers.iter_mut().zip(1..) {
-                        layer.mu.extend(model.exec.read(&format!("mu{l}/{rows}"))?);
-                        layer.logvar.extend(model.exec.read(&format!("logvar{l}/{rows}"))?);
-                    }
-                }
+            latents.map(|latent| Encoded { latent, mu: Vec::new(), logvar: Vec::new() }).collect();
+        all.run(&mut self.state, evaluation_seed(seed), |f| {
+            for (l, layer) in layers.iter_mut().enumerate() {
+                layer.mu.extend(f.read(2 * l)?);
+                layer.logvar.extend(f.read(2 * l + 1)?);
             }
             Ok(())
         })?;
         Ok(layers)
     }
 
-    /// The dead units of every hidden layer over all images of a slot, one draw of z each, in the order of
-    /// [`Vae::layers`].
-    ///
-    /// # Errors
-    /// As [`Model::evaluate`].
-    pub fn dead_units(&mut self, slot: &str, seed: u64) -> Result<Vec<HiddenUnits>> {
-        let images = self.rows(slot)?;
-        let layers = self.vae.hidden().into_iter().flat_map(|(mlp, _)| &mlp.layers);
-        let mut slopes: Vec<_> = layers.map(|layer| (layer.name.clone(), vec![0.0f32; layer.fan_out])).collect();
-        self.aside(evaluation_seed(seed), |model| {
-            for (rows, times) in batches(images, EVALUATION_BATCH) {
-                let bound = model.plan(&format!("slopes {slot} {rows}"), |vae| slopes_graph(vae, slot, rows))?;
-                for _ in 0..times {
-                    model.exec.run(bound, 1)?;
-                    for (layer, largest) in &mut slopes {
-                        let found = model.exec.read(&format!("slope {layer}/{rows}"))?;
-                        // NaN is not zero, and stays.
-                        let larger = |most: f32, slope: f32| if slope > most || slope.is_nan() { slope } else { most };
-                        largest.iter_mut().zip(found).for_each(|(most, slope)| *most = larger(*most, slope));
-                    }
-                }
-            }
-            Ok(())
-        })?;
-        let count = |slopes: &[f32]| slopes.iter().filter(|&&slope| slope == 0.0).count();
-        let units =
-            |(layer, slopes): (String, Vec<f32>)| HiddenUnits { layer, units: slopes.len(), dead: count(&slopes) };
-        Ok(slopes.into_iter().map(units).collect())
+    fn check_count(&self, data: &str, count: usize) -> Result<()> {
+        let images = self.rows(data)?;
+        if count == 0 || count > images {
+            return Err(Error::argument("count", count, format!("a number of images from 1 to {images}")));
+        }
+        Ok(())
     }
 
     /// `count` new images: E[x|z] for z ~ N(0, I), `[count, D]`, a pure function of `seed`; the first images do not
     /// depend on `count`.
     ///
     /// # Errors
-    /// From the executor.
+    /// From the device.
     pub fn sample(&mut self, count: usize, seed: u64) -> Result<Vec<f32>> {
-        let bound = self.plan("sample", |vae| sampling_graph(vae, DECODE_BATCH))?;
-        let mut images = self.aside(seed, |model| {
-            let mut images = Vec::with_capacity(count * model.vae.config.pixels());
-            for _ in 0..count.div_ceil(DECODE_BATCH) {
-                model.exec.run(bound, 1)?;
-                images.extend(model.exec.read("samples")?);
-            }
-            Ok(images)
-        })?;
+        let g = Graph::new();
+        let mut draw = self.executor.compile(&g, [sampling(&g, &self.vae, DECODE_BATCH)])?;
+        let mut images = Vec::with_capacity(count.next_multiple_of(DECODE_BATCH) * self.vae.config.pixels());
+        for step in 0..count.div_ceil(DECODE_BATCH) as u32 {
+            let [block] = draw.call(&mut self.state, Key { seed, step }, &[])?;
+            images.extend(block);
+        }
         images.truncate(count * self.vae.config.pixels());
         Ok(images)
     }
@@ -340,53 +372,35 @@ impl Model {
     /// When `z` is not a whole number of points.
     ///
     /// # Errors
-    /// From the executor.
+    /// From the device.
     pub fn decode(&mut self, z: &[f32]) -> Result<Vec<f32>> {
         let latent = self.vae.config.latent;
         assert!(z.len().is_multiple_of(latent), "{} numbers are no points of {latent} dimensions", z.len());
-        let bound = self.plan("decode", |vae| decode_graph(vae, DECODE_BATCH))?;
-        let mut images = self.aside(0, |model| {
-            let mut images = Vec::new();
-            for points in z.chunks(DECODE_BATCH * latent) {
-                let mut block = points.to_vec();
-                block.resize(DECODE_BATCH * latent, 0.0);
-                model.exec.write("z", &block)?;
-                model.exec.run(bound, 1)?;
-                images.extend(model.exec.read("decoded")?);
-            }
-            Ok(images)
-        })?;
+        let g = Graph::new();
+        let mut decode = self.executor.compile(&g, [self.vae.decoder.mean(g.input(&[DECODE_BATCH, latent]))])?;
+        let mut images = Vec::new();
+        for points in z.chunks(DECODE_BATCH * latent) {
+            let mut block = points.to_vec();
+            block.resize(DECODE_BATCH * latent, 0.0);
+            let [means] = decode.call(&mut self.state, Key::new(0), &[&block])?;
+            images.extend(means);
+        }
         images.truncate(z.len() / latent * self.vae.config.pixels());
         Ok(images)
     }
 
-    /// The first `count` images of a slot as the model sees them, and what one draw of z from q(z|x) decodes to,
+    /// The first `count` images of a data set as the model sees them, and what one draw of z from q(z|x) decodes to,
     /// `[count, D]` each.
     ///
     /// # Errors
-    /// [`Error::Argument`] when the slot has fewer images or `count` is 0, [`Error::Slot`] from the executor.
-    pub fn reconstruct(&mut self, slot: &str, count: usize, seed: u64) -> Result<(Vec<f32>, Vec<f32>)> {
-        let images = self.rows(slot)?;
-        if count == 0 || count > images {
-            return Err(Error::argument("count", count, format!("a number of images from 1 to {images}")));
-        }
-        let bound = self.plan(&format!("rebuild {slot} {count}"), |vae| reconstruction_graph(vae, slot, count))?;
-        self.aside(evaluation_seed(seed), |model| model.exec.run(bound, 1))?;
-        Ok((self.exec.read(&format!("originals/{count}"))?, self.exec.read(&format!("rebuilt/{count}"))?))
+    /// [`Error::Argument`] when the set has fewer images or `count` is 0; as [`DeviceVae::evaluator`].
+    pub fn reconstruct(&mut self, data: &str, count: usize, seed: u64) -> Result<(Vec<f32>, Vec<f32>)> {
+        self.check_count(data, count)?;
+        let g = Graph::new();
+        let mut both = self.executor.compile(&g, reconstruction(&g, &self.vae, data, count))?;
+        let [originals, rebuilt] = both.call(&mut self.state, Key::new(evaluation_seed(seed)), &[])?;
+        Ok((originals, rebuilt))
     }
-}
-
-/// A graph that uses all parameters, and mentions them in the order of [`Vae::parameters`].
-fn parameter_graph(vae: &Vae) -> Graph {
-    let g = Graph::new();
-    for (name, shape) in vae.parameters() {
-        g.param(&name, &shape);
-    }
-    let x = g.full(&[1, vae.config.pixels()], 0.5);
-    let t = terms(vae, x);
-    g.metric("rec", t.rec);
-    g.metric("kl", t.kl);
-    g
 }
 
 /// `images` in batches of `size`: (rows, how many), with a smaller last batch if need be.
@@ -398,27 +412,28 @@ pub(crate) fn batches(images: usize, size: usize) -> impl Iterator<Item = (usize
 mod tests {
     use super::super::{StochasticLayer, VaeConfig};
     use super::*;
-    use crate::data::Splits;
     use crate::engine::nn::Activation;
 
-    /// 784-9-7-2-7-9-784 at its initial values, with 60 images in the slot `some`.
-    fn model(config: VaeConfig) -> Model {
+    /// 784-9-7-2-7-9-784 at its initial values, with 60 images in the slot `some`: every fifth pixel is white, other ones
+    /// in every image.
+    fn model(config: VaeConfig) -> DeviceVae {
         let vae = Vae::new(VaeConfig { encoder: vec![9, 7], decoder: vec![7, 9], ..config }).unwrap();
-        let mut model = Model::initial(vae, 1, Device::Cpu { threads: 1 }).unwrap();
-        model.load("some", &Splits::digits(1, 2, 60).test).unwrap();
+        let mut model = DeviceVae::initial(vae, 1, Device::Cpu { threads: 1 }).unwrap();
+        let images: Vec<u8> = (0..60 * 784).map(|i| if (i + i / 784) % 5 == 0 { 255 } else { 0 }).collect();
+        model.load("some", &images).unwrap();
         model
     }
 
-    fn dead(model: &mut Model) -> Vec<(String, usize, usize)> {
+    fn dead(model: &mut DeviceVae) -> Vec<(String, usize, usize)> {
         model.dead_units("some", 1).unwrap().into_iter().map(|h| (h.layer, h.dead, h.units)).collect()
     }
 
     /// Sets the first `count` biases of a layer.
-    fn push(model: &mut Model, layer: &str, count: usize, value: f32) {
+    fn push(model: &mut DeviceVae, layer: &str, count: usize, value: f32) {
         let name = format!("{layer}.bias");
-        let mut bias = model.exec.read(&name).unwrap();
+        let mut bias = model.state.read(&name).unwrap();
         bias[..count].fill(value);
-        model.exec.write(&name, &bias).unwrap();
+        model.state.write(&name, &bias).unwrap();
     }
 
     #[test]

@@ -35,15 +35,15 @@
 
 use super::Vae;
 use super::bound::{Bound, BoundKind, Estimator, KlTerm};
-use super::config::Objective;
+use super::config::UpdateRule;
 use super::elbo::{images, terms};
 use super::importance::Draws;
 use crate::engine::grad::grad;
-use crate::engine::graph::{Ctl, Graph, Var};
+use crate::engine::graph::{Graph, Var};
 use crate::engine::optim::clip_scale;
 
 /// A bound of a batch, with its gradient.
-pub struct Ascent<'g> {
+pub struct BoundGradient<'g> {
     /// −log p(x|z), summed over images, mean over draws; scalar.
     pub rec: Var<'g>,
     /// The KL term with β = 1, summed over images: in closed form, or log q − log p, mean over draws; scalar.
@@ -56,51 +56,53 @@ pub struct Ascent<'g> {
     pub decoder: Vec<Var<'g>>,
 }
 
-/// One step of training on `rows` images of the data slot `data`:
+/// The schedule of the learning rate in a training step.
+pub const LEARNING_RATE: &str = "learning rate";
+/// The schedule of β, the weight of the KL term.
+pub const BETA: &str = "beta";
+
+/// One step of training on `rows` images of the data set `data`:
 ///
 /// ```text
 /// loss = −(1/B) Σ_batch bound
 /// ```
 ///
-/// for the objective's [`Bound`], with β from the step's [`Control`](crate::engine::optim::Control), the gradient's global norm
-/// limited if the objective says so, and the update of all parameters. Adds Σ −log p(x|z), Σ KL, and the sum of the losses
-/// weighted by the number of images to the metrics `rec`, `kl`, `loss`.
-pub fn training_graph(vae: &Vae, objective: &Objective, data: &str, rows: usize) -> Graph {
-    let g = Graph::new();
-    let step = bound_gradients(vae, &objective.bound, images(&g, vae, data, rows));
-    let params = vae.encoder_params(&g).into_iter().chain(vae.decoder_params(&g));
+/// for the objective's [`Bound`], with β from the schedule [`BETA`], the gradient's global norm limited if the objective says
+/// so, and the update of all parameters at the schedule [`LEARNING_RATE`]. Gives Σ −log p(x|z), Σ KL, and the loss weighted
+/// by the number of images: scalars, which add up over the steps of a run.
+pub fn training_step<'g>(g: &'g Graph, vae: &Vae, objective: &UpdateRule, data: &str, rows: usize) -> [Var<'g>; 3] {
+    let step = bound_gradients(vae, &objective.bound, images(g, vae, data, rows));
+    let params = vae.encoder_params(g).into_iter().chain(vae.decoder_params(g));
     let grads: Vec<Var> = step.encoder.iter().chain(&step.decoder).copied().collect();
     let pairs: Vec<(Var, Var)> = params.zip(grads.iter().copied()).collect();
+    let rate = g.schedule(LEARNING_RATE);
     match objective.clip {
-        None => g.optimize(objective.optimizer, &pairs),
-        Some(limit) => g.optimize_scaled(objective.optimizer, &pairs, clip_scale(&grads, limit)),
+        None => g.optimize(objective.optimizer, rate, &pairs),
+        Some(limit) => g.optimize_scaled(objective.optimizer, rate, &pairs, clip_scale(&grads, limit)),
     }
-    g.metric("rec", step.rec);
-    g.metric("kl", step.kl);
-    g.metric("loss", step.loss);
-    g
+    [step.rec, step.kl, step.loss]
 }
 
 /// The bound of the images x, `[B, D]`, and the estimate of its gradient. β is the step's.
 #[track_caller]
-pub fn bound_gradients<'g>(vae: &Vae, bound: &Bound, x: Var<'g>) -> Ascent<'g> {
+pub fn bound_gradients<'g>(vae: &Vae, bound: &Bound, x: Var<'g>) -> BoundGradient<'g> {
     if bound.kl == KlTerm::Analytic { closed_form(vae, bound, x) } else { sampled(vae, bound, x) }
 }
 
 /// The gradients of the mean loss in all parameters, by the plain derivative of `loss`.
 #[track_caller]
-fn plain<'g>(vae: &Vae, rec: Var<'g>, kl: Var<'g>, loss: Var<'g>, mean_loss: Var<'g>) -> Ascent<'g> {
+fn plain<'g>(vae: &Vae, rec: Var<'g>, kl: Var<'g>, loss: Var<'g>, mean_loss: Var<'g>) -> BoundGradient<'g> {
     let g = loss.graph();
     let (phi, theta) = (vae.encoder_params(g), vae.decoder_params(g));
     let all: Vec<Var> = phi.iter().chain(&theta).copied().collect();
     let mut encoder = grad(mean_loss, &all);
     let decoder = encoder.split_off(phi.len());
-    Ascent { rec, kl, loss, encoder, decoder }
+    BoundGradient { rec, kl, loss, encoder, decoder }
 }
 
 /// The ELBO with KL(q ‖ p) in closed form.
 #[track_caller]
-fn closed_form<'g>(vae: &Vae, bound: &Bound, x: Var<'g>) -> Ascent<'g> {
+fn closed_form<'g>(vae: &Vae, bound: &Bound, x: Var<'g>) -> BoundGradient<'g> {
     let g = x.graph();
     let rows = x.shape()[0] as f64;
     let (rec, kl, pushed) =
@@ -121,16 +123,16 @@ fn closed_form<'g>(vae: &Vae, bound: &Bound, x: Var<'g>) -> Ascent<'g> {
             };
             (rec, kl.sum_all(), pushed)
         };
-    let loss = rec + g.ctl(Ctl::Beta) * pushed;
+    let loss = rec + g.schedule(BETA) * pushed;
     plain(vae, rec, kl, loss, loss * (1.0 / rows))
 }
 
 /// The bounds that are made of sampled weights.
 #[track_caller]
-fn sampled<'g>(vae: &Vae, bound: &Bound, x: Var<'g>) -> Ascent<'g> {
+fn sampled<'g>(vae: &Vae, bound: &Bound, x: Var<'g>) -> BoundGradient<'g> {
     let g = x.graph();
     let (rows, k) = (x.shape()[0] as f64, bound.samples as f64);
-    let beta = Some(g.ctl(Ctl::Beta));
+    let beta = Some(g.schedule(BETA));
     let draws = vae.draw(x, bound.samples);
     let held: Vec<Var> = draws.z.iter().map(|z| z.stop_gradient()).collect();
     let (z, frozen) = match bound.estimator {
@@ -154,13 +156,19 @@ fn sampled<'g>(vae: &Vae, bound: &Bound, x: Var<'g>) -> Ascent<'g> {
         Estimator::Total | Estimator::StickingTheLanding => plain(vae, rec, kl, loss, mean_loss),
         Estimator::DoublyReparameterised => {
             let encoder = doubly_reparameterised(&draws, &held, log_w, mean_loss, &phi);
-            Ascent { rec, kl, loss, encoder, decoder: grad(mean_loss, &vae.decoder_params(g)) }
+            BoundGradient { rec, kl, loss, encoder, decoder: grad(mean_loss, &vae.decoder_params(g)) }
         }
         Estimator::ScoreFunction | Estimator::ScoreFunctionBaseline => {
             let baseline = bound.estimator == Estimator::ScoreFunctionBaseline;
             let signal = if baseline { log_w - mean_of_the_others(log_w) } else { log_w };
             let surrogate = (signal.stop_gradient() * w.posterior).sum_all() * (-1.0 / (k * rows));
-            Ascent { rec, kl, loss, encoder: grad(surrogate, &phi), decoder: grad(mean_loss, &vae.decoder_params(g)) }
+            BoundGradient {
+                rec,
+                kl,
+                loss,
+                encoder: grad(surrogate, &phi),
+                decoder: grad(mean_loss, &vae.decoder_params(g)),
+            }
         }
     }
 }
@@ -177,7 +185,7 @@ fn doubly_reparameterised<'g>(
 ) -> Vec<Var<'g>> {
     let normalised = (log_w - log_w.max_keep(&[0])).exp();
     let normalised = normalised / normalised.sum_keep(&[0]); // [k, B]
-    let beta = loss.graph().ctl(Ctl::Beta);
+    let beta = loss.graph().schedule(BETA);
     let factor = normalised * beta + (1.0 - beta);
     let per_row = factor.reshape(&[factor.shape().size(), 1]).stop_gradient();
     let cotangents = grad(loss, held);

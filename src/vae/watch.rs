@@ -5,10 +5,10 @@ use std::sync::Arc;
 /// (what is done, how much of it is done, of how much).
 type Show = dyn Fn(&str, usize, usize) + Send + Sync;
 
-/// Who is told how far estimates of log p(x) and looks into a latent space are, through [`Model::watch`]; nobody by
+/// Who is told how far estimates of log p(x) and looks into a latent space are, through [`DeviceVae::watch`]; nobody by
 /// default. What is computed does not depend on it.
 ///
-/// [`Model::watch`]: crate::vae::Model::watch
+/// [`DeviceVae::watch`]: crate::vae::DeviceVae::watch
 #[derive(Clone, Default)]
 pub struct Watch(Option<Arc<Show>>);
 

@@ -1,11 +1,11 @@
 //! Linear Gaussian models, of which log p(x) is known in closed form.
 
-use elbo::engine::device::{Device, Exec};
+use elbo::engine::device::{Device, Executor};
 use elbo::engine::nn::Activation;
-use elbo::vae::{Likelihood, Model, Vae, VaeConfig};
+use elbo::vae::{DeviceVae, Likelihood, Vae, VaeConfig};
 
 /// The CPU with so many threads.
-pub fn cpu(threads: usize) -> Box<dyn Exec> {
+pub fn cpu(threads: usize) -> Executor {
     Device::Cpu { threads }.open().unwrap()
 }
 
@@ -16,17 +16,17 @@ pub fn raw_sigma(sigma: f64) -> f32 {
 
 /// A linear Gaussian model of `latent` dimensions with the decoder's weights given, `[K, D]`, and q(z|x) = N(m, diag e^lv)
 /// whatever x is.
-pub fn linear(exec: Box<dyn Exec>, w: &[f32], mu: &[f32], sigma: f64, m: &[f32], lv: &[f32]) -> Model {
+pub fn linear(executor: Executor, w: &[f32], mu: &[f32], sigma: f64, m: &[f32], lv: &[f32]) -> DeviceVae {
     let latent = m.len();
     let config = VaeConfig {
         image: [1, mu.len()],
         activation: Activation::Identity,
-        likelihood: Likelihood::GaussianShared { sigma_floor: 0.01 },
+        likelihood: Likelihood::gaussian_shared(0.01),
         ..VaeConfig::new(latent).hidden(&[])
     };
-    let mut model = Model::initial_on(Vae::new(config).unwrap(), 1, exec).unwrap();
+    let mut model = DeviceVae::initial_on(Vae::new(config).unwrap(), 1, executor).unwrap();
     let bias: Vec<f32> = m.iter().chain(lv).copied().collect();
-    let mut write = |name: &str, values: &[f32]| model.exec.write(name, values).unwrap();
+    let mut write = |name: &str, values: &[f32]| model.state.write(name, values).unwrap();
     write("encoder.heads.weight", &vec![0.0; mu.len() * 2 * latent]);
     write("encoder.heads.bias", &bias);
     write("decoder.mu.weight", w);

@@ -7,13 +7,14 @@
 #![allow(dead_code)]
 
 pub mod linear;
+pub mod training;
 
 use std::io::Write;
 use std::sync::OnceLock;
 
-use elbo::engine::device::Precision;
 use elbo::engine::device::cuda::Cuda;
 use elbo::engine::device::cuda::probe::{NoCuda, Version, probe};
+use elbo::engine::device::{Executor, Precision};
 use elbo_emulator::Emulator;
 
 /// What stands behind the driver in this process.
@@ -61,7 +62,12 @@ fn skip(reason: &str) -> Behind {
     Behind::Nothing
 }
 
-/// An executor, or `None` where device tests are skipped, or the GPU has no such precision.
+/// The device as an executor; see [`cuda`].
+pub fn on_cuda(precision: Precision) -> Option<Executor> {
+    cuda(precision).map(Executor::new)
+}
+
+/// The device, or `None` where device tests are skipped, or the GPU has no such precision.
 pub fn cuda(precision: Precision) -> Option<Cuda> {
     let tensor_cores = || probe(0).unwrap().compute_capability >= Version(8, 0);
     match behind() {

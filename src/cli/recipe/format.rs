@@ -3,6 +3,8 @@
 use serde::{Deserialize, Serialize};
 use toml::Table;
 
+use crate::train::Schedule;
+
 /// Paper and code of an experiment.
 #[derive(Clone, Debug, Default, Deserialize, Serialize)]
 #[serde(deny_unknown_fields, default)]
@@ -17,7 +19,7 @@ pub struct Source {
 
 /// Which images a recipe is for, told apart by their number and mean.
 #[derive(Clone, Debug, Default, Deserialize, Serialize)]
-#[serde(rename_all = "kebab-case", deny_unknown_fields, default)]
+#[serde(deny_unknown_fields, default)]
 pub struct Requirement {
     /// The name of the data set.
     pub images: String,
@@ -30,17 +32,22 @@ pub struct Requirement {
 }
 
 /// The schedule of an experiment.
-#[derive(Clone, Debug, Default, Deserialize, Serialize)]
-#[serde(rename_all = "kebab-case", deny_unknown_fields, default)]
-pub struct Schedule {
+#[derive(Clone, Debug, Deserialize, Serialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Stages {
     /// One after the other.
     pub stages: Vec<Stage>,
-    /// Images per update.
-    pub batch: Option<usize>,
-    /// Whether images come in their own order.
-    pub no_shuffle: Option<bool>,
-    /// The first so many alone.
-    pub train_images: Option<usize>,
+    /// Weight of the KL term.
+    pub beta: f64,
+    /// Epochs over which that weight rises from 0.
+    pub kl_warmup: f64,
+}
+
+impl Default for Stages {
+    fn default() -> Stages {
+        let Schedule { beta, kl_warmup, .. } = Schedule::default();
+        Stages { stages: Vec::new(), beta, kl_warmup }
+    }
 }
 
 /// Epochs with one learning rate.
@@ -60,16 +67,12 @@ pub struct Variant {
     /// One line that says what it is.
     pub about: String,
     /// On top of the recipe's.
-    pub model: Table,
-    /// On top of the recipe's.
-    pub objective: Table,
-    /// On top of the recipe's.
-    pub optimiser: Table,
+    pub config: Table,
 }
 
 /// How a trained model is judged.
 #[derive(Clone, Debug, Default, Deserialize, Serialize)]
-#[serde(rename_all = "kebab-case", deny_unknown_fields, default)]
+#[serde(deny_unknown_fields, default)]
 pub struct Evaluation {
     /// Importance samples per image of the estimate of log p(x); 0 for no estimate.
     pub nll_samples: usize,
@@ -81,9 +84,9 @@ pub struct Evaluation {
 
 /// What `expected.value` is a value of.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
-#[serde(rename_all = "kebab-case")]
+#[serde(rename_all = "snake_case")]
 pub enum Metric {
-    /// The estimate of −log p(x) with `evaluation.nll-samples` samples.
+    /// The estimate of −log p(x) with `evaluation.nll_samples` samples.
     #[default]
     Nll,
     /// −ELBO, one draw of z per image.
@@ -106,7 +109,7 @@ pub struct Expected {
 
 /// A number by somebody else, in nats per test image.
 #[derive(Clone, Debug, Deserialize, Serialize)]
-#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+#[serde(deny_unknown_fields)]
 pub struct Published {
     /// Whose.
     pub who: String,

@@ -2,14 +2,10 @@ use std::collections::BTreeSet;
 use std::fs;
 
 use super::*;
+use crate::vae::{BoundKind, KlTerm, Spread, StochasticLayer};
 
-fn no_options() -> ArgMatches {
-    args::Train::augment_args(Command::new("train")).try_get_matches_from(["train"]).unwrap()
-}
-
-fn options(text: &str) -> ArgMatches {
-    let words = ["train"].into_iter().chain(text.split_whitespace());
-    args::Train::augment_args(Command::new("train")).try_get_matches_from(words).unwrap()
+fn asked(name: &str) -> Experiment {
+    Recipe::load(name).unwrap().experiment(None, None, true).unwrap()
 }
 
 #[test]
@@ -25,10 +21,8 @@ fn every_file_is_embedded_and_every_recipe_is_whole() {
         assert_eq!(recipe.title, of_file.title);
         let protocols = recipe.variants.keys().map(|p| Some(p.as_str())).chain([None]);
         for protocol in protocols {
-            let arguments = recipe.arguments(protocol, None, true, &no_options()).unwrap();
-            let words = ["train".to_string()].into_iter().chain(arguments);
-            let parsed = args::Train::augment_args(Command::new("train")).try_get_matches_from(words);
-            assert!(parsed.is_ok(), "{name}: {}", parsed.unwrap_err());
+            let images = recipe.data.train.max(1);
+            recipe.experiment(protocol, None, true).unwrap().on([28, 28], images).unwrap();
         }
         for p in &recipe.published {
             assert!(!p.who.is_empty() && !p.place.is_empty() && (50.0..200.0).contains(&p.value), "{name}");
@@ -51,26 +45,21 @@ fn table_1_is_there_in_full() {
             let recipe = Recipe::load(&format!("iwae-{layers}l-{row}-k{k}")).unwrap();
             assert_eq!(recipe.expected.value, Some(value), "{}", recipe.name);
             assert_eq!(recipe.published[0].value, value);
-            let arguments = recipe.arguments(None, None, true, &no_options()).unwrap();
-            let bound = if row == "vae" { "elbo" } else { "iwae" };
-            let latent = if layers == 1 { 50 } else { 100 };
-            let expected = [
-                format!("--bound={bound}"),
-                format!("--samples={k}"),
-                format!("--latent={latent}"),
-                "--kl=monte_carlo".into(),
-                "--spread=log_sigma".into(),
-                "--beta1=0.99".into(),
-                "--second-moment=0.0025".into(),
-                "--eps=0.000005".into(),
-                "--train-images=59600".into(),
-                "--epochs=3280".into(),
-                "--no-shuffle".into(),
-            ];
-            expected.iter().for_each(|e| assert!(arguments.contains(e), "{}: {e} in {arguments:?}", recipe.name));
-            assert_eq!(arguments.iter().any(|a| a.starts_with("--upper")), layers == 2);
-            let paper = recipe.arguments(Some("paper"), None, true, &no_options()).unwrap();
-            assert!(paper.contains(&"--beta1=0.9".into()) && paper.contains(&"--second-moment=0".into()), "{paper:?}");
+            let config = asked(&recipe.name).config;
+            let bound = config.objective.bound;
+            let kind = if row == "vae" { BoundKind::Elbo } else { BoundKind::Iwae };
+            assert_eq!((bound.kind, bound.samples, bound.kl), (kind, k, KlTerm::MonteCarlo), "{}", recipe.name);
+            let upper = StochasticLayer { encoder: vec![100; 2], latent: 50, decoder: vec![100; 2] };
+            let (latent, upper) = if layers == 1 { (50, vec![]) } else { (100, vec![upper]) };
+            assert_eq!((config.model.latent, config.model.spread), (latent, Spread::LogSigma));
+            assert_eq!((config.model.encoder, config.model.decoder), (vec![200; 2], vec![200; 2]));
+            assert_eq!(config.model.upper, upper);
+            assert_eq!(config.objective.optimizer, Optimizer::Adam { beta1: 0.99, beta2: 0.999, eps: 5e-6 });
+            assert_eq!((config.second_moment, config.train_images, config.epochs), (0.0025, Some(59_600), 3280));
+            assert!(!config.shuffle && config.batch == 20);
+            let paper = recipe.experiment(Some("paper"), None, true).unwrap().config;
+            assert_eq!(paper.objective.optimizer, Optimizer::Adam { beta1: 0.9, beta2: 0.999, eps: 1e-4 });
+            assert_eq!(paper.second_moment, 0.0);
         }
     }
 }
@@ -85,32 +74,52 @@ fn the_stages_are_those_of_the_formula() {
         assert!((stage.lr - rate).abs() < 1e-12, "{i}: {} against {rate}", stage.lr);
     }
     assert_eq!((recipe.epochs(Some(3)).unwrap(), recipe.epochs(None).unwrap()), (13, 3280));
-    let arguments = recipe.arguments(None, Some(3), true, &no_options()).unwrap();
-    assert!(arguments.contains(&"--epochs=13".into()));
-    let schedule = arguments.iter().find(|a| a.starts_with("--lr-schedule")).unwrap();
-    assert!(schedule.starts_with("--lr-schedule=steps:1=0.00072,4=0.00052,13=0.00037"), "{schedule}");
-    assert!(schedule.ends_with("1093=0.0001"), "all stages, so that more can follow: {schedule}");
+    let three = recipe.experiment(None, Some(3), true).unwrap();
+    assert_eq!((three.config.epochs, three.schedule.lr), (13, 1e-3));
+    let RateSchedule::Steps(steps) = three.schedule.lr_schedule else { panic!("{three:?}") };
+    assert_eq!(steps[..3], [(1.0, 7.2e-4), (4.0, 5.2e-4), (13.0, 3.7e-4)]);
+    assert_eq!(steps.last(), Some(&(1093.0, 1e-4)), "all stages, so that more can follow");
     for bad in [0, 9] {
         assert!(recipe.epochs(Some(bad)).unwrap_err().to_string().contains("from 1 to 8"));
     }
 }
 
 #[test]
-fn options_of_the_command_line_come_before_the_recipes() {
-    let recipe = Recipe::load("iwae-1l-vae-k1").unwrap();
-    let given = options("--hidden 30 --epochs 2 --lr 0.01 --no-shuffle");
-    let arguments = recipe.arguments(None, None, false, &given).unwrap();
-    for absent in ["--hidden", "--epochs", "--lr=", "--lr-schedule", "--no-shuffle", "--train-images"] {
-        assert!(!arguments.iter().any(|a| a.starts_with(absent)), "{absent} in {arguments:?}");
-    }
-    assert!(arguments.contains(&"--latent=50".into()) && arguments.contains(&"--batch=20".into()));
+fn only_the_recipes_own_images_are_cut_down_to_its_number() {
+    let recipe = Recipe::load("iwae-1l-fixed-vae-k1").unwrap();
+    let images = |own: bool| recipe.experiment(None, None, own).unwrap().config.train_images;
+    assert_eq!((images(true), images(false)), (Some(50_000), None));
+}
+
+#[test]
+fn the_schedule_has_the_weight_of_the_kl_term() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("warm.toml");
+    let text = "base = \"pytorch-example\"\n[schedule]\nbeta = 2\nkl_warmup = 1.5\n";
+    fs::write(&path, text).unwrap();
+    let schedule = asked(path.to_str().unwrap()).schedule;
+    assert_eq!((schedule.beta, schedule.kl_warmup, schedule.lr), (2.0, 1.5, 1e-3));
+    assert_eq!(schedule.lr_schedule, RateSchedule::Constant);
+}
+
+/// Of a choice by another the numbers of the first go; of the rest what is not named stays.
+#[test]
+fn a_choice_is_replaced_and_everything_else_is_merged() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("other.toml");
+    let objective = "optimizer = { kind = \"sgd\", momentum = 0.5 }\nbound = { kind = \"iwae\" }\n";
+    let variant = format!("[variants.sgd.config]\nsecond_moment = 0\n[variants.sgd.config.objective]\n{objective}");
+    fs::write(&path, format!("base = \"iwae-1l-vae-k5\"\nprotocol = \"sgd\"\n{variant}")).unwrap();
+    let objective = asked(path.to_str().unwrap()).config.objective;
+    assert_eq!(objective.optimizer, Optimizer::Sgd { momentum: 0.5 });
+    assert_eq!((objective.bound.kind, objective.bound.samples), (BoundKind::Iwae, 5));
 }
 
 #[test]
 fn mistakes_are_named_with_file_and_field() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("own.toml");
-    let good = "title = \"t\"\n[model]\nlatent = 3\n[schedule]\nstages = [{ epochs = 1, lr = 1e-3 }]\n";
+    let good = "title = \"t\"\n[config.model]\nlatent = 3\n[schedule]\nstages = [{ epochs = 1, lr = 1e-3 }]\n";
     let load = |text: &str| {
         fs::write(&path, text).unwrap();
         Recipe::load(path.to_str().unwrap())
@@ -122,14 +131,19 @@ fn mistakes_are_named_with_file_and_field() {
         assert!(message.contains("own.toml"), "{message}");
     };
     refuses(good.replace("title", "titel"), &["titel", "line 1", "unknown field"]);
-    refuses(good.replace("latent", "lattent"), &["model.lattent", "option of `elbo train`"]);
-    refuses(good.replace("latent = 3", "lr = 3"), &["model.lr"]);
+    refuses(good.replace("latent", "lattent"), &["config", "lattent", "in `model`"]);
+    refuses(good.replace("latent = 3", "latent = \"3\""), &["config", "invalid type", "in `model.latent`"]);
+    refuses(good.replace("latent = 3", "latent = 0"), &["config", "latent", "found 0"]);
+    refuses(good.replace("[config.model]\nlatent", "[config]\nlr"), &["config.lr", "schedule.stages"]);
+    refuses(good.replace("latent = 3", "image = [8, 8]"), &["config.model.image", "images come with the command"]);
+    refuses(format!("{good}[variants.b.config]\nbatch = 0\n"), &["config", "batch", "found 0"]);
+    refuses(format!("{good}[variants.b.config]\nbach = 1\n"), &["config", "bach"]);
+    refuses(format!("protocol = \"a\"\n{good}"), &["protocol", "\"a\""]);
     refuses(good.replace("lr = 1e-3", "rate = 1e-3"), &["line 5", "rate"]);
-    refuses(good.replace("latent = 3", "latent = { a = 1 }"), &["model.latent", "a text, a number"]);
     refuses(good.replace("title = \"t\"", "title = \"\""), &["title"]);
     refuses(good.replace("[{ epochs = 1, lr = 1e-3 }]", "[]"), &["schedule.stages"]);
     refuses(format!("{good}[expected]\nvalue = 3.0\n"), &["expected.band"]);
-    refuses(format!("{good}[expected]\nvalue = 3.0\nband = 1.0\n"), &["evaluation.nll-samples"]);
+    refuses(format!("{good}[expected]\nvalue = 3.0\nband = 1.0\n"), &["evaluation.nll_samples"]);
     refuses(format!("template = true\n{good}"), &["template"]);
     refuses(good.replace("title", "base = \"own\"\ntitle"), &["base", "own"]);
     refuses("title = ".into(), &["line 1"]);
@@ -147,12 +161,12 @@ fn mistakes_are_named_with_file_and_field() {
 fn a_file_may_build_on_a_recipe_of_the_program_or_of_its_folder() {
     let folder = tempfile::tempdir().unwrap();
     let write = |name: &str, text: &str| fs::write(folder.path().join(name), text).unwrap();
-    write("mine.toml", "base = \"iwae-1l-vae-k1\"\n[model]\nlatent = 7\n");
+    write("mine.toml", "base = \"iwae-1l-vae-k1\"\n[config.model]\nlatent = 7\n");
     write("more.toml", "base = \"mine\"\ntitle = \"mine too\"\n");
     let load = |name: &str| Recipe::load(folder.path().join(name).to_str().unwrap()).unwrap();
-    let arguments = |name: &str| load(name).arguments(None, None, true, &no_options()).unwrap();
-    assert!(arguments("mine.toml").contains(&"--latent=7".into()));
-    assert_eq!(arguments("more.toml"), arguments("mine.toml"));
+    let asked = |name: &str| load(name).experiment(None, None, true).unwrap();
+    assert_eq!((asked("mine.toml").config.model.latent, asked("mine.toml").config.batch), (7, 20));
+    assert_eq!(asked("more.toml"), asked("mine.toml"));
     assert_eq!(load("more.toml").title, "mine too");
 }
 

@@ -11,7 +11,7 @@ use crate::train::TrainConfig;
 
 /// Everything that is found out, as it is written to `reproduction.json`.
 #[derive(Serialize)]
-pub struct Report {
+pub struct ReproductionReport {
     pub format: &'static str,
     pub recipe: Recipe,
     pub protocol: Option<String>,
@@ -63,7 +63,7 @@ pub struct Seconds {
     pub active_units: f64,
 }
 
-impl fmt::Display for Report {
+impl fmt::Display for ReproductionReport {
     /// Ours, the published numbers, the verdict.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.head(f)?;
@@ -73,7 +73,7 @@ impl fmt::Display for Report {
     }
 }
 
-impl Report {
+impl ReproductionReport {
     fn head(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let (recipe, config) = (&self.recipe, &self.config);
         writeln!(f, "{}: {}\n  {}", recipe.name, recipe.title, config.model.describe())?;
@@ -157,7 +157,7 @@ mod tests {
     use super::*;
     use crate::vae::VaeConfig;
 
-    fn report(name: &str, value: f64, within: Option<bool>) -> Report {
+    fn report(name: &str, value: f64, within: Option<bool>) -> ReproductionReport {
         let recipe = Recipe::load(name).unwrap();
         let nll = Summary {
             images: 10_000,
@@ -167,7 +167,7 @@ mod tests {
             monte_carlo_error: 0.01,
             effective_samples: None,
         };
-        Report {
+        ReproductionReport {
             format: "test",
             protocol: recipe.protocol.clone(),
             stages: recipe.stages(),
@@ -194,9 +194,9 @@ mod tests {
         parts.iter().for_each(|part| assert!(text.contains(part), "{text}\nlacks {part}"));
         let text = report("iwae-1l-iwae-k50", 88.0, Some(false)).to_string();
         assert!(text.contains("NOT within the band 84.78"), "{text}");
-        let fewer = Report { stages: 3, epochs: 13, ..report("iwae-1l-iwae-k50", 99.0, None) }.to_string();
+        let fewer = ReproductionReport { stages: 3, epochs: 13, ..report("iwae-1l-iwae-k50", 99.0, None) }.to_string();
         assert!(fewer.contains("for all 8 stages, 3280 epochs; this run has 13"), "{fewer}");
-        let other = Report { own_images: false, ..report("iwae-1l-iwae-k50", 99.0, None) }.to_string();
+        let other = ReproductionReport { own_images: false, ..report("iwae-1l-iwae-k50", 99.0, None) }.to_string();
         assert!(other.contains("no verdict: the published numbers are for MNIST"), "{other}");
         let short = report("iwae-1l-iwae-k50", 99.0, None).to_string();
         assert!(short.contains("5000 samples for each of 10000 images"), "{short}");

@@ -1,23 +1,26 @@
 //! The CPU executor: plans bound to host memory, run by a team of threads.
 
 mod bind;
+mod guard;
 
 pub(crate) use bind::Binder;
 
-use std::cell::UnsafeCell;
-use std::collections::BTreeMap;
+use std::cell::{Cell, RefCell, UnsafeCell};
+use std::collections::HashMap;
+use std::rc::Rc;
 use std::sync::atomic::AtomicBool;
 use std::time::Instant;
 
-use super::memory::{Aligned, Memory, SMALLER};
+use super::call::{Call, Sequence};
+use super::memory::{Aligned, HostMemory, SMALLER, check_size};
 use super::room::must_fit;
 use super::team::{self, Course, MOST_CHUNKS, MOST_WAVES};
-use super::{Bound, Exec, Moment, Snapshot, check_rows};
+use super::{Backend, CompiledFunction, Memory, Snapshot, bad_index, check_rows, foreign_memory};
 use crate::engine::error::{Error, Result};
+use crate::engine::graph::{Graph, Slot, SlotKind};
 use crate::engine::isa::Isa;
-use crate::engine::optim::{Control, Optimizer};
-use crate::engine::plan::Plan;
-use crate::engine::shape::Shape;
+use crate::engine::params::Params;
+use crate::engine::plan::{Fusion, Plan};
 use crate::engine::steps::{Context, Region, StepValues, Work};
 
 /// Starting the threads of a run costs about as much as a tenth of a small model's step; sixteen of its steps take 5 to
@@ -30,30 +33,47 @@ const BLINK: f64 = 0.1;
 /// at their full speed.
 const ROWS_PER_STEP: usize = 1000;
 
-/// The CPU: memory by slot name, shared by all plans bound to it, a team of threads, and the [`Control`] block.
+/// The CPU: a team of threads.
 ///
 /// Results do not depend on the number of threads, bit for bit.
 pub struct Cpu {
+    team: Rc<Team>,
+    guarded: bool,
+}
+
+/// What the functions of a CPU share.
+struct Team {
     isa: Isa,
+    threads: usize,
     pool: Option<rayon::ThreadPool>,
-    scratch: Vec<Aligned>,
-    memory: Memory,
-    bound: Vec<BoundPlan>,
-    control: Control,
+    /// Each thread's own, as large as the function wants that needs most.
+    scratch: RefCell<Vec<Aligned>>,
     /// Seconds that a step of the last run took; none was made yet.
-    pace: Option<f64>,
+    pace: Cell<Option<f64>>,
+}
+
+/// A plan with its own memory.
+struct CpuFunction {
+    team: Rc<Team>,
+    plan: Plan,
+    /// Whether guard words lie between the buffers of the arena.
+    guarded: bool,
+    arena: Aligned,
+    tensors: Vec<Aligned>,
+    /// Inputs and outputs, by slot.
+    cells: HashMap<Slot, Aligned>,
+    totals: Vec<f64>,
+    /// Where the last run ended.
+    position: (u32, u64),
+    /// The launches, for the memory that they point into.
+    bound: Option<BoundPlan>,
 }
 
 struct BoundPlan {
+    /// The number of the memory.
+    memory: u64,
     steps: Vec<Box<dyn Work>>,
     waves: Vec<Wave>,
-    sums: Vec<f64>,
-    metrics: Vec<String>,
-    rule: Option<Optimizer>,
-    batch_rows: usize,
-    // The memory that the steps point into.
-    arena: Aligned,
-    _tensors: Vec<Aligned>,
 }
 
 /// The steps of a wave with the number of each one's first chunk.
@@ -63,12 +83,12 @@ struct Wave {
 }
 
 impl Cpu {
-    /// An executor with `threads` threads (0: one per available core) and the widest instruction set.
+    /// A back end with `threads` threads (0: one per available core) and the widest instruction set.
     pub fn new(threads: usize) -> Cpu {
         Cpu::with_isa(threads, Isa::detect())
     }
 
-    /// An executor with a given instruction set, one of [`Isa::available`].
+    /// A back end with a given instruction set, one of [`Isa::available`].
     ///
     /// # Panics
     /// When the operating system refuses to start threads.
@@ -77,145 +97,190 @@ impl Cpu {
         let threads = if threads == 0 { cores() } else { threads };
         let named = |i| format!("elbo-{i}");
         let start = || rayon::ThreadPoolBuilder::new().num_threads(threads).thread_name(named).build();
-        Cpu {
+        let team = Team {
             isa,
+            threads,
             pool: (threads > 1).then(|| start().expect("the operating system starts threads")),
-            scratch: (0..threads).map(|_| Aligned::zeroed(0)).collect(),
-            memory: Memory::default(),
-            bound: Vec::new(),
-            control: Control::new(0),
-            pace: None,
-        }
+            scratch: RefCell::new((0..threads).map(|_| Aligned::zeroed(0)).collect()),
+            pace: Cell::new(None),
+        };
+        Cpu { team: Rc::new(team), guarded: false }
+    }
+
+    /// The same back end, watching its kernels: every scratch buffer lies by itself between guard words and is NaN before
+    /// a run. A kernel that reads what nobody wrote spoils the result, and a run in which one writes outside its buffers is
+    /// an [`Error::Device`].
+    #[must_use]
+    pub fn guarded(self) -> Cpu {
+        Cpu { guarded: true, ..self }
     }
 
     /// The number of threads.
     pub fn threads(&self) -> usize {
-        self.scratch.len()
+        self.team.threads
     }
 
     /// The instruction set in use.
     pub fn isa(&self) -> Isa {
-        self.isa
-    }
-
-    /// The plan's scratch memory, for a debugger or a test: buffer `b` of [`Plan::buffers`] begins at its offset, and
-    /// holds a value from the first wave of its life to the last.
-    pub fn scratch_mut(&mut self, plan: Bound) -> &mut [f32] {
-        self.bound[plan.0].arena.slice_mut()
+        self.team.isa
     }
 }
 
-impl Exec for Cpu {
+impl Backend for Cpu {
     fn describe(&self) -> String {
-        format!("cpu ({}, threads: {})", self.isa, self.threads())
+        format!("cpu ({}, threads: {})", self.team.isa, self.team.threads)
     }
 
     fn steps_per_call(&self) -> usize {
         // The first call is one step long: it tells how long a step takes.
-        self.pace.map_or(1, |seconds| ((BLINK / seconds) as usize).clamp(1, STEPS_PER_CALL))
+        self.team.pace.get().map_or(1, |seconds| ((BLINK / seconds) as usize).clamp(1, STEPS_PER_CALL))
     }
 
     fn rows_per_step(&self) -> usize {
         ROWS_PER_STEP
     }
 
-    fn control(&self) -> &Control {
-        &self.control
+    fn memory(&self, params: &Params) -> Result<Box<dyn Memory>> {
+        Ok(Box::new(HostMemory::new(params)?))
     }
 
-    fn control_mut(&mut self) -> &mut Control {
-        &mut self.control
-    }
-
-    fn set_data(&mut self, name: &str, bytes: &[u8], cols: usize) -> Result<()> {
-        self.memory.set_data(name, bytes, cols)
-    }
-
-    fn write_moment(&mut self, name: &str, moment: Moment, values: &[f32]) -> Result<()> {
-        self.memory.write(name, moment, values)
-    }
-
-    fn read_moment(&self, name: &str, moment: Moment) -> Result<Vec<f32>> {
-        Ok(self.memory.read(name, moment)?.to_vec())
-    }
-
-    fn params(&self) -> Vec<(String, Shape)> {
-        self.memory.params().map(|(name, shape)| (name.to_string(), shape)).collect()
-    }
-
-    fn bind(&mut self, plan: &Plan) -> Result<Bound> {
-        plan.verify().map_err(|e| Error::argument("plan", e, "a plan as Plan::build makes it"))?;
-        self.memory.admit(&plan.slots)?;
-        must_fit(4 * plan.arena as u64, "a step of this model", SMALLER)?;
-        let arena = Aligned::zeroed(plan.arena);
+    fn compile(&self, graph: &Graph, fusion: Fusion) -> Result<Box<dyn CompiledFunction>> {
+        let mut plan = Plan::of(graph, fusion)?;
+        if self.guarded {
+            plan = guard::apart(&plan);
+        }
+        must_fit(plan.size(), "a step of this model", SMALLER)?;
         let mut tensors: Vec<Aligned> = plan.tensors.iter().map(|t| Aligned::zeroed(t.len())).collect();
         tensors.iter_mut().zip(&plan.tensors).for_each(|(to, from)| to.slice_mut().copy_from_slice(from));
-        let binder = Binder { plan, isa: self.isa, memory: &self.memory, arena: &arena, tensors: &tensors };
-        let steps: Vec<Box<dyn Work>> = plan.steps.iter().map(|s| s.kernel.bind(&binder)).collect();
-        let scratch = steps.iter().map(|s| s.scratch()).max().unwrap_or(0);
-        for thread in &mut self.scratch {
-            if thread.slice().len() < scratch {
-                *thread = Aligned::zeroed(scratch);
-            }
-        }
-        let waves: Vec<Wave> = (0..plan.waves).map(|wave| Wave::new(plan, &steps, wave)).collect();
-        if let Some(wave) = waves.iter().find(|w| !(1..=MOST_CHUNKS).contains(&w.chunks)) {
-            return Err(Error::argument(
-                "plan",
-                format!("{} chunks in a wave", wave.chunks),
-                format!("1 to {MOST_CHUNKS}"),
-            ));
-        }
-        self.bound.push(BoundPlan {
-            steps,
-            waves,
-            sums: vec![0.0; plan.metrics.len()],
-            metrics: plan.metrics.clone(),
-            rule: plan.rule,
-            batch_rows: plan.batch_rows,
-            arena,
-            _tensors: tensors,
-        });
-        Ok(Bound(self.bound.len() - 1))
-    }
-
-    fn run(&mut self, plan: Bound, times: usize) -> Result<()> {
-        let plan = &mut self.bound[plan.0];
-        for data in plan.steps.iter_mut().filter_map(|step| step.data()) {
-            data.bytes = self.memory.data(&data.slot, data.bytes.cols)?;
-            check_rows(&data.slot, data.bytes.rows, self.control.cursor, times, plan.batch_rows)?;
-        }
-        if times == 0 {
-            return Ok(());
-        }
-        let most = MOST_WAVES / plan.waves.len().max(1) as u64;
-        let waves =
-            u64::try_from(times).ok().filter(|&times| times <= most).map(|times| times * plan.waves.len() as u64);
-        let waves = waves.ok_or_else(|| Error::argument("times", times, format!("at most {most} steps in one run")))?;
-        if waves == 0 {
-            // Everything that the plan writes is empty.
-            (0..times).for_each(|_| self.control.tick(plan.batch_rows, plan.rule.is_some()));
-            return Ok(());
-        }
-        let started = Instant::now();
-        let bad_index = AtomicBool::new(false);
-        let scratch: Vec<Region> =
-            self.scratch.iter().map(|s| Region { ptr: s.ptr(), rows: 1, cols: 0, stride: 0 }).collect();
-        let sums = plan.sums.as_mut_ptr();
-        let shared = Shared {
+        let cells = plan.slots.iter().enumerate().filter(|(_, slot)| slot.kind == SlotKind::Cell);
+        Ok(Box::new(CpuFunction {
+            team: self.team.clone(),
+            guarded: self.guarded,
+            arena: Aligned::zeroed(plan.arena),
+            tensors,
+            cells: cells.map(|(i, slot)| (Slot(i as u16), Aligned::zeroed(slot.shape.size()))).collect(),
+            totals: vec![0.0; plan.totals],
+            position: (0, 0),
+            bound: None,
             plan,
-            scratch,
-            sums: Region { ptr: sums.cast(), rows: 1, cols: 0, stride: 0 },
-            now: UnsafeCell::new(Now { values: StepValues::new(&self.control, plan.rule), control: &mut self.control }),
-            bad_index: &bad_index,
-        };
-        team::run(self.pool.as_ref(), waves, &shared);
-        self.pace = Some(started.elapsed().as_secs_f64() / times as f64);
-        if bad_index.into_inner() {
-            let problem = "a row index is negative, fractional or outside the table".into();
-            return Err(Error::Slot { name: "gather_rows".into(), problem });
+        }))
+    }
+}
+
+impl Team {
+    /// Makes sure that every thread has scratch for these steps.
+    fn grow(&self, steps: &[Box<dyn Work>]) {
+        let scratch = steps.iter().map(|s| s.scratch()).max().unwrap_or(0);
+        for thread in self.scratch.borrow_mut().iter_mut().filter(|thread| thread.slice().len() < scratch) {
+            *thread = Aligned::zeroed(scratch);
+        }
+    }
+}
+
+impl CpuFunction {
+    /// Points the launches into `memory`, if they do not already, and looks up the data sets for the steps of `call`.
+    fn bind(&mut self, memory: &mut dyn Memory, call: &Call<'_>) -> Result<()> {
+        let memory = memory.as_any().downcast_mut::<HostMemory>().ok_or_else(|| foreign_memory("cpu"))?;
+        if self.bound.as_ref().is_none_or(|bound| bound.memory != memory.number) {
+            self.bound = Some(self.launches(memory)?);
+        }
+        let bound = self.bound.as_mut().expect("bound just now");
+        for data in bound.steps.iter_mut().filter_map(|step| step.data()) {
+            data.rows = memory.rows(&data.slot, data.rows.columns)?;
+            check_rows(&data.slot, data.rows.count, call.rows.cursor, call.steps, self.plan.batch_rows)?;
         }
         Ok(())
+    }
+
+    fn launches(&self, memory: &HostMemory) -> Result<BoundPlan> {
+        let plan = &self.plan;
+        let named = |kind| matches!(kind, SlotKind::Param | SlotKind::Buffer);
+        plan.slots.iter().filter(|slot| named(slot.kind)).try_for_each(|slot| memory.check(slot))?;
+        let binder =
+            Binder { plan, isa: self.team.isa, memory, arena: &self.arena, tensors: &self.tensors, cells: &self.cells };
+        let steps: Vec<Box<dyn Work>> = plan.steps.iter().map(|s| s.kernel.bind(&binder)).collect();
+        self.team.grow(&steps);
+        let waves: Vec<Wave> = (0..plan.waves).map(|wave| Wave::new(plan, &steps, wave)).collect();
+        if let Some(wave) = waves.iter().find(|w| !(1..=MOST_CHUNKS).contains(&w.chunks)) {
+            let found = format!("{} chunks in a wave", wave.chunks);
+            return Err(Error::argument("plan", found, format!("1 to {MOST_CHUNKS}")));
+        }
+        Ok(BoundPlan { memory: memory.number, steps, waves })
+    }
+
+    /// The number of waves of so many steps.
+    fn waves(&self, steps: usize) -> Result<u64> {
+        let most = MOST_WAVES / self.plan.waves.max(1) as u64;
+        let few = u64::try_from(steps).ok().filter(|&steps| steps <= most);
+        let waves = few.map(|steps| steps * self.plan.waves as u64);
+        waves.ok_or_else(|| Error::argument("steps", steps, format!("at most {most} in one run")))
+    }
+
+    fn cell(&self, cell: Slot) -> &Aligned {
+        &self.cells[&cell]
+    }
+}
+
+impl CompiledFunction for CpuFunction {
+    fn run(&mut self, memory: &mut dyn Memory, call: &Call<'_>, updates: u64) -> Result<()> {
+        self.bind(memory, call)?;
+        let sequence = Sequence::new(&self.plan, call, updates)?;
+        let waves = self.waves(call.steps)?;
+        if call.steps == 0 {
+            return Ok(());
+        }
+        if self.guarded {
+            guard::poison(&self.plan, self.arena.slice_mut());
+        }
+        let started = Instant::now();
+        let bad = AtomicBool::new(false);
+        let scratch = self.team.scratch.borrow();
+        let shared = Shared {
+            plan: self.bound.as_ref().expect("bound above"),
+            scratch: scratch.iter().map(|s| Region { ptr: s.ptr(), rows: 1, cols: 0, stride: 0 }).collect(),
+            sums: Region { ptr: self.totals.as_mut_ptr().cast(), rows: 1, cols: 0, stride: 0 },
+            now: UnsafeCell::new(Now { values: sequence.values(), sequence }),
+            bad_index: &bad,
+        };
+        // A plan that writes nothing but empty arrays has no waves.
+        if waves > 0 {
+            team::run(self.team.pool.as_ref(), waves, &shared);
+        } else {
+            (0..call.steps).for_each(|_| shared.tick());
+        }
+        self.position = shared.now.into_inner().sequence.position();
+        self.team.pace.set(Some(started.elapsed().as_secs_f64() / call.steps as f64));
+        if self.guarded {
+            guard::check(&self.plan, self.arena.slice())?;
+        }
+        if bad.into_inner() { Err(bad_index()) } else { Ok(()) }
+    }
+
+    fn write(&mut self, cell: Slot, values: &[f32]) -> Result<()> {
+        let slot = &self.plan.slots[cell.index()];
+        check_size(&slot.name, values.len(), slot.shape)?;
+        self.cells.get_mut(&cell).expect("a cell of this plan").slice_mut().copy_from_slice(values);
+        Ok(())
+    }
+
+    fn read(&self, cell: Slot) -> Result<Vec<f32>> {
+        Ok(self.cell(cell).slice().to_vec())
+    }
+
+    fn set_totals(&mut self, totals: &[f64]) -> Result<()> {
+        self.totals.copy_from_slice(totals);
+        Ok(())
+    }
+
+    fn peek_totals(&mut self) -> Result<Option<Snapshot>> {
+        let (cursor, updates) = self.position;
+        Ok(Some(Snapshot { cursor, updates, totals: self.totals.clone() }))
+    }
+
+    fn take_totals(&mut self) -> Result<Vec<f64>> {
+        let taken = self.totals.clone();
+        self.totals.fill(0.0);
+        Ok(taken)
     }
 
     fn synchronize(&mut self) -> Result<()> {
@@ -223,19 +288,29 @@ impl Exec for Cpu {
         Ok(())
     }
 
-    fn time_steps(&mut self, plan: Bound, repetitions: usize) -> Result<Vec<f64>> {
-        self.run(plan, 0)?;
-        let values = StepValues::new(&self.control, self.bound[plan.0].rule);
+    fn plan(&self) -> Option<&Plan> {
+        Some(&self.plan)
+    }
+
+    fn time_steps(
+        &mut self,
+        memory: &mut dyn Memory,
+        call: &Call<'_>,
+        updates: u64,
+        repetitions: usize,
+    ) -> Result<Vec<f64>> {
+        self.bind(memory, call)?;
+        let values = Sequence::new(&self.plan, call, updates)?.values();
         let bad_index = AtomicBool::new(false);
-        let scratch = self.scratch[0].ptr();
-        let plan = &mut self.bound[plan.0];
-        let context = Context { values: &values, scratch, sums: plan.sums.as_mut_ptr(), bad_index: &bad_index };
-        let mut best = vec![f64::INFINITY; plan.steps.len()];
+        let scratch = self.team.scratch.borrow()[0].ptr();
+        let context = Context { values: &values, scratch, sums: self.totals.as_mut_ptr(), bad_index: &bad_index };
+        let steps = &self.bound.as_ref().expect("bound above").steps;
+        let mut best = vec![f64::INFINITY; steps.len()];
         for _ in 0..repetitions {
-            for (step, best) in plan.steps.iter().zip(&mut best) {
+            for (step, best) in steps.iter().zip(&mut best) {
                 let start = Instant::now();
                 for chunk in 0..step.chunks() {
-                    // SAFETY: one thread, in the order of the waves; `run` checked the data.
+                    // SAFETY: one thread, in the order of the waves; `bind` checked the data.
                     unsafe { step.run(chunk, &context) };
                 }
                 *best = best.min(start.elapsed().as_secs_f64());
@@ -243,33 +318,12 @@ impl Exec for Cpu {
         }
         Ok(best)
     }
-
-    fn set_metrics(&mut self, plan: Bound, sums: &BTreeMap<String, f64>) -> Result<()> {
-        let plan = &mut self.bound[plan.0];
-        for (sum, name) in plan.sums.iter_mut().zip(&plan.metrics) {
-            *sum = sums.get(name).copied().unwrap_or(0.0);
-        }
-        Ok(())
-    }
-
-    fn peek_metrics(&mut self, plan: Bound) -> Result<Option<Snapshot>> {
-        let plan = &self.bound[plan.0];
-        let sums = plan.metrics.iter().cloned().zip(plan.sums.iter().copied()).collect();
-        Ok(Some(Snapshot { cursor: self.control.cursor, updates: self.control.updates, sums }))
-    }
-
-    fn take_metrics(&mut self, plan: Bound) -> Result<BTreeMap<String, f64>> {
-        let plan = &mut self.bound[plan.0];
-        let taken = plan.metrics.iter().cloned().zip(plan.sums.iter().copied()).collect();
-        plan.sums.fill(0.0);
-        Ok(taken)
-    }
 }
 
 /// The step in progress.
 struct Now<'a> {
     values: StepValues,
-    control: &'a mut Control,
+    sequence: Sequence<'a>,
 }
 
 /// What the threads of a run share.
@@ -290,6 +344,14 @@ impl Shared<'_> {
     fn wave(&self, wave: u64) -> (usize, &Wave) {
         let number = (wave % self.plan.waves.len() as u64) as usize;
         (number, &self.plan.waves[number])
+    }
+
+    /// Goes on to the next step; called while no chunk is running.
+    fn tick(&self) {
+        // SAFETY: nobody else looks at `now` between two steps.
+        let now = unsafe { &mut *self.now.get() };
+        now.sequence.tick();
+        now.values = now.sequence.values();
     }
 }
 
@@ -312,16 +374,8 @@ impl Course for Shared<'_> {
 
     fn close(&self, wave: u64) {
         if self.wave(wave).0 + 1 == self.plan.waves.len() {
-            // SAFETY: no chunk is running.
-            unsafe { (*self.now.get()).tick(self.plan) };
+            self.tick();
         }
-    }
-}
-
-impl Now<'_> {
-    fn tick(&mut self, plan: &BoundPlan) {
-        self.control.tick(plan.batch_rows, plan.rule.is_some());
-        self.values = StepValues::new(self.control, plan.rule);
     }
 }
 

@@ -1,28 +1,31 @@
-//! Named memory that outlives a step, on the host.
+//! The memory of parameters, buffers and data sets on the host.
 
-use std::collections::{BTreeMap, HashMap};
+use std::any::Any;
+use std::collections::HashMap;
 
-use super::Moment;
+use super::data::{DataSets, whole_rows};
 use super::room::must_fit;
+use super::{Memory, Moment, Values, fresh_number};
 use crate::engine::error::{Error, Result};
 use crate::engine::graph::{SlotInfo, SlotKind};
+use crate::engine::params::Params;
 use crate::engine::shape::Shape;
-use crate::engine::steps::Bytes;
+use crate::engine::steps::{DataRows, Numbers};
 
 /// What is done about a model that does not fit.
-pub(crate) const SMALLER: &str = "choose a smaller --hidden, --latent or --batch";
+pub(crate) const SMALLER: &str = "make the layers narrower, or the batch smaller";
 
 /// A cache line; arrays of it start on one.
 #[derive(Clone, Copy)]
 #[repr(C, align(64))]
-struct Line([f32; 16]);
+struct CacheLine([f32; 16]);
 
 /// An array of f32 that starts on a cache line and never moves.
 ///
 /// It is held by its address and not as a `Box`, because the launches of bound plans keep addresses into it: a `Box`
 /// claims to be the only way to its content whenever it is moved or borrowed, which would make those invalid.
 pub(crate) struct Aligned {
-    lines: *mut [Line],
+    lines: *mut [CacheLine],
     len: usize,
 }
 
@@ -40,7 +43,7 @@ impl Drop for Aligned {
 
 impl Aligned {
     pub(crate) fn zeroed(len: usize) -> Aligned {
-        Aligned { lines: Box::into_raw(vec![Line([0.0; 16]); len.div_ceil(16)].into_boxed_slice()), len }
+        Aligned { lines: Box::into_raw(vec![CacheLine([0.0; 16]); len.div_ceil(16)].into_boxed_slice()), len }
     }
 
     /// The first element's address. It may be written through as long as the array lives and nobody borrows it.
@@ -59,74 +62,31 @@ impl Aligned {
     }
 }
 
-/// Parameters that were first seen together: one flat array each for values and moments.
-struct Block {
+/// Where an array is.
+#[derive(Clone, Copy)]
+enum HostHome {
+    /// In the flat arrays of values and moments, from here on.
+    Param(usize),
+    Buffer(usize),
+}
+
+/// A data set, row by row.
+enum HostData {
+    Bytes(Vec<u8>),
+    Floats(Vec<f32>),
+}
+
+/// Everything that functions share, by name.
+pub(crate) struct HostMemory {
+    /// Tells this memory from all others, for functions whose launches keep addresses into it.
+    pub(crate) number: u64,
+    /// All parameters, one after the other, and their moments.
     p: Aligned,
     m: Aligned,
     v: Aligned,
-}
-
-/// Where a slot's memory is.
-#[derive(Clone, Copy)]
-enum Home {
-    Param { block: usize, offset: usize },
-    State(usize),
-}
-
-/// A data set of bytes, row by row.
-struct Data {
-    bytes: Vec<u8>,
-    cols: usize,
-}
-
-/// The number of rows of `cols` bytes that a data set has.
-pub(super) fn whole_rows(name: &str, bytes: &[u8], cols: usize) -> Result<usize> {
-    let rows = bytes.len().checked_div(cols).filter(|rows| rows * cols == bytes.len());
-    rows.filter(|&rows| u32::try_from(rows).is_ok()).ok_or_else(|| {
-        let problem = format!("{} bytes are not whole rows of {cols} (at most 2^32 − 1 rows)", bytes.len());
-        Error::Slot { name: name.into(), problem }
-    })
-}
-
-/// The data slots that bound plans read, with what was loaded into them.
-pub(super) struct DataSlots<D>(BTreeMap<String, Option<D>>);
-
-impl<D> Default for DataSlots<D> {
-    fn default() -> DataSlots<D> {
-        DataSlots(BTreeMap::new())
-    }
-}
-
-impl<D> DataSlots<D> {
-    /// Takes note of the data slots of a plan.
-    pub(super) fn admit(&mut self, slots: &[SlotInfo]) {
-        for slot in slots.iter().filter(|s| s.kind == SlotKind::Data) {
-            self.0.entry(slot.name.clone()).or_insert(None);
-        }
-    }
-
-    /// What a slot holds, to be replaced.
-    pub(super) fn entry(&mut self, name: &str) -> Result<&mut Option<D>> {
-        let known: Vec<&str> = self.0.keys().map(String::as_str).collect();
-        let problem = format!("no bound plan reads data of this name; known are {}", known.join(", "));
-        self.0.get_mut(name).ok_or(Error::Slot { name: name.into(), problem })
-    }
-
-    pub(super) fn get(&self, name: &str) -> Result<&D> {
-        let missing = || Error::Slot { name: name.into(), problem: "no data was loaded; call set_data first".into() };
-        self.0.get(name).and_then(Option::as_ref).ok_or_else(missing)
-    }
-}
-
-/// Everything that plans bound to one executor share, by slot name.
-#[derive(Default)]
-pub(crate) struct Memory {
-    blocks: Vec<Block>,
-    states: Vec<Aligned>,
-    homes: HashMap<String, (Home, Shape)>,
-    /// Parameter names in the order of their memory.
-    params: Vec<String>,
-    data: DataSlots<Data>,
+    buffers: Vec<Aligned>,
+    homes: HashMap<String, (HostHome, Shape)>,
+    data: DataSets<HostData>,
 }
 
 /// The addresses of a parameter and its moments.
@@ -137,124 +97,142 @@ pub(crate) struct ParamPtrs {
     pub v: *mut f32,
 }
 
-impl Memory {
-    /// Makes sure that every slot of a plan has memory; new parameters lie one after the other.
-    pub(crate) fn admit(&mut self, slots: &[SlotInfo]) -> Result<()> {
-        for slot in slots {
-            if let Some((home, shape)) = self.homes.get(&slot.name) {
-                let same_kind = matches!(home, Home::Param { .. }) == (slot.kind == SlotKind::Param);
-                if *shape != slot.shape || !same_kind {
-                    let problem =
-                        format!("this plan wants {:?} {}, an earlier one made it {shape}", slot.kind, slot.shape);
-                    return Err(Error::Slot { name: slot.name.clone(), problem });
-                }
-            }
-        }
-        self.data.admit(slots);
-        let new: Vec<&SlotInfo> = slots.iter().filter(|s| !self.homes.contains_key(&s.name)).collect();
+impl HostMemory {
+    pub(crate) fn new(params: &Params) -> Result<HostMemory> {
         // A parameter has a value and two moments, and a fourth array holds its initial values while they are drawn.
-        let words = |s: &&SlotInfo| s.shape.size() as u64 * if s.kind == SlotKind::Param { 4 } else { 1 };
-        must_fit(4 * new.iter().map(words).sum::<u64>(), "a model of this size", SMALLER)?;
-        let mut len = 0;
-        for slot in new.iter().filter(|s| s.kind == SlotKind::Param) {
-            let home = Home::Param { block: self.blocks.len(), offset: len };
-            self.homes.insert(slot.name.clone(), (home, slot.shape));
-            self.params.push(slot.name.clone());
-            len += slot.shape.size();
+        let words = params.iter().map(|p| p.shape.size() as u64 * if p.trainable { 4 } else { 1 });
+        must_fit(4 * words.sum::<u64>(), "a model of this size", SMALLER)?;
+        let (mut homes, mut buffers, mut len) = (HashMap::new(), Vec::new(), 0);
+        for param in params.iter() {
+            let home = if param.trainable { HostHome::Param(len) } else { HostHome::Buffer(buffers.len()) };
+            match home {
+                HostHome::Param(_) => len += param.shape.size(),
+                HostHome::Buffer(_) => buffers.push(Aligned::zeroed(param.shape.size())),
+            }
+            homes.insert(param.name.clone(), (home, param.shape));
         }
-        if len > 0 {
-            self.blocks.push(Block { p: Aligned::zeroed(len), m: Aligned::zeroed(len), v: Aligned::zeroed(len) });
-        }
-        for slot in new.iter().filter(|s| s.kind == SlotKind::State) {
-            self.homes.insert(slot.name.clone(), (Home::State(self.states.len()), slot.shape));
-            self.states.push(Aligned::zeroed(slot.shape.size()));
-        }
-        Ok(())
+        let [p, m, v] = [(); 3].map(|()| Aligned::zeroed(len));
+        Ok(HostMemory { number: fresh_number(), p, m, v, buffers, homes, data: DataSets::default() })
     }
 
-    fn home(&self, name: &str) -> Result<(Home, Shape)> {
-        self.homes.get(name).copied().ok_or_else(|| {
-            let mut known: Vec<&str> = self.homes.keys().map(String::as_str).collect();
-            known.sort_unstable();
-            Error::Slot { name: name.into(), problem: format!("no bound plan uses it; known are {}", known.join(", ")) }
-        })
+    fn home(&self, name: &str) -> Result<(HostHome, Shape)> {
+        self.homes.get(name).copied().ok_or_else(|| unknown(name, self.homes.keys()))
     }
 
-    /// The address of a parameter or state that was admitted.
+    /// Checks that a slot of a graph is there as the graph wants it.
+    pub(crate) fn check(&self, slot: &SlotInfo) -> Result<()> {
+        let (home, shape) = self.home(&slot.name)?;
+        let is_param = matches!(home, HostHome::Param(_));
+        check_slot(slot, is_param, shape)
+    }
+
+    /// The address of a parameter or buffer that was checked.
     pub(crate) fn ptr(&self, name: &str) -> *mut f32 {
         match self.homes[name].0 {
-            // SAFETY: the offset lies inside the block.
-            Home::Param { block, offset } => unsafe { self.blocks[block].p.ptr().add(offset) },
-            Home::State(i) => self.states[i].ptr(),
+            // SAFETY: the offset lies inside the array.
+            HostHome::Param(offset) => unsafe { self.p.ptr().add(offset) },
+            HostHome::Buffer(i) => self.buffers[i].ptr(),
         }
     }
 
-    /// The addresses of a parameter that was admitted.
+    /// The addresses of a parameter that was checked.
     pub(crate) fn param_ptrs(&self, name: &str) -> ParamPtrs {
-        let Home::Param { block, offset } = self.homes[name].0 else { unreachable!("{name} is a parameter") };
-        let b = &self.blocks[block];
-        // SAFETY: the offset lies inside the block.
-        unsafe { ParamPtrs { p: b.p.ptr().add(offset), m: b.m.ptr().add(offset), v: b.v.ptr().add(offset) } }
+        let HostHome::Param(offset) = self.homes[name].0 else { unreachable!("{name} is a parameter") };
+        // SAFETY: the offset lies inside the arrays.
+        unsafe { ParamPtrs { p: self.p.ptr().add(offset), m: self.m.ptr().add(offset), v: self.v.ptr().add(offset) } }
     }
 
-    pub(crate) fn read(&self, name: &str, moment: Moment) -> Result<&[f32]> {
+    /// The rows of a data set for a graph that reads `columns` numbers of each.
+    pub(crate) fn rows(&self, name: &str, columns: usize) -> Result<DataRows> {
+        let (numbers, count) = match self.data.get(name, columns)? {
+            HostData::Bytes(bytes) => (Numbers::Bytes(bytes.as_ptr()), bytes.len()),
+            HostData::Floats(floats) => (Numbers::Floats(floats.as_ptr()), floats.len()),
+        };
+        Ok(DataRows { numbers, count: count / columns.max(1), columns })
+    }
+}
+
+/// What is said of a name that a memory does not have.
+pub(crate) fn unknown<'a>(name: &str, known: impl Iterator<Item = &'a String>) -> Error {
+    let mut known: Vec<&str> = known.map(String::as_str).collect();
+    known.sort_unstable();
+    let problem = match known.is_empty() {
+        true => "the state has no parameter or buffer of this name, and no other".to_string(),
+        false => format!("the state has no parameter or buffer of this name; known are {}", known.join(", ")),
+    };
+    Error::Slot { name: name.into(), problem }
+}
+
+/// Checks kind and shape of an array against what a graph wants.
+pub(crate) fn check_slot(slot: &SlotInfo, is_param: bool, shape: Shape) -> Result<()> {
+    if shape == slot.shape && is_param == (slot.kind == SlotKind::Param) {
+        return Ok(());
+    }
+    let kind = |is_param: bool| if is_param { "parameter" } else { "buffer" };
+    let (wanted, found) = (kind(slot.kind == SlotKind::Param), kind(is_param));
+    let problem = format!("the graph wants a {wanted} {}, the state has a {found} {shape}", slot.shape);
+    Err(Error::Slot { name: slot.name.clone(), problem })
+}
+
+/// Checks the number of values for an array.
+pub(crate) fn check_size(name: &str, given: usize, shape: Shape) -> Result<()> {
+    if given == shape.size() {
+        return Ok(());
+    }
+    Err(Error::Slot { name: name.into(), problem: format!("{given} numbers were given for shape {shape}") })
+}
+
+/// What is said of a moment of an array that no optimiser moves.
+pub(crate) fn no_moments(name: &str) -> Error {
+    Error::Slot { name: name.into(), problem: "a buffer has no moments".into() }
+}
+
+impl Memory for HostMemory {
+    fn read(&self, name: &str, moment: Moment) -> Result<Vec<f32>> {
         let (home, shape) = self.home(name)?;
-        match (home, moment) {
-            (Home::Param { block, offset }, _) => {
-                let b = &self.blocks[block];
-                let array = match moment {
-                    Moment::Value => &b.p,
-                    Moment::First => &b.m,
-                    Moment::Second => &b.v,
-                };
-                Ok(&array.slice()[offset..][..shape.size()])
-            }
-            (Home::State(i), Moment::Value) => Ok(self.states[i].slice()),
-            (Home::State(_), _) => Err(Error::Slot { name: name.into(), problem: "a state has no moments".into() }),
-        }
+        let array = match (home, moment) {
+            (HostHome::Param(_), Moment::Value) => &self.p,
+            (HostHome::Param(_), Moment::First) => &self.m,
+            (HostHome::Param(_), Moment::Second) => &self.v,
+            (HostHome::Buffer(i), Moment::Value) => &self.buffers[i],
+            (HostHome::Buffer(_), _) => return Err(no_moments(name)),
+        };
+        let offset = if let HostHome::Param(offset) = home { offset } else { 0 };
+        Ok(array.slice()[offset..][..shape.size()].to_vec())
     }
 
-    pub(crate) fn write(&mut self, name: &str, moment: Moment, values: &[f32]) -> Result<()> {
+    fn write(&mut self, name: &str, moment: Moment, values: &[f32]) -> Result<()> {
         let (home, shape) = self.home(name)?;
-        if values.len() != shape.size() {
-            let problem = format!("{} numbers were given for shape {shape}", values.len());
-            return Err(Error::Slot { name: name.into(), problem });
-        }
-        let to = match (home, moment) {
-            (Home::Param { block, offset }, _) => {
-                let b = &mut self.blocks[block];
-                let array = match moment {
-                    Moment::Value => &mut b.p,
-                    Moment::First => &mut b.m,
-                    Moment::Second => &mut b.v,
-                };
-                &mut array.slice_mut()[offset..][..shape.size()]
+        check_size(name, values.len(), shape)?;
+        let array = match (home, moment) {
+            (HostHome::Param(_), Moment::Value) => &mut self.p,
+            (HostHome::Param(_), Moment::First) => &mut self.m,
+            (HostHome::Param(_), Moment::Second) => &mut self.v,
+            (HostHome::Buffer(i), Moment::Value) => &mut self.buffers[i],
+            (HostHome::Buffer(_), _) => return Err(no_moments(name)),
+        };
+        let offset = if let HostHome::Param(offset) = home { offset } else { 0 };
+        array.slice_mut()[offset..][..shape.size()].copy_from_slice(values);
+        Ok(())
+    }
+
+    fn load(&mut self, name: &str, values: Values<'_>, columns: usize) -> Result<()> {
+        whole_rows(name, values, columns)?;
+        let data = match values {
+            Values::Bytes(bytes) => {
+                must_fit(bytes.len() as u64, "the data set", "take fewer rows")?;
+                HostData::Bytes(bytes.to_vec())
             }
-            (Home::State(i), Moment::Value) => self.states[i].slice_mut(),
-            (Home::State(_), _) => {
-                return Err(Error::Slot { name: name.into(), problem: "a state has no moments".into() });
+            Values::Floats(floats) => {
+                must_fit(4 * floats.len() as u64, "the data set", "take fewer rows")?;
+                HostData::Floats(floats.to_vec())
             }
         };
-        to.copy_from_slice(values);
+        self.data.insert(name, data, columns);
         Ok(())
     }
 
-    pub(crate) fn params(&self) -> impl Iterator<Item = (&str, Shape)> {
-        self.params.iter().map(|name| (name.as_str(), self.homes[name].1))
-    }
-
-    pub(crate) fn set_data(&mut self, name: &str, bytes: &[u8], cols: usize) -> Result<()> {
-        whole_rows(name, bytes, cols)?;
-        *self.data.entry(name)? = Some(Data { bytes: bytes.to_vec(), cols });
-        Ok(())
-    }
-
-    pub(crate) fn data(&self, name: &str, cols: usize) -> Result<Bytes> {
-        let data = self.data.get(name)?;
-        if data.cols != cols {
-            let problem = format!("rows of {} bytes were loaded, the plan reads rows of {cols}", data.cols);
-            return Err(Error::Slot { name: name.into(), problem });
-        }
-        Ok(Bytes { ptr: data.bytes.as_ptr(), rows: data.bytes.len() / cols, cols })
+    fn as_any(&mut self) -> &mut dyn Any {
+        self
     }
 }

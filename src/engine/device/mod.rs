@@ -1,27 +1,43 @@
-//! Executors: plans bound to memory.
+//! Executors: graphs compiled into functions, and the memory they work on.
 //!
-//! A [`Plan`] knows no device. An executor gives it memory by slot name and runs it; everything above ([`crate::vae`],
-//! [`crate::train`]) works with the trait [`Exec`] and does not know which one it has.
+//! ```text
+//! Device ─ open ─► Executor ─ state(params, seed) ──► State     parameters with their moments, buffers, data sets
+//!                     │                                 │
+//!                     └── compile(graph, outputs) ─► Function ─ call(state, key, inputs) ─► outputs
+//! ```
+//!
+//! Three back ends stand behind it: [`Interp`](crate::engine::interp::Interp) node by node in f64 or f32, [`Cpu`], and
+//! [`Cuda`](cuda::Cuda). A function belongs to the executor that compiled it, and works with any state of that executor:
+//! its own memory (scratch, inputs, outputs, running sums) goes when it is dropped. Nothing of a run is kept in an
+//! executor: the key, the rows and the schedules are arguments of a call, and the number of updates made belongs to the
+//! state that was updated.
 
+pub mod call;
 pub mod cpu;
 pub mod cuda;
+pub(crate) mod data;
+mod function;
 pub(crate) mod memory;
 pub(crate) mod room;
+mod state;
 mod team;
 
-use std::collections::BTreeMap;
+use std::any::Any;
 use std::fmt;
+use std::rc::Rc;
 use std::str::FromStr;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+pub use call::{Call, Key, Rows, Schedule};
+pub use function::{Array, Function, Layout, Many, Outputs};
+pub use state::State;
 
 use crate::engine::error::{Error, Result};
-use crate::engine::optim::Control;
-use crate::engine::plan::Plan;
-use crate::engine::shape::Shape;
+use crate::engine::graph::{Graph, Slot, Var};
+use crate::engine::interp::Interpreter;
+use crate::engine::params::Params;
+use crate::engine::plan::{Fusion, Plan};
 use cpu::Cpu;
-
-/// A plan bound to an executor: valid for the executor that made it.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Bound(usize);
 
 /// Which of a parameter's arrays is meant.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -34,128 +50,248 @@ pub enum Moment {
     Second,
 }
 
-/// The running sums of a plan's metrics at one moment of a run, and the counters of that moment.
+/// The running sums of a function at one moment of a run, and where the run stood.
 #[derive(Clone, PartialEq, Debug)]
 pub struct Snapshot {
-    /// [`Control::cursor`] then: the rows of the epoch that had been run.
+    /// The position in the epoch that the run had come to.
     pub cursor: u32,
-    /// [`Control::updates`] then.
-    pub updates: u32,
-    /// Each metric's sum.
-    pub sums: BTreeMap<String, f64>,
+    /// The number of updates made.
+    pub updates: u64,
+    /// The sums of the outputs of shape `[]`, in their order.
+    pub totals: Vec<f64>,
 }
 
-/// What runs plans: memory by slot name, shared by all plans bound to it, and the [`Control`] block.
+/// The numbers of a data set.
+#[derive(Clone, Copy, Debug)]
+pub enum Values<'a> {
+    /// Bytes, read as 0 … 255.
+    Bytes(&'a [u8]),
+    /// Floats.
+    Floats(&'a [f32]),
+}
+
+impl Values<'_> {
+    pub(crate) fn len(&self) -> usize {
+        match self {
+            Values::Bytes(b) => b.len(),
+            Values::Floats(f) => f.len(),
+        }
+    }
+}
+
+impl<'a> From<&'a [u8]> for Values<'a> {
+    fn from(bytes: &'a [u8]) -> Values<'a> {
+        Values::Bytes(bytes)
+    }
+}
+
+impl<'a> From<&'a [f32]> for Values<'a> {
+    fn from(floats: &'a [f32]) -> Values<'a> {
+        Values::Floats(floats)
+    }
+}
+
+/// A number that no other memory of this process has.
+pub(crate) fn fresh_number() -> u64 {
+    static NEXT: AtomicU64 = AtomicU64::new(1);
+    NEXT.fetch_add(1, Ordering::Relaxed)
+}
+
+/// What stands behind an [`Executor`].
 ///
-/// Equal seeds give equal bits on one device, however often and in whatever portions it is run.
-pub trait Exec {
+/// Equal arguments give equal bits on one back end, however often and in whatever portions it is run.
+pub trait Backend {
     /// Device and how it is used, for people: `cpu (avx512, threads: 2)`.
     fn describe(&self) -> String;
 
-    /// How many steps one call of [`Exec::run`] should make, if nobody needs to look in between: enough that the cost of
-    /// starting does not count, few enough that a call lasts no longer than a blink.
+    /// How many steps one [run](CompiledFunction::run) should make, if nobody needs to look in between: enough that the
+    /// cost of starting does not count, few enough that a call lasts no longer than a blink.
     fn steps_per_call(&self) -> usize;
 
     /// How many rows of independent work one step should have, where that can be chosen: enough to fill the device.
     fn rows_per_step(&self) -> usize;
 
-    /// The counters, the seed and the schedules.
-    fn control(&self) -> &Control;
-
-    /// The counters, the seed and the schedules, to be changed between runs.
-    fn control_mut(&mut self) -> &mut Control;
-
-    /// Loads a data set of `bytes` in rows of `cols` into data slot `name`, replacing what was there.
+    /// Memory for `params`, at zero.
     ///
     /// # Errors
-    /// [`Error::Slot`] when no bound plan reads it, or the bytes are not whole rows; [`Error::Device`] when
-    /// the device refuses, for want of memory for example. So may all functions below.
-    fn set_data(&mut self, name: &str, bytes: &[u8], cols: usize) -> Result<()>;
+    /// [`Error::Device`] with the sizes and the remedy when there is not enough.
+    fn memory(&self, params: &Params) -> Result<Box<dyn Memory>>;
 
-    /// Writes a parameter or state that a bound plan uses.
+    /// Compiles a graph whose outputs are marked.
     ///
     /// # Errors
-    /// [`Error::Slot`] when no bound plan uses it or its size differs.
-    fn write(&mut self, name: &str, values: &[f32]) -> Result<()> {
-        self.write_moment(name, Moment::Value, values)
-    }
+    /// [`Error::Argument`] when it has no effect; [`Error::Device`] when there is not enough memory, or a kernel has no
+    /// room for it.
+    fn compile(&self, graph: &Graph, fusion: Fusion) -> Result<Box<dyn CompiledFunction>>;
+}
 
-    /// Reads a parameter or state that a bound plan uses, row-major.
+/// A back end's memory of parameters, buffers and data sets.
+pub trait Memory {
+    /// Reads a parameter, a moment of it, or a buffer, row-major.
     ///
     /// # Errors
-    /// [`Error::Slot`] when no bound plan uses it.
-    fn read(&self, name: &str) -> Result<Vec<f32>> {
-        self.read_moment(name, Moment::Value)
-    }
+    /// [`Error::Slot`] when there is none of this name.
+    fn read(&self, name: &str, moment: Moment) -> Result<Vec<f32>>;
 
-    /// Writes a parameter or an optimiser's moment of it.
+    /// Writes one.
     ///
     /// # Errors
-    /// As [`Exec::write`].
-    fn write_moment(&mut self, name: &str, moment: Moment, values: &[f32]) -> Result<()>;
+    /// [`Error::Slot`] when there is none of this name or its size differs.
+    fn write(&mut self, name: &str, moment: Moment, values: &[f32]) -> Result<()>;
 
-    /// Reads a parameter or an optimiser's moment of it.
+    /// Loads a data set in rows of `columns` numbers, replacing what was there.
     ///
     /// # Errors
-    /// As [`Exec::read`].
-    fn read_moment(&self, name: &str, moment: Moment) -> Result<Vec<f32>>;
+    /// [`Error::Slot`] when the numbers are not whole rows; [`Error::Device`] when there is no room.
+    fn load(&mut self, name: &str, values: Values<'_>, columns: usize) -> Result<()>;
 
-    /// All parameters of all bound plans, in the order of their memory.
-    fn params(&self) -> Vec<(String, Shape)>;
+    /// For the back end itself, to find its own type.
+    fn as_any(&mut self) -> &mut dyn Any;
+}
 
-    /// Gives the plan memory: its own scratch arena, and slots shared by name with the plans bound before. New
-    /// parameters and states are zero.
+/// A back end's compiled function.
+pub trait CompiledFunction {
+    /// Makes the steps of `call` after `updates` updates.
     ///
     /// # Errors
-    /// [`Error::Slot`] when a slot is known with another shape or kind;
-    /// [`Error::Argument`] when the plan does not verify.
-    fn bind(&mut self, plan: &Plan) -> Result<Bound>;
+    /// [`Error::Slot`] when the memory lacks an array or a data set, when the rows would run over the end of one, or a row
+    /// index is out of range; [`Error::Argument`] when a schedule is missing or the steps cannot be counted;
+    /// [`Error::Device`] when the memory is another back end's.
+    fn run(&mut self, memory: &mut dyn Memory, call: &Call<'_>, updates: u64) -> Result<()>;
 
-    /// Runs the plan `times` times (0 only checks that it could run once); the batch cursor, the step and the schedules
-    /// advance after each.
+    /// Writes an input.
     ///
     /// # Errors
-    /// [`Error::Slot`] when data is missing, or the cursor would run over its end, or a row index is
-    /// out of range; [`Error::Argument`] when `times` is more than can be counted.
-    fn run(&mut self, plan: Bound, times: usize) -> Result<()>;
+    /// [`Error::Slot`] when the size differs.
+    fn write(&mut self, cell: Slot, values: &[f32]) -> Result<()>;
 
-    /// Waits until everything that was asked for is done. [`Exec::run`] may return before; whatever reads a result waits
-    /// by itself.
+    /// Reads an output as the last step left it.
+    ///
+    /// # Errors
+    /// From the device.
+    fn read(&self, cell: Slot) -> Result<Vec<f32>>;
+
+    /// Starts the running sums from given values: a sum that goes on in another function, or in a resumed run, then makes
+    /// its additions in the same order as if it had never been interrupted.
+    ///
+    /// # Errors
+    /// From the device.
+    fn set_totals(&mut self, totals: &[f64]) -> Result<()>;
+
+    /// Asks for the running sums as they are after everything that was run, leaves them as they are, and returns the
+    /// newest that are known without waiting: on the CPU these; on a GPU, which may still be at work on them, usually those
+    /// of an earlier call, and none before the first have come. A caller that asks after every run stays at most two runs
+    /// ahead of the device: with two answers under way, a call waits for the older one.
+    ///
+    /// # Errors
+    /// What went wrong on the device, as far as it is known.
+    fn peek_totals(&mut self) -> Result<Option<Snapshot>>;
+
+    /// The running sums since they were last taken, after everything that was run. They start again from 0.
+    ///
+    /// # Errors
+    /// From the device.
+    fn take_totals(&mut self) -> Result<Vec<f64>>;
+
+    /// Waits until everything that was asked for is done. [`CompiledFunction::run`] may return before; whatever reads a
+    /// result waits by itself.
     ///
     /// # Errors
     /// What went wrong meanwhile.
     fn synchronize(&mut self) -> Result<()>;
 
-    /// The shortest time in seconds that each step took, one after the other, in the order of [`Plan::steps`], over
-    /// `repetitions` whole passes; on the CPU on one thread. The steps run for real: parameters change as in as many
-    /// runs (on a GPU each step sixteen times as often), but the counters stay.
-    ///
-    /// # Errors
-    /// As [`Exec::run`].
-    fn time_steps(&mut self, plan: Bound, repetitions: usize) -> Result<Vec<f64>>;
+    /// The plan that is run, where there is one.
+    fn plan(&self) -> Option<&Plan>;
 
-    /// Starts the plan's running sums from given values (0 where `sums` has no such name): a sum that goes on in another
-    /// plan, or in a resumed run, then makes its additions in the same order as if it had never been interrupted.
+    /// The shortest time in seconds that each step of the [plan](CompiledFunction::plan) took, one after the other, over
+    /// `repetitions` whole passes; on the CPU on one thread. The steps run for real: parameters change as in as many runs
+    /// (on a GPU each step sixteen times as often). Empty without a plan.
     ///
     /// # Errors
-    /// From the device.
-    fn set_metrics(&mut self, plan: Bound, sums: &BTreeMap<String, f64>) -> Result<()>;
+    /// As [`CompiledFunction::run`].
+    fn time_steps(
+        &mut self,
+        memory: &mut dyn Memory,
+        call: &Call<'_>,
+        updates: u64,
+        repetitions: usize,
+    ) -> Result<Vec<f64>>;
+}
 
-    /// Asks for the running sums as they are after everything that was run, leaves them as they are, and returns the
-    /// newest that are known without waiting: on the CPU these; on a GPU, which may still be at work on them, usually those
-    /// of an earlier call, and none before the first have come. A caller that asks after every [`Exec::run`] stays at most
-    /// two runs ahead of the device: with two answers under way, a call waits for the older one.
-    ///
-    /// # Errors
-    /// What went wrong on the device, as far as it is known.
-    fn peek_metrics(&mut self, plan: Bound) -> Result<Option<Snapshot>>;
+/// An opened device: compiles functions and makes states. A handle that is copied freely.
+#[derive(Clone)]
+pub struct Executor(Rc<dyn Backend>);
 
-    /// The running sums of the plan's metrics since they were last taken, after everything that was run. They start again
-    /// from 0.
+impl Executor {
+    /// An executor on a back end.
+    pub fn new(backend: impl Backend + 'static) -> Executor {
+        Executor(Rc::new(backend))
+    }
+
+    /// The reference: every node by its definition, in f64.
+    pub fn reference() -> Executor {
+        Executor::new(Interpreter::<f64>::default())
+    }
+
+    /// Device and how it is used, for people.
+    pub fn describe(&self) -> String {
+        self.0.describe()
+    }
+
+    /// See [`Backend::steps_per_call`].
+    pub fn steps_per_call(&self) -> usize {
+        self.0.steps_per_call()
+    }
+
+    /// See [`Backend::rows_per_step`].
+    pub fn rows_per_step(&self) -> usize {
+        self.0.rows_per_step()
+    }
+
+    /// Memory for `params` at their initial values, which are a pure function of `seed`; moments are zero.
     ///
     /// # Errors
-    /// From the device.
-    fn take_metrics(&mut self, plan: Bound) -> Result<BTreeMap<String, f64>>;
+    /// As [`Backend::memory`].
+    pub fn state(&self, params: &Params, seed: u64) -> Result<State> {
+        let mut state = State::new(self.0.memory(params)?, params.clone());
+        for param in params.iter() {
+            state.write(&param.name, &(param.initial)(seed))?;
+        }
+        Ok(state)
+    }
+
+    /// Compiles a graph into the function of its [inputs](Graph::input) that gives `outputs`: an array of values, or a
+    /// `Vec` of them.
+    ///
+    /// An output of shape `[]` is added up over the steps of a run, in f64 and in the order of the steps; any other is its
+    /// value after the last step.
+    ///
+    /// # Panics
+    /// When an output is a value of another graph.
+    ///
+    /// # Errors
+    /// As [`Backend::compile`].
+    #[track_caller]
+    pub fn compile<'g, O: Outputs<'g>>(&self, graph: &'g Graph, outputs: O) -> Result<Function<O::Layout>> {
+        self.compile_with(graph, outputs, Fusion::all())
+    }
+
+    /// As [`Executor::compile`], with a choice of fusion rules.
+    ///
+    /// # Errors
+    /// As [`Backend::compile`].
+    #[track_caller]
+    pub fn compile_with<'g, O: Outputs<'g>>(
+        &self,
+        graph: &'g Graph,
+        outputs: O,
+        fusion: Fusion,
+    ) -> Result<Function<O::Layout>> {
+        let vars: Vec<Var<'g>> = outputs.vars();
+        let traced = graph.with_outputs(&vars);
+        let compiled = self.0.compile(&traced, fusion)?;
+        Ok(Function::new(self.clone(), compiled, &traced))
+    }
 }
 
 /// How exactly matrix products are computed on a GPU. Everything else, and everything on the CPU, is f32; parameters and
@@ -222,28 +358,60 @@ pub enum Device {
     },
 }
 
-/// Checks that a run of `times` steps ends before the data does.
-fn check_rows(slot: &str, rows: usize, cursor: u32, times: usize, batch_rows: usize) -> Result<()> {
-    let end = u128::from(cursor) + times.max(1) as u128 * batch_rows as u128;
-    if end > rows as u128 {
-        let problem = format!("{times} batches end at row {end}, the data has {rows} rows");
-        return Err(Error::Slot { name: slot.into(), problem });
-    }
-    Ok(())
-}
-
 impl Device {
     /// Starts the executor.
     ///
     /// # Errors
     /// [`Error::Device`] with the reason why it cannot be used, and the remedy.
-    pub fn open(self) -> Result<Box<dyn Exec>> {
+    pub fn open(self) -> Result<Executor> {
         match self {
-            Device::Cpu { threads } => Ok(Box::new(Cpu::new(threads))),
+            Device::Cpu { threads } => Ok(Executor::new(Cpu::new(threads))),
             #[cfg(feature = "cuda")]
-            Device::Cuda { ordinal, precision } => Ok(Box::new(cuda::Cuda::open(ordinal, precision)?)),
+            Device::Cuda { ordinal, precision } => Ok(Executor::new(cuda::Cuda::open(ordinal, precision)?)),
             #[cfg(not(feature = "cuda"))]
             Device::Cuda { ordinal, .. } => Err(cuda::probe::NoCuda::NotBuilt.of(&format!("cuda:{ordinal}"))),
         }
     }
+
+    /// The first GPU if there is one that can be used, with products as exact as f32; the CPU otherwise.
+    /// [`cuda::automatic`] says why there is none.
+    pub fn auto() -> Device {
+        match cuda::automatic() {
+            Ok(gpu) => Device::Cuda { ordinal: gpu.ordinal, precision: Precision::F32 },
+            Err(_) => Device::Cpu { threads: 0 },
+        }
+    }
+}
+
+/// Refuses more steps in one run than can be counted: what a step counts with has 32 bits, and more of them would take days.
+pub(crate) fn check_steps(steps: usize) -> Result<()> {
+    match u32::try_from(steps) {
+        Ok(_) => Ok(()),
+        Err(_) => Err(Error::argument("steps", steps, format!("at most {} in one run", u32::MAX))),
+    }
+}
+
+/// Checks that a run of `steps` steps ends before the data does.
+pub(crate) fn check_rows(slot: &str, rows: usize, cursor: u32, steps: usize, batch_rows: usize) -> Result<()> {
+    let end = u128::from(cursor) + steps.max(1) as u128 * batch_rows as u128;
+    if end > rows as u128 {
+        let problem = format!("{steps} batches end at row {end}, the data has {rows} rows");
+        return Err(Error::Slot { name: slot.into(), problem });
+    }
+    Ok(())
+}
+
+/// What is said of a function whose state belongs to another executor.
+pub(crate) fn foreign_memory(device: &str) -> Error {
+    Error::Device {
+        device: device.into(),
+        reason: "the state was made by another executor".into(),
+        remedy: "compile the function with the executor that made the state".into(),
+    }
+}
+
+/// What is said of a row index that is none.
+pub(crate) fn bad_index() -> Error {
+    let problem = "a row index is negative, fractional or outside the table".into();
+    Error::Slot { name: "gather_rows".into(), problem }
 }

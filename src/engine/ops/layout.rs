@@ -22,7 +22,13 @@ impl<'g> Var<'g> {
     #[track_caller]
     pub fn reshape(self, shape: &[usize]) -> Var<'g> {
         let (from, to) = (self.shape(), Shape::new(shape));
-        assert!(from.size() == to.size(), "reshape of {from} ({} elements) to {to} ({})", from.size(), to.size());
+        assert!(
+            from.size() == to.size(),
+            "reshape to {to} ({} elements) of {} ({})",
+            to.size(),
+            self.made(),
+            from.size()
+        );
         if from == to {
             return self;
         }
@@ -39,7 +45,7 @@ impl<'g> Var<'g> {
     #[track_caller]
     pub fn t(self) -> Var<'g> {
         let s = self.shape();
-        assert!(s.len() == 2, "t() needs a matrix, not shape {s}");
+        assert!(s.len() == 2, "t() needs a matrix, not {}", self.made());
         let g = self.graph();
         let node = g.node(self.id());
         if node.op == Op::Transpose {
@@ -52,9 +58,9 @@ impl<'g> Var<'g> {
     #[track_caller]
     pub fn slice_cols(self, start: usize, len: usize) -> Var<'g> {
         let s = self.shape();
-        assert!(!s.is_empty(), "slice_cols of a scalar");
+        assert!(!s.is_empty(), "slice_cols of the scalar {}", self.made());
         let cols = s[s.len() - 1];
-        assert!(start + len <= cols, "columns {start}..{} of a value of shape {s}", start + len);
+        assert!(start + len <= cols, "columns {start}..{} of {}", start + len, self.made());
         if len == cols {
             return self;
         }
@@ -74,7 +80,8 @@ impl<'g> Var<'g> {
     #[track_caller]
     pub fn gather_rows(self, index: Var<'g>) -> Var<'g> {
         let (t, i) = (self.shape(), index.shape());
-        assert!(t.len() == 2 && i.len() == 1, "gather_rows needs a table and a vector of indices, not {t} and {i}");
+        let both = || format!("{} and {}", self.made(), index.made());
+        assert!(t.len() == 2 && i.len() == 1, "gather_rows needs a table and a vector of indices, not {}", both());
         let g = self.graph();
         g.push(Op::GatherRows, &[self, index], Shape::new(&[i[0], t[1]]))
     }
@@ -83,7 +90,9 @@ impl<'g> Var<'g> {
     #[track_caller]
     pub fn scatter_rows(self, index: Var<'g>, rows: usize) -> Var<'g> {
         let (s, i) = (self.shape(), index.shape());
-        assert!(s.len() == 2 && i.len() == 1 && s[0] == i[0], "scatter_rows of {s} by indices of shape {i}");
+        let both = || format!("{} and {}", self.made(), index.made());
+        let fits = s.len() == 2 && i.len() == 1 && s[0] == i[0];
+        assert!(fits, "scatter_rows needs a matrix and an index for each of its rows, not {}", both());
         let g = self.graph();
         g.push(Op::ScatterRows, &[self, index], Shape::new(&[rows, s[1]]))
     }
@@ -103,17 +112,18 @@ impl Graph {
     /// When `parts` is empty or their rows differ.
     #[track_caller]
     pub fn concat_cols<'g>(&'g self, parts: &[Var<'g>]) -> Var<'g> {
-        parts.iter().for_each(|x| self.owns("concat_cols", *x));
-        let (first, rest) = parts.split_first().expect("concat_cols needs at least one value");
-        rest.iter().fold(*first, |a, &b| {
-            let (sa, sb) = (a.shape(), b.shape());
-            let (ca, cb) = (sa.matrix().1, sb.matrix().1);
-            assert!(
-                !sa.is_empty() && sa.len() == sb.len() && with_cols(sa, cb) == sb,
-                "concat_cols: shapes {sa} and {sb} differ in more than their columns"
-            );
-            self.push(Op::ConcatCols, &[a, b], with_cols(sa, ca + cb))
-        })
+        let (&first, rest) = parts.split_first().expect("concat_cols needs at least one value");
+        self.owns("concat_cols", first);
+        let mut whole = first;
+        for &part in rest {
+            self.owns("concat_cols", part);
+            let (like, s) = (first.shape(), part.shape());
+            let fits = !like.is_empty() && like.len() == s.len() && with_cols(like, s.matrix().1) == s;
+            assert!(fits, "concat_cols: more than the columns differ, {} and {}", first.made(), part.made());
+            let cols = whole.shape().matrix().1 + s.matrix().1;
+            whole = self.push(Op::ConcatCols, &[whole, part], with_cols(s, cols));
+        }
+        whole
     }
 }
 
@@ -155,19 +165,29 @@ pub(super) fn vjp(op: Op, c: &mut Cotangents<'_, '_>) {
     }
 }
 
-/// A row number held as a real number.
-pub(crate) fn row_index(value: f64, rows: usize) -> usize {
-    assert!(value >= 0.0 && value < rows as f64 && value.fract() == 0.0, "row {value} of a table with {rows} rows");
-    value as usize
+/// The row, of so many, whose number is held as a real number.
+fn row_index(value: f64, rows: usize) -> Option<usize> {
+    (value >= 0.0 && value < rows as f64 && value.fract() == 0.0).then_some(value as usize)
 }
 
+/// An index of `node` that is no row of its table, and the number of rows that the table has.
+pub(crate) fn bad_index<F: Real>(node: &Node, shapes: &[Shape], ins: &[&[F]]) -> Option<(f64, usize)> {
+    let rows = match node.op {
+        Op::GatherRows => shapes[0][0],
+        Op::ScatterRows => node.shape[0],
+        _ => return None,
+    };
+    ins[1].iter().map(|index| (index.to_f64(), rows)).find(|&(index, rows)| row_index(index, rows).is_none())
+}
+
+/// Rows of [`bad_index`]es are read as zeros, and not written.
 pub(super) fn eval<F: Real>(node: &Node, shapes: &[Shape], ins: &[&[F]]) -> Vec<F> {
     let x = ins[0];
     let (rows, cols) = node.shape.matrix();
     let from = shapes[0].matrix().1;
     let mut out = vec![F::default(); node.shape.size()];
     match node.op {
-        Op::Reshape | Op::StopGradient => out.copy_from_slice(x),
+        Op::Reshape | Op::StopGradient | Op::CustomVjp(_) => out.copy_from_slice(x),
         Op::Transpose => (0..rows * cols).for_each(|i| out[i] = x[i % cols * from + i / cols]),
         Op::SliceCols(start) => {
             let start = start as usize;
@@ -186,14 +206,16 @@ pub(super) fn eval<F: Real>(node: &Node, shapes: &[Shape], ins: &[&[F]]) -> Vec<
         }
         Op::GatherRows => {
             for (r, row) in out.chunks_exact_mut(cols.max(1)).enumerate() {
-                let i = row_index(ins[1][r].to_f64(), shapes[0][0]);
-                row.copy_from_slice(&x[i * cols..][..cols]);
+                if let Some(i) = row_index(ins[1][r].to_f64(), shapes[0][0]) {
+                    row.copy_from_slice(&x[i * cols..][..cols]);
+                }
             }
         }
         Op::ScatterRows => {
             for (r, row) in x.chunks_exact(cols.max(1)).enumerate() {
-                let i = row_index(ins[1][r].to_f64(), rows);
-                out[i * cols..][..cols].iter_mut().zip(row).for_each(|(o, &v)| *o = *o + v);
+                if let Some(i) = row_index(ins[1][r].to_f64(), rows) {
+                    out[i * cols..][..cols].iter_mut().zip(row).for_each(|(o, &v)| *o = *o + v);
+                }
             }
         }
         _ => unreachable!("{:?} moves no elements", node.op),

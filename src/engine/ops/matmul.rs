@@ -30,11 +30,12 @@ impl<'g> Var<'g> {
     pub fn matmul_t(self, ta: bool, other: Var<'g>, tb: bool) -> Var<'g> {
         self.meets("matmul", other);
         let (a, b) = (self.shape(), other.shape());
-        assert!(a.len() == 2 && b.len() == 2, "matmul needs two matrices, not shapes {a} and {b}");
+        let both = || format!("{} and {}", self.made(), other.made());
+        assert!(a.len() == 2 && b.len() == 2, "matmul needs two matrices, not {}", both());
         let (m, ka) = if ta { (a[1], a[0]) } else { (a[0], a[1]) };
         let (kb, n) = if tb { (b[1], b[0]) } else { (b[0], b[1]) };
         let mark = |t: bool| if t { "ᵀ" } else { "" };
-        assert!(ka == kb, "matmul: inner sizes of {a}{} and {b}{} are {ka} and {kb}", mark(ta), mark(tb));
+        assert!(ka == kb, "matmul: inner sizes of {a}{} and {b}{} are {ka} and {kb}: {}", mark(ta), mark(tb), both());
         let g = self.graph();
         g.push(Op::MatMul { ta, tb }, &[self, other], Shape::new(&[m, n]))
     }

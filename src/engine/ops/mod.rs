@@ -6,11 +6,13 @@
 //! | [`matmul`] | the matrix product with transposition flags |
 //! | [`reduce`] | sums and maxima over axes, and their inverse, broadcasting |
 //! | [`layout`] | reshape, transpose, columns, rows by index, stop_gradient |
+//! | [`custom`] | rules of differentiation and operations of one's own |
 //!
 //! The contract of a rule of differentiation: it gets the inputs, the value y and dy = ∂loss/∂y, and *pushes nodes*
 //! for ∂loss/∂input. It never computes anything. That is what makes a gradient something that can be differentiated
 //! again, printed, and fused with the forward pass.
 
+pub mod custom;
 pub mod layout;
 pub mod matmul;
 pub mod reduce;
@@ -30,8 +32,8 @@ pub enum Leaf {
     Tensor(u32),
     /// The content of a parameter or state slot.
     Slot(Slot),
-    /// The current batch of a data slot, bytes divided by 255.
-    Batch(Slot),
+    /// The current batch of a data slot, divided by the f32 of these bits.
+    Batch(Slot, u32),
     /// Standard normal noise of a stream.
     Normal(u32),
     /// Uniform noise of a stream.
@@ -82,6 +84,10 @@ pub enum Op {
     ScatterRows,
     /// The value, without a gradient.
     StopGradient,
+    /// The value, with the rule of differentiation of this number.
+    CustomVjp(u32),
+    /// The operation of one's own of this number.
+    Custom(u32),
 }
 
 impl Op {
@@ -91,7 +97,7 @@ impl Op {
             Op::Leaf(Leaf::Const(_)) => "const",
             Op::Leaf(Leaf::Tensor(_)) => "tensor",
             Op::Leaf(Leaf::Slot(_)) => "slot",
-            Op::Leaf(Leaf::Batch(_)) => "batch",
+            Op::Leaf(Leaf::Batch(..)) => "batch",
             Op::Leaf(Leaf::Normal(_)) => "normal",
             Op::Leaf(Leaf::Uniform(_)) => "uniform",
             Op::Leaf(Leaf::Ctl(_)) => "ctl",
@@ -111,6 +117,8 @@ impl Op {
             Op::GatherRows => "gather_rows",
             Op::ScatterRows => "scatter_rows",
             Op::StopGradient => "stop_gradient",
+            Op::CustomVjp(_) => "custom_vjp",
+            Op::Custom(_) => "custom_op",
         }
     }
 
@@ -123,7 +131,11 @@ impl Op {
             Op::Leaf(Leaf::Const(bits)) => format!("{:?}", f64::from_bits(bits)),
             Op::Leaf(Leaf::Tensor(i)) => format!("tensor #{i}"),
             Op::Leaf(Leaf::Slot(slot)) => slot_name(slot).to_string(),
-            Op::Leaf(Leaf::Batch(slot)) => format!("batch of {}", slot_name(slot)),
+            Op::Leaf(Leaf::Batch(slot, unit)) => {
+                let unit = f32::from_bits(unit);
+                let per = if unit == 1.0 { String::new() } else { format!(" / {unit}") };
+                format!("batch of {}{per}", slot_name(slot))
+            }
             Op::Leaf(Leaf::Normal(stream) | Leaf::Uniform(stream)) => format!("{name} noise, stream {stream}"),
             Op::Leaf(Leaf::Ctl(field)) => format!("ctl {field:?}"),
             Op::Pow(c) => format!("pow({}, {:?})", ins[0], f64::from_bits(c)),
@@ -137,6 +149,11 @@ impl Op {
         }
     }
 
+    /// Whether the value is that of the operand: the two differ only for the reverse pass.
+    pub fn is_alias(&self) -> bool {
+        matches!(self, Op::StopGradient | Op::CustomVjp(_))
+    }
+
     /// Whether the value is computed element by element from operands of the same shape.
     pub fn is_pointwise(&self) -> bool {
         matches!(self, Op::Scalar(_) | Op::Pow(_) | Op::Binary(_) | Op::Select)
@@ -147,7 +164,7 @@ impl Op {
 pub(crate) struct Cotangents<'g, 'a> {
     /// The graph that nodes are pushed to.
     pub graph: &'g Graph,
-    /// The inputs of the node.
+    /// The values that get cotangents: the inputs of the node, or those of its custom rule.
     pub ins: &'a [Id],
     /// Its value.
     pub y: Var<'g>,
@@ -175,6 +192,8 @@ pub(crate) fn vjp(node: &Node, c: &mut Cotangents<'_, '_>) {
     let dy = c.dy;
     match node.op {
         Op::Leaf(_) | Op::StopGradient => {}
+        Op::CustomVjp(rule) => c.graph.rule(rule).vjp(c),
+        Op::Custom(op) => custom::vjp(&*c.graph.custom_op(op), c),
         Op::Scalar(f) => {
             if let Some(dx) = f.vjp(c.x(0), c.y, dy) {
                 c.give(0, dx);
@@ -219,6 +238,7 @@ pub(crate) fn eval<F: Real>(node: &Node, shapes: &[Shape], ins: &[&[F]]) -> Vec<
         Op::MatMul { ta, tb } => matmul::eval(ta, tb, shapes, ins),
         Op::Sum(_) | Op::MaxOver(_) | Op::Broadcast => reduce::eval(node, shapes[0], ins[0]),
         Op::Leaf(leaf) => unreachable!("{leaf:?} is read from memory, not computed"),
+        Op::Custom(op) => unreachable!("operation {op} is the graph's, see custom::eval"),
         _ => layout::eval(node, shapes, ins),
     }
 }
@@ -243,7 +263,8 @@ impl<'g> Var<'g> {
 
     #[track_caller]
     fn binary(self, f: BinaryFn, other: Var<'g>) -> Var<'g> {
-        let (a, b) = self.broadcast_pair(f.name(), other);
+        let shape = common_shape(f.name(), &[self, other]);
+        let (a, b) = (self.broadcast_to(&shape), other.broadcast_to(&shape));
         if let Some(simple) = simplify(f, a, b) {
             return simple;
         }
@@ -251,16 +272,7 @@ impl<'g> Var<'g> {
         let swap = matches!(f, BinaryFn::Add | BinaryFn::Mul) && a.id() > b.id();
         let (a, b) = if swap { (b, a) } else { (a, b) };
         let g = self.graph();
-        g.push(Op::Binary(f), &[a, b], a.shape())
-    }
-
-    /// Both operands broadcast to their common shape.
-    #[track_caller]
-    fn broadcast_pair(self, what: &str, other: Var<'g>) -> (Var<'g>, Var<'g>) {
-        self.meets(what, other);
-        let (sa, sb) = (self.shape(), other.shape());
-        let shape = sa.broadcast(&sb).unwrap_or_else(|| panic!("{what}: shapes {sa} and {sb} do not broadcast"));
-        (self.broadcast_to(&shape), other.broadcast_to(&shape))
+        g.push(Op::Binary(f), &[a, b], shape)
     }
 
     /// A row of the table by its value, element by element: `x.map(ScalarFn::Exp)` is `x.exp()`.
@@ -337,12 +349,25 @@ impl<'g> Var<'g> {
     /// `a` where self ≠ 0, `b` elsewhere. The gradient goes to the operand that was chosen.
     #[track_caller]
     pub fn select(self, a: Var<'g>, b: Var<'g>) -> Var<'g> {
-        let (a, b) = a.broadcast_pair("select", b);
-        let (q, a) = self.broadcast_pair("select", a);
-        let b = b.broadcast_to(&a.shape());
-        let g = self.graph();
-        g.push(Op::Select, &[q, a, b], a.shape())
+        let shape = common_shape("select", &[self, a, b]);
+        let (q, a, b) = (self.broadcast_to(&shape), a.broadcast_to(&shape), b.broadcast_to(&shape));
+        self.graph().push(Op::Select, &[q, a, b], shape)
     }
+}
+
+/// The shape that all `values` broadcast to.
+#[track_caller]
+fn common_shape(what: &str, values: &[Var<'_>]) -> Shape {
+    let mut common = Shape::scalar();
+    for x in values {
+        values[0].meets(what, *x);
+        let Some(shape) = common.broadcast(&x.shape()) else {
+            let made: Vec<String> = values.iter().map(|x| x.made()).collect();
+            panic!("{what}: shapes do not broadcast, {}", made.join(" and "))
+        };
+        common = shape;
+    }
+    common
 }
 
 /// The identities that differentiation produces over and over: x + 0, x · 1, x · (−1), and two constants.

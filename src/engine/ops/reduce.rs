@@ -16,11 +16,13 @@ use crate::engine::shape::{Shape, for_each_offset};
 
 #[track_caller]
 fn axes_bits(shape: Shape, axes: &[usize]) -> u8 {
-    axes.iter().fold(0, |bits, &axis| {
+    let mut bits = 0;
+    for &axis in axes {
         assert!(axis < shape.len(), "axis {axis} of a value of shape {shape}");
         assert!(bits >> axis & 1 == 0, "axis {axis} is named twice in {axes:?}");
-        bits | 1 << axis
-    })
+        bits |= 1 << axis;
+    }
+    bits
 }
 
 impl<'g> Var<'g> {
@@ -104,7 +106,7 @@ impl<'g> Var<'g> {
         if from == to {
             return self;
         }
-        assert!(from.broadcast(&to) == Some(to), "a value of shape {from} does not broadcast to {to}");
+        assert!(from.broadcast(&to) == Some(to), "{} does not broadcast to {to}", self.made());
         let g = self.graph();
         let node = g.node(self.id());
         let source = if node.op == Op::Broadcast { g.var(node.ins[0]) } else { self };

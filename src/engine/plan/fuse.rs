@@ -71,7 +71,7 @@ pub(super) struct Fused {
     pub nodes: Vec<Node>,
     pub live: Vec<Id>,
     pub fusion: Fusion,
-    /// Operands, with `stop_gradient` skipped.
+    /// Operands, with aliases skipped.
     pub ins: Vec<Vec<Id>>,
     /// Must be in memory.
     pub stored: Vec<bool>,
@@ -95,7 +95,7 @@ impl Fused {
         &self.nodes[id.index()]
     }
 
-    /// `id`, or what it is only another name of: a `stop_gradient`, or one number in another shape.
+    /// `id`, or what it is only another name of: an alias for the reverse pass, or one number in another shape.
     pub(super) fn resolve(&self, id: Id) -> Id {
         let mut id = id;
         while self.is_name(id) {
@@ -106,7 +106,7 @@ impl Fused {
 
     fn is_name(&self, id: Id) -> bool {
         let op = self.node(id).op;
-        op == Op::StopGradient || (matches!(op, Op::Reshape | Op::Broadcast) && self.is_scalar(id))
+        op.is_alias() || (matches!(op, Op::Reshape | Op::Broadcast) && self.is_scalar(id))
     }
 
     pub(super) fn is_scalar(&self, id: Id) -> bool {
@@ -123,7 +123,8 @@ impl Fused {
         let node = self.node(id);
         match node.op {
             Op::Leaf(Leaf::Const(bits)) => Some(f64::from_bits(bits)),
-            Op::Broadcast | Op::Reshape | Op::StopGradient => self.constant(node.ins[0]),
+            Op::Broadcast | Op::Reshape => self.constant(node.ins[0]),
+            op if op.is_alias() => self.constant(node.ins[0]),
             _ => None,
         }
     }
@@ -138,8 +139,8 @@ impl Fused {
             Op::Broadcast => {
                 self.constant(id).is_some() || access(&self.source_shape(id), &self.node(id).shape).is_some()
             }
-            Op::Reshape | Op::StopGradient => self.constant(id).is_some(),
-            _ => false,
+            Op::Reshape => self.constant(id).is_some(),
+            op => op.is_alias() && self.constant(id).is_some(),
         }
     }
 
@@ -215,7 +216,7 @@ impl Fused {
             let behind_kernel = ins.first().is_some_and(|&i| in_kernel(i) && self.constant(i).is_none());
             self.level[id.index()] = match node.op {
                 Op::Leaf(_) => 0,
-                Op::Scalar(_) | Op::Pow(_) | Op::Binary(_) | Op::Select | Op::Broadcast | Op::StopGradient => below,
+                op if op.is_pointwise() || op.is_alias() || op == Op::Broadcast => below,
                 // A view of a value that kernels compute on the fly needs that value in memory first.
                 Op::Reshape | Op::SliceCols(_) => below + u32::from(behind_kernel),
                 _ => below + 1,
@@ -287,8 +288,7 @@ impl Fused {
     /// Scalars that nothing but effects and other such scalars use.
     fn defer_scalars(&mut self, graph: &Graph) {
         let effects = graph.effects();
-        let ends: Vec<Id> =
-            effects.metrics.iter().map(|(_, id)| *id).chain(effects.optimize.and_then(|o| o.scale)).collect();
+        let ends: Vec<Id> = effects.totals.iter().copied().chain(effects.optimize.and_then(|o| o.scale)).collect();
         let ends: Vec<Id> = ends.into_iter().map(|id| self.resolve(id)).collect();
         for at in (0..self.live.len()).rev() {
             let id = self.live[at];

@@ -7,9 +7,11 @@ use super::fuse::{self, Fused, Fusion};
 use super::program::{Access, Input, Instr, Output, Program, ProgramBuilder, Reg, partials_len};
 use super::{Mem, View};
 use crate::engine::graph::{Effects, Graph, Id, Slot};
+use crate::engine::ops::custom::CustomOp;
 use crate::engine::ops::{Leaf, Op};
 use crate::engine::steps::Kernel;
 use crate::engine::steps::batch::Batch;
+use crate::engine::steps::custom::Custom;
 use crate::engine::steps::gemm::{Product, Target};
 use crate::engine::steps::layout::{How, Move};
 use crate::engine::steps::optimize::Optimize;
@@ -32,6 +34,7 @@ pub(super) struct Lowered {
 struct Lower {
     f: Fused,
     effects: Effects,
+    custom_ops: Vec<Arc<dyn CustomOp>>,
     place: HashMap<Id, View>,
     contiguous: HashMap<Id, View>,
     /// The partial sums of each total.
@@ -45,6 +48,7 @@ pub(super) fn lower(graph: &Graph, fusion: Fusion) -> Lowered {
     let mut l = Lower {
         f: fuse::fuse(graph, fusion),
         effects: graph.effects(),
+        custom_ops: graph.custom_ops(),
         place: HashMap::new(),
         contiguous: HashMap::new(),
         partials: HashMap::new(),
@@ -69,7 +73,7 @@ pub(super) fn lower(graph: &Graph, fusion: Fusion) -> Lowered {
         l.late_copy(id, out);
     }
     l.write_optimize(gradients);
-    let batches = l.f.live.iter().filter(|&&id| matches!(l.f.node(id).op, Op::Leaf(Leaf::Batch(_))));
+    let batches = l.f.live.iter().filter(|&&id| matches!(l.f.node(id).op, Op::Leaf(Leaf::Batch(..))));
     let batch_rows = batches.map(|&id| l.f.node(id).shape[0]).max().unwrap_or(0);
     Lowered { steps: l.steps, buffers: l.buffers, written_first: l.written_first, effects: l.effects, batch_rows }
 }
@@ -206,9 +210,9 @@ impl Lower {
             let (left, right) = (self.f.ins[id.index()][0], self.f.ins[id.index()][1]);
             let cols = self.size_of(left).1;
             for (part, view) in [(left, whole.columns(0, cols)), (right, whole.columns(cols, whole.cols - cols))] {
-                // Reductions write one contiguous array, never the columns of a wider one.
-                let reduction = matches!(self.f.node(part).op, Op::Sum(_) | Op::MaxOver(_));
-                let in_place = self.f.fusion.sample_kl && self.computed(part) == Some(part) && !reduction;
+                // These write one contiguous array, never the columns of a wider one.
+                let contiguous = matches!(self.f.node(part).op, Op::Sum(_) | Op::MaxOver(_) | Op::Custom(_));
+                let in_place = self.f.fusion.sample_kl && self.computed(part) == Some(part) && !contiguous;
                 if !(in_place && self.claim(part, view)) {
                     copies.push((part, view));
                 }
@@ -255,21 +259,22 @@ impl Lower {
         let node = *self.f.node(id);
         let ins = self.f.ins[id.index()].clone();
         let how = match node.op {
-            Op::Leaf(Leaf::Batch(slot)) => {
+            Op::Leaf(Leaf::Batch(slot, unit)) => {
                 let out = self.place_of(id);
-                return self.push(Batch { slot, out }, id);
+                return self.push(Batch { slot, unit: f32::from_bits(unit), out }, id);
             }
             Op::Leaf(Leaf::Slot(_) | Leaf::Tensor(_)) | Op::SliceCols(_) | Op::ConcatCols => return,
             Op::Reshape if self.f.constant(id).is_none() => return,
             Op::Leaf(_) | Op::Broadcast | Op::Reshape => return self.write_virtual(id),
             Op::MatMul { ta, tb } => return self.write_product(id, ta, tb),
+            Op::Custom(op) => return self.write_custom(id, op),
             Op::Sum(bits) => return self.write_reduction(id, bits, false),
             Op::MaxOver(bits) => return self.write_reduction(id, bits, true),
             Op::PadCols(start) => How::Pad { start: start as usize },
             Op::Transpose => How::Transpose,
             Op::GatherRows => How::Gather,
             Op::ScatterRows => How::Scatter,
-            Op::Scalar(_) | Op::Pow(_) | Op::Binary(_) | Op::Select | Op::StopGradient => return,
+            Op::Scalar(_) | Op::Pow(_) | Op::Binary(_) | Op::Select | Op::StopGradient | Op::CustomVjp(_) => return,
         };
         let x = self.view(ins[0]);
         let index = ins.get(1).map(|&i| self.contiguous_view(i));
@@ -313,6 +318,13 @@ impl Lower {
         let out = Target::Store(self.place_of(id));
         let product = self.product(id, ta, tb, out);
         self.push(product, id);
+    }
+
+    fn write_custom(&mut self, id: Id, op: u32) {
+        let (ins, value) = (self.f.ins[id.index()].clone(), self.f.node(id).shape);
+        let inputs = ins.iter().map(|&i| (self.contiguous_view(i), self.f.node(i).shape)).collect();
+        let out = self.place_of(id);
+        self.push(Custom { op: self.custom_ops[op as usize].clone(), inputs, out, value }, id);
     }
 
     fn product(&mut self, id: Id, ta: bool, tb: bool, out: Target) -> Product {
@@ -461,7 +473,7 @@ impl Lower {
                 groups.entry(key(&self.f, first)).or_default().1.push(number);
             }
         }
-        if !self.effects.metrics.is_empty() {
+        if !self.effects.totals.is_empty() {
             groups.entry(None).or_default();
         }
         for (level, (sums, clusters)) in groups {
@@ -476,9 +488,9 @@ impl Lower {
                     b.output(Output::Store { reg, view });
                 }
             }
-            let metrics = if level.is_none() { self.effects.metrics.clone() } else { Vec::new() };
-            let anchor = anchor.or(metrics.first().map(|(_, id)| *id)).expect("a group has a member");
-            let metrics = metrics.iter().enumerate().map(|(i, (_, id))| (self.view(*id), i)).collect();
+            let metrics = if level.is_none() { self.effects.totals.clone() } else { Vec::new() };
+            let anchor = anchor.or(metrics.first().copied()).expect("a group has a member");
+            let metrics = metrics.iter().enumerate().map(|(i, id)| (self.view(*id), i)).collect();
             self.push(Scalars { totals, program: b.finish(1, 1), metrics }, anchor);
         }
     }

@@ -28,7 +28,7 @@ pub use fuse::Fusion;
 pub(crate) use view::{Mem, View};
 
 use crate::engine::error::{Error, Result};
-use crate::engine::graph::{Graph, SlotInfo};
+use crate::engine::graph::{Graph, Rate, SlotInfo, SlotKind, Var};
 use crate::engine::optim::Optimizer;
 use crate::engine::steps::Kernel;
 
@@ -120,22 +120,34 @@ pub struct Plan {
     pub(crate) slots: Vec<SlotInfo>,
     /// The constant arrays.
     pub(crate) tensors: Vec<Vec<f32>>,
-    /// The names of the running sums.
-    pub(crate) metrics: Vec<String>,
+    /// The names of the numbers that the caller computes for every step.
+    pub(crate) schedules: Vec<String>,
+    /// The number of running sums.
+    pub(crate) totals: usize,
     /// Rows of data read per step; 0 without a batch.
     pub(crate) batch_rows: usize,
-    /// The update rule, if the plan trains.
-    pub(crate) rule: Option<Optimizer>,
+    /// The update's rule and learning rate, if the plan trains.
+    pub(crate) update: Option<(Optimizer, Rate)>,
 }
 
 impl Plan {
-    /// Plans the effects of `graph`: its stores, metrics and parameter update.
+    /// Plans `outputs` and the effects of `graph`, its stores and its parameter update: what
+    /// [`Executor::compile`](crate::engine::device::Executor::compile) runs.
+    ///
+    /// # Panics
+    /// When an output is a value of another graph.
     ///
     /// # Errors
     /// [`Error::Argument`] when the graph has no effect, so that there is nothing to run.
-    pub fn build(graph: &Graph, fusion: Fusion) -> Result<Plan> {
+    #[track_caller]
+    pub fn build<'g>(graph: &'g Graph, outputs: &[Var<'g>], fusion: Fusion) -> Result<Plan> {
+        Plan::of(&graph.with_outputs(outputs), fusion)
+    }
+
+    /// Plans a graph whose outputs are marked.
+    pub(crate) fn of(graph: &Graph, fusion: Fusion) -> Result<Plan> {
         if graph.roots().is_empty() {
-            return Err(Error::argument("graph", "no effects", "at least one store, metric or optimize"));
+            return Err(Error::argument("graph", "no effects", "at least one output, store or optimize"));
         }
         let lowered = lower::lower(graph, fusion);
         let plan = schedule::schedule(graph, lowered);
@@ -170,7 +182,7 @@ impl Plan {
 
     /// The same plan with `gap` elements or more in front of every buffer and behind the last, and no memory shared:
     /// whoever looks at them after a run sees what a kernel wrote outside of its operands.
-    pub fn spread(&self, gap: usize) -> Plan {
+    pub(crate) fn spread(&self, gap: usize) -> Plan {
         let mut apart = self.clone();
         apart.arena = gap;
         for buffer in &mut apart.buffers {
@@ -183,6 +195,13 @@ impl Plan {
     /// Floating-point operations of one step.
     pub fn flops(&self) -> u64 {
         self.steps.iter().map(Step::flops).sum()
+    }
+
+    /// Bytes of memory that a function of this plan takes for itself: scratch, constant arrays, inputs and outputs.
+    pub fn size(&self) -> u64 {
+        let cells = self.slots.iter().filter(|s| s.kind == SlotKind::Cell).map(|s| s.shape.size());
+        let tensors = self.tensors.iter().map(Vec::len);
+        4 * (self.arena + cells.sum::<usize>() + tensors.sum::<usize>()) as u64
     }
 
     /// Bytes that one step reads and writes, each operand of each kernel once.

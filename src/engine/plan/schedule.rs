@@ -1,5 +1,7 @@
 //! Waves: each step as early as the steps it waits for allow.
 
+use std::collections::HashSet;
+
 use super::lower::Lowered;
 use super::{Buffer, Mem, Plan, Step, View, memory};
 use crate::engine::graph::{Graph, Slot};
@@ -13,21 +15,22 @@ pub(super) fn schedule(graph: &Graph, lowered: Lowered) -> Plan {
     steps.sort_by_key(|s| (s.wave, std::cmp::Reverse(s.flops() + s.bytes())));
     let mut buffers = lifetimes(&steps, &lowered.buffers);
     let arena = memory::place(&mut buffers);
-    let tensors = steps.iter().flat_map(|s| s.kernel.reads()).filter_map(|v| match v.mem {
-        Mem::Tensor(i) => Some(i),
-        _ => None,
-    });
-    let count = tensors.max().map_or(0, |i| i + 1);
+    let read: HashSet<Mem> = steps.iter().flat_map(|s| s.kernel.reads()).map(|v| v.mem).collect();
+    let numbers = read.iter().filter_map(|mem| if let Mem::Tensor(i) = *mem { Some(i) } else { None });
+    let count = numbers.max().map_or(0, |i| i + 1);
+    // Arrays that nothing reads, such as the cotangent of a `jvp`, keep their number and no elements.
+    let tensor = |i: u32| if read.contains(&Mem::Tensor(i)) { graph.tensor_data(i) } else { Vec::new() };
     Plan {
         waves: steps.last().map_or(0, |s| s.wave + 1),
         steps,
         buffers,
         arena,
         slots: graph.slots(),
-        tensors: (0..count).map(|i| graph.tensor_data(i).iter().map(|&v| v as f32).collect()).collect(),
-        metrics: lowered.effects.metrics.iter().map(|(name, _)| name.clone()).collect(),
+        tensors: (0..count).map(|i| tensor(i).iter().map(|&v| v as f32).collect()).collect(),
+        schedules: graph.schedules(),
+        totals: lowered.effects.totals.len(),
         batch_rows: lowered.batch_rows,
-        rule: lowered.effects.optimize.map(|o| o.rule),
+        update: lowered.effects.optimize.map(|o| (o.rule, o.rate)),
     }
 }
 

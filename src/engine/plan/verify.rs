@@ -123,9 +123,9 @@ mod tests {
 
     fn plan() -> Plan {
         let g = Graph::new();
-        let (x, w) = (g.state("x", &[4, 8]), g.param("w", &[8, 3]));
-        g.store("y", x.matmul(w).tanh().matmul(g.state("v", &[3, 5])).exp());
-        Plan::build(&g, Fusion::all()).unwrap()
+        let (x, w) = (g.input(&[4, 8]), g.param("w", &[8, 3]));
+        let y = x.matmul(w).tanh().matmul(g.input(&[3, 5])).exp();
+        Plan::build(&g, &[y], Fusion::all()).unwrap()
     }
 
     #[test]

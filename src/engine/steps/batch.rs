@@ -1,12 +1,12 @@
-//! The batch: rows of the resident data set, through the epoch's permutation, as numbers in [0, 1].
+//! The batch: rows of the resident data set, through the epoch's permutation, in units.
 //!
-//! out[i, j] = bytes[order(cursor + i), j] / 255, with order a counter-based permutation of the rows (a pure function of
+//! out[i, j] = data[order(cursor + i), j] / unit, data bytes or f32, with order a counter-based permutation of the rows (a pure function of
 //! seed, epoch and position; see [`crate::engine::rng::Permutation`]) or the identity.
 
-use super::{Bytes, Context, DataUse, Kernel, Region, Work};
+use super::{Context, DataRows, DataUse, Kernel, Numbers, Region, Work};
 use crate::engine::device::cpu::Binder;
 #[cfg(feature = "cuda")]
-use crate::engine::device::cuda::{Lower, params::BatchParams};
+use crate::engine::device::cuda::{Data, Lower, params::BatchParams};
 #[cfg(feature = "cuda")]
 use crate::engine::error::Result;
 use crate::engine::graph::Slot;
@@ -14,7 +14,7 @@ use crate::engine::isa::Isa;
 use crate::engine::plan::View;
 use crate::engine::rng::Permutation;
 
-/// Rows of one chunk: 16 rows of MNIST are 12 544 bytes.
+/// DataRows of one chunk: 16 rows of MNIST are 12 544 bytes.
 const ROWS_PER_CHUNK: usize = 16;
 
 /// The batch as a step.
@@ -22,6 +22,8 @@ const ROWS_PER_CHUNK: usize = 16;
 pub(crate) struct Batch {
     /// The data set.
     pub slot: Slot,
+    /// What numbers are divided by.
+    pub unit: f32,
     /// The batch.
     pub out: View,
 }
@@ -48,7 +50,7 @@ impl Kernel for Batch {
     }
 
     fn bytes(&self) -> u64 {
-        // A byte is read for every number written.
+        // A byte is read for every number written, in most data sets.
         self.out.bytes() + self.out.size() as u64
     }
 
@@ -57,29 +59,36 @@ impl Kernel for Batch {
     }
 
     fn bind(&self, to: &Binder<'_>) -> Box<dyn Work> {
-        let bytes = Bytes { ptr: std::ptr::null(), rows: 0, cols: self.out.cols };
-        let data = DataUse { slot: to.slot_name(self.slot).into(), bytes };
-        Box::new(Bound { isa: to.isa, data, out: to.region(&self.out) })
+        let rows = DataRows { numbers: Numbers::Bytes(std::ptr::null()), count: 0, columns: self.out.cols };
+        let data = DataUse { slot: to.slot_name(self.slot).into(), rows };
+        Box::new(BatchWork { isa: to.isa, data, unit: self.unit, out: to.region(&self.out) })
     }
 
     #[cfg(feature = "cuda")]
     fn lower(&self, to: &mut Lower<'_>) -> Result<()> {
         let grid = [self.out.rows.max(1) as u32, self.out.cols.div_ceil(1024).max(1) as u32, 1];
-        let params = BatchParams { clock: to.clock, out: to.view(&self.out), data: 0, data_rows: 0, pad: 0 };
+        let (out, unit) = (to.view(&self.out), self.unit);
+        let params = BatchParams { clock: to.clock, out, unit, data: 0, data_rows: 0, floats: 0, pad: 0 };
         let launch = to.launch("batch", grid, 256, 0, &params)?;
-        let found = move |data, rows| BatchParams { data, data_rows: rows, ..params };
+        let found = move |data: &Data| BatchParams {
+            data: data.address(),
+            data_rows: data.rows() as u32,
+            floats: i32::from(data.floats),
+            ..params
+        };
         to.reads_data(launch, self.slot, self.out.cols, found);
         Ok(())
     }
 }
 
-struct Bound {
+struct BatchWork {
     isa: Isa,
     data: DataUse,
+    unit: f32,
     out: Region,
 }
 
-impl Work for Bound {
+impl Work for BatchWork {
     fn chunks(&self) -> usize {
         self.out.rows.div_ceil(ROWS_PER_CHUNK)
     }
@@ -89,23 +98,35 @@ impl Work for Bound {
     }
 
     unsafe fn run(&self, chunk: usize, with: &Context<'_>) {
-        let (values, data) = (with.values, self.data.bytes);
-        let order = Permutation::new(values.seed, values.epoch, data.rows as u32);
+        let (values, data) = (with.values, self.data.rows);
+        let order = Permutation::new(values.seed, values.epoch, data.count as u32);
         for i in chunk * ROWS_PER_CHUNK..((chunk + 1) * ROWS_PER_CHUNK).min(self.out.rows) {
             let position = values.cursor + i as u32;
             let row = if values.shuffle { order.at(position) } else { position } as usize;
-            debug_assert!(row < data.rows);
+            debug_assert!(row < data.count);
+            let (at, len) = (row * data.columns, data.columns);
             // SAFETY: cursor + rows ≤ the data's rows, as checked before the step; out row i belongs to this chunk.
-            let (from, to) =
-                unsafe { (std::slice::from_raw_parts(data.ptr.add(row * data.cols), data.cols), self.out.row_mut(i)) };
-            self.isa.run(
-                #[inline(always)]
-                || {
-                    for (t, &b) in to.iter_mut().zip(from) {
-                        *t = f32::from(b) / 255.0;
-                    }
-                },
-            );
+            unsafe {
+                let to = self.out.row_mut(i);
+                match data.numbers {
+                    Numbers::Bytes(p) => self.copy(std::slice::from_raw_parts(p.add(at), len), to, f32::from),
+                    Numbers::Floats(p) => self.copy(std::slice::from_raw_parts(p.add(at), len), to, |x| x),
+                }
+            }
         }
+    }
+}
+
+impl BatchWork {
+    #[inline(always)]
+    fn copy<T: Copy>(&self, from: &[T], to: &mut [f32], number: impl Fn(T) -> f32) {
+        self.isa.run(
+            #[inline(always)]
+            || {
+                for (t, &x) in to.iter_mut().zip(from) {
+                    *t = number(x) / self.unit;
+                }
+            },
+        );
     }
 }

@@ -114,18 +114,25 @@ pub(crate) struct DataUse {
     /// Its name.
     pub slot: String,
     /// Where it is.
-    pub bytes: Bytes,
+    pub rows: DataRows,
+}
+
+/// The first number of a data set in memory.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Numbers {
+    Bytes(*const u8),
+    Floats(*const f32),
 }
 
 /// A data set in memory.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Bytes {
-    pub ptr: *const u8,
-    pub rows: usize,
-    pub cols: usize,
+pub(crate) struct DataRows {
+    pub numbers: Numbers,
+    pub count: usize,
+    pub columns: usize,
 }
 
-// SAFETY: the bytes are only read while plans run.
-unsafe impl Send for Bytes {}
+// SAFETY: the numbers are only read while plans run.
+unsafe impl Send for DataRows {}
 // SAFETY: as above.
-unsafe impl Sync for Bytes {}
+unsafe impl Sync for DataRows {}

@@ -105,7 +105,7 @@ impl Kernel for Move {
 
     fn bind(&self, to: &Binder<'_>) -> Box<dyn Work> {
         let index = self.index.as_ref().map(|v| to.region(v));
-        Box::new(Bound { how: self.how, x: to.region(&self.x), index, out: to.region(&self.out) })
+        Box::new(MoveWork { how: self.how, x: to.region(&self.x), index, out: to.region(&self.out) })
     }
 
     /// See kernels/layout.cu.
@@ -147,14 +147,14 @@ impl Kernel for Move {
     }
 }
 
-struct Bound {
+struct MoveWork {
     how: How,
     x: Region,
     index: Option<Region>,
     out: Region,
 }
 
-impl Bound {
+impl MoveWork {
     fn rows_per_chunk(&self) -> usize {
         match self.how {
             // Rows with one index add up in the order of the source: one chunk owns the table.
@@ -164,7 +164,7 @@ impl Bound {
     }
 }
 
-impl Work for Bound {
+impl Work for MoveWork {
     fn chunks(&self) -> usize {
         self.out.rows.div_ceil(self.rows_per_chunk())
     }
@@ -203,7 +203,7 @@ impl Work for Bound {
     }
 }
 
-impl Bound {
+impl MoveWork {
     /// # Safety
     /// As for [`Work::run`].
     unsafe fn row_index(&self, r: usize, rows: usize, bad_index: &AtomicBool) -> Option<usize> {

@@ -9,6 +9,7 @@
 //! | `reduce` | sums and maxima over axes |
 //! | `layout` | everything that only moves elements |
 //! | `scalars` | partial sums to scalars, and arithmetic on scalars |
+//! | `custom` | operations that users of the library bring |
 //! | `optimize` | the update of all parameters |
 //!
 //! What the rooms have in common is the trait in `kernel.rs`, and nothing outside of them asks which family a kernel is of.
@@ -17,6 +18,7 @@
 //! and the bits do not depend on it.
 
 pub(crate) mod batch;
+pub(crate) mod custom;
 pub mod gemm;
 mod kernel;
 pub(crate) mod layout;
@@ -25,9 +27,10 @@ pub(crate) mod pointwise;
 pub(crate) mod reduce;
 pub(crate) mod scalars;
 
-pub(crate) use kernel::{Bytes, Context, DataUse, Kernel, Work};
+pub(crate) use kernel::{Context, DataRows, DataUse, Kernel, Numbers, Work};
 
-use crate::engine::optim::{Control, Optimizer, UpdateScalars};
+use crate::engine::graph::MOST_SCHEDULES;
+use crate::engine::optim::UpdateScalars;
 
 /// A rectangle of f32 in memory: what a [`View`](crate::engine::plan::View) becomes when a plan is bound.
 #[derive(Clone, Copy, Debug)]
@@ -76,7 +79,7 @@ impl Region {
     }
 }
 
-/// The numbers of one step, computed from [`Control`] once per step.
+/// The numbers of one step; see [`Sequence`](crate::engine::device::call::Sequence).
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct StepValues {
     pub seed: u64,
@@ -84,23 +87,7 @@ pub(crate) struct StepValues {
     pub epoch: u32,
     pub cursor: u32,
     pub shuffle: bool,
-    pub learning_rate: f32,
-    pub beta: f32,
+    /// In the order of [`Graph::schedules`](crate::engine::graph::Graph::schedules).
+    pub schedules: [f32; MOST_SCHEDULES],
     pub update: UpdateScalars,
-}
-
-impl StepValues {
-    pub(crate) fn new(control: &Control, rule: Option<Optimizer>) -> StepValues {
-        let lr = control.learning_rate();
-        StepValues {
-            seed: control.seed,
-            step: control.step,
-            epoch: control.epoch,
-            cursor: control.cursor,
-            shuffle: control.shuffle,
-            learning_rate: lr as f32,
-            beta: control.beta() as f32,
-            update: rule.map_or(UpdateScalars { rate: lr, root_scale: 1.0 }, |r| r.scalars(lr, control.updates + 1)),
-        }
-    }
 }

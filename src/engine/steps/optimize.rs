@@ -80,7 +80,7 @@ impl Kernel for Optimize {
             wholes.push(Piece { p: at.p, g, m: at.m, v: at.v, len: grad.size() });
         }
         let scale = self.scale.as_ref().map(|v| to.region(v).ptr.cast_const());
-        Box::new(Bound { isa: to.isa, rule: self.rule, pieces: pieces(&wholes), scale })
+        Box::new(UpdateWork { isa: to.isa, rule: self.rule, pieces: pieces(&wholes), scale })
     }
 
     /// Parameters whose memory and gradients are neighbours are updated by one launch.
@@ -135,7 +135,7 @@ struct Piece {
     len: usize,
 }
 
-struct Bound {
+struct UpdateWork {
     isa: Isa,
     rule: Optimizer,
     /// One chunk each; see [`pieces`].
@@ -164,11 +164,11 @@ fn pieces(params: &[Piece]) -> Vec<Piece> {
 }
 
 // SAFETY: addresses only; the planner orders the accesses.
-unsafe impl Send for Bound {}
+unsafe impl Send for UpdateWork {}
 // SAFETY: as above.
-unsafe impl Sync for Bound {}
+unsafe impl Sync for UpdateWork {}
 
-impl Work for Bound {
+impl Work for UpdateWork {
     fn chunks(&self) -> usize {
         self.pieces.len()
     }

@@ -58,7 +58,7 @@ impl Kernel for Reduce {
     fn bind(&self, to: &Binder<'_>) -> Box<dyn Work> {
         let (outer, reduced, inner) = self.sizes;
         let (x, out) = (to.region(&self.x), to.region(&self.out));
-        Box::new(Bound { isa: to.isa, max: self.max, x, out, outer, reduced, inner })
+        Box::new(ReduceWork { isa: to.isa, max: self.max, x, out, outer, reduced, inner })
     }
 
     #[cfg(feature = "cuda")]
@@ -114,7 +114,7 @@ fn launch(outer: usize, reduced: usize, inner: usize) -> (&'static str, [u32; 3]
     ("reduce_cols", [(outer * inner).div_ceil(256 / along).max(1) as u32, 1, 1], 256, 1024, reduced)
 }
 
-struct Bound {
+struct ReduceWork {
     isa: Isa,
     max: bool,
     x: Region,
@@ -124,7 +124,7 @@ struct Bound {
     inner: usize,
 }
 
-impl Bound {
+impl ReduceWork {
     /// (outer indices of a chunk, inner indices of a chunk).
     fn block(&self) -> (usize, usize) {
         let inner = (ELEMENTS_PER_CHUNK / self.reduced.max(1)).clamp(16, self.inner.max(16)).min(self.inner.max(1));
@@ -143,7 +143,7 @@ impl Bound {
     }
 }
 
-impl Work for Bound {
+impl Work for ReduceWork {
     fn chunks(&self) -> usize {
         let (o, i) = self.block();
         self.outer.div_ceil(o) * self.inner.div_ceil(i)

@@ -58,10 +58,10 @@ impl Kernel for Scalars {
     }
 
     fn bind(&self, to: &Binder<'_>) -> Box<dyn Work> {
-        Box::new(Bound {
+        Box::new(ScalarsWork {
             isa: to.isa,
             totals: self.totals.iter().map(|(from, total)| (to.region(from), to.region(total))).collect(),
-            program: pointwise::Bound::new(&self.program, to),
+            program: pointwise::TiledProgram::new(&self.program, to),
             metrics: self.metrics.iter().map(|(view, i)| (to.region(view), *i)).collect(),
         })
     }
@@ -115,17 +115,17 @@ fn with_metrics(to: &Lower<'_>, mut params: ScalarsParams, metrics: &[(View, usi
     params
 }
 
-struct Bound {
+struct ScalarsWork {
     isa: Isa,
     /// (partial sums, where their total goes).
     totals: Vec<(Region, Region)>,
     /// Arithmetic on scalars.
-    program: pointwise::Bound,
+    program: pointwise::TiledProgram,
     /// (scalar, index of the running sum).
     metrics: Vec<(Region, usize)>,
 }
 
-impl Work for Bound {
+impl Work for ScalarsWork {
     fn chunks(&self) -> usize {
         1
     }

@@ -5,7 +5,7 @@
 //! z_0 ~ p(z),  z_t ~ HMC at β_t from z_{t−1}:    log w = Σ_{t=1…T} (β_t − β_{t−1}) log p(x|z_{t−1}),   E w = p(x)
 //! ```
 //!
-//! (Neal 2001; for decoders Wu et al. 2017, arXiv 1611.04273.) So E log w ≤ log p(x): a lower bound. Run backwards from an
+//! (Neal 2001; for decoders Wu et al. 2017, arXiv 1611.04273.) So E log w ≤ log p(x): a lower bound. AnnealedBlock backwards from an
 //! exact draw z ~ p(z|x), the same sum with β falling gives E e^(−log w) = 1/p(x), an upper bound. There is one exact draw for an
 //! image that was simulated by the model: the z it was made from. The two together are the sandwich of bidirectional Monte
 //! Carlo (Grosse et al. 2015, arXiv 1511.02543), whose width bounds what AIS is wrong by.
@@ -15,23 +15,31 @@
 
 use super::Estimate;
 use super::accumulate::LogMeanExp;
-use super::hmc::{Block, likelihood_graph, start_graph, transition_graph};
-use super::observed::{Observed, name};
+use super::hmc::{Block, Chains, Sampler};
+use super::observed::Observed;
 use super::simulate::Simulated;
-use crate::engine::device::Bound;
+use crate::engine::device::Key;
 use crate::engine::error::{Error, Result};
-use crate::vae::{Model, evaluation_seed};
+use crate::vae::{DeviceVae, evaluation_seed};
 
 /// The path and the chains.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "cli", derive(clap::Args), command(next_help_heading = "Annealing"))]
 pub struct Annealing {
-    /// Chains for each image.
+    /// Chains of ais per image.
+    #[cfg_attr(feature = "cli", arg(long, value_name = "N", default_value_t = Annealing::default().chains))]
+    #[cfg_attr(feature = "cli", arg(hide_short_help = true))]
     pub chains: usize,
-    /// T.
+    /// T, temperatures of ais from the prior to the posterior.
+    #[cfg_attr(feature = "cli", arg(long, value_name = "N", default_value_t = Annealing::default().temperatures))]
+    #[cfg_attr(feature = "cli", arg(hide_short_help = true))]
     pub temperatures: usize,
-    /// Leapfrog steps of a transition.
+    /// Leapfrog steps at each temperature.
+    #[cfg_attr(feature = "cli", arg(long, value_name = "N", default_value_t = Annealing::default().leapfrog))]
+    #[cfg_attr(feature = "cli", arg(hide_short_help = true))]
     pub leapfrog: usize,
     /// Of all noise.
+    #[cfg_attr(feature = "cli", arg(skip))]
     pub seed: u64,
 }
 
@@ -94,15 +102,17 @@ enum Start<'a> {
 ///
 /// # Errors
 /// [`Error::Argument`] when a number is 0; and from the executor.
-pub fn ais(model: &mut Model, observed: &Observed, settings: &Annealing) -> Result<Vec<Estimate>> {
+pub fn ais(model: &mut DeviceVae, observed: &Observed, settings: &Annealing) -> Result<Vec<Estimate>> {
     settings.validate()?;
     let mut estimates = Vec::new();
     let blocks = blocks(model, observed, settings);
     let passes = Passes { each: 2, blocks: blocks.len() };
+    let mut sampler = None;
     for (number, part) in blocks.into_iter().enumerate() {
-        let run = Run::new(model, &part, settings, number, passes)?;
+        let mut run = AnnealedBlock::new(model, &part, settings, number, passes, sampler.take())?;
         let steps = run.tune(model)?;
         estimates.extend(run.anneal(model, &Start::Prior, &steps)?.into_iter().map(|sums| sums.estimate()));
+        sampler = Some(run.sampler);
     }
     Ok(estimates)
 }
@@ -111,19 +121,20 @@ pub fn ais(model: &mut Model, observed: &Observed, settings: &Annealing) -> Resu
 ///
 /// # Errors
 /// As [`ais`].
-pub fn sandwich(model: &mut Model, simulated: &Simulated, settings: &Annealing) -> Result<Vec<Sandwich>> {
+pub fn sandwich(model: &mut DeviceVae, simulated: &Simulated, settings: &Annealing) -> Result<Vec<Sandwich>> {
     settings.validate()?;
     let observed = Observed::encode(model, simulated.x.clone())?;
     let mut all = Vec::new();
     let mut first = 0;
     let blocks = blocks(model, &observed, settings);
     let passes = Passes { each: 3, blocks: blocks.len() };
+    let mut sampler = None;
     for (number, part) in blocks.into_iter().enumerate() {
         let widths = model.vae.config.latents();
         let here = simulated.z.iter().zip(widths).map(|(z, k)| z[first * k..][..part.images() * k].to_vec());
         let z: Vec<Vec<f32>> = here.collect();
         first += part.images();
-        let run = Run::new(model, &part, settings, number, passes)?;
+        let mut run = AnnealedBlock::new(model, &part, settings, number, passes, sampler.take())?;
         let steps = run.tune(model)?;
         let forward = run.anneal(model, &Start::Prior, &steps)?;
         let reverse = run.anneal(model, &Start::Exact(&z), &steps)?;
@@ -133,23 +144,21 @@ pub fn sandwich(model: &mut Model, simulated: &Simulated, settings: &Annealing) 
                 reverse: Estimate { value: -r.value(), ..r.estimate() },
             }),
         );
+        sampler = Some(run.sampler);
     }
     Ok(all)
 }
 
-fn blocks(model: &Model, observed: &Observed, settings: &Annealing) -> Vec<Observed> {
-    let size = (model.exec.rows_per_step() / settings.chains).max(1);
+fn blocks(model: &DeviceVae, observed: &Observed, settings: &Annealing) -> Vec<Observed> {
+    let size = (model.executor.rows_per_step() / settings.chains).max(1);
     let n = observed.images();
     (0..n).step_by(size).map(|first| observed.part(first..n.min(first + size))).collect()
 }
 
 /// The chains of one block of images.
-struct Run {
+struct AnnealedBlock {
     settings: Annealing,
-    block: Block,
-    start: Bound,
-    given: Bound,
-    transition: Bound,
+    sampler: Sampler,
     number: usize,
     passes: Passes,
 }
@@ -162,17 +171,23 @@ struct Passes {
     blocks: usize,
 }
 
-impl Run {
-    fn new(model: &mut Model, part: &Observed, settings: &Annealing, number: usize, passes: Passes) -> Result<Run> {
+impl AnnealedBlock {
+    /// `sampler` is that of the block before; one of the same size serves again.
+    fn new(
+        model: &DeviceVae,
+        part: &Observed,
+        settings: &Annealing,
+        number: usize,
+        passes: Passes,
+        sampler: Option<Sampler>,
+    ) -> Result<AnnealedBlock> {
         let block = Block { images: part.images(), chains: settings.chains };
-        let of = format!("{} × {}", block.images, block.chains);
-        let start = model.plan(&format!("ais start {of}"), |vae| start_graph(vae, block))?;
-        let given = model.plan(&format!("ais given {of}"), |vae| likelihood_graph(vae, block))?;
-        let leapfrog = settings.leapfrog;
-        let transition =
-            model.plan(&format!("hmc {of} × {leapfrog}"), |vae| transition_graph(vae, block, leapfrog))?;
-        model.exec.write(&name("x", block.images), &part.x)?;
-        Ok(Run { settings: *settings, block, start, given, transition, number, passes })
+        let mut sampler = match sampler.filter(|s| s.block == block) {
+            Some(sampler) => sampler,
+            None => Sampler::compile(model, block, settings.leapfrog)?,
+        };
+        sampler.write_images(&part.x)?;
+        Ok(AnnealedBlock { settings: *settings, sampler, number, passes })
     }
 
     /// The seed of one of the runs of a block: tuning, forward, reverse.
@@ -181,83 +196,84 @@ impl Run {
     }
 
     /// Tells that in this block's pass `pass` (0 tunes, 1 and 2 anneal) so many temperatures are done.
-    fn report(&self, model: &Model, pass: usize, temperatures: usize) {
+    fn report(&self, model: &DeviceVae, pass: usize, temperatures: usize) {
         let (all, Passes { each, blocks }) = (self.settings.temperatures, self.passes);
         model.watch.at("annealing", (each * self.number + pass) * all + temperatures, each * blocks * all);
     }
 
-    fn state(&self, model: &Model, what: &str) -> Result<Vec<f64>> {
-        Ok(model.exec.read(&self.block.name(what))?.into_iter().map(f64::from).collect())
-    }
-
-    fn transition(&self, model: &mut Model, beta: f64, steps: &[f64]) -> Result<()> {
-        let chains = self.block.chains;
-        let rows: Vec<f32> = (0..chains).flat_map(|_| steps.iter().map(|&s| s as f32)).collect();
-        model.exec.write(&self.block.name("step"), &rows)?;
-        model.exec.write(&self.block.name("beta"), &[beta as f32])?;
-        model.exec.run(self.transition, 1)
-    }
-
     /// Step sizes for each temperature t = 0 … T − 1 and image: along the path, ε grows while more is accepted than is
     /// wanted, and shrinks while less is.
-    fn tune(&self, model: &mut Model) -> Result<Vec<Vec<f64>>> {
-        model.aside(self.seed(0), |model| {
-            let (images, chains, t_max) = (self.block.images, self.block.chains, self.settings.temperatures);
-            let stride = t_max.div_ceil(TUNED);
-            model.exec.run(self.start, 1)?;
-            let mut current = vec![0.2; images];
-            let mut table: Vec<Vec<f64>> = Vec::with_capacity(t_max);
-            for t in 0..t_max {
-                if t % stride == 0 {
-                    for _ in 0..TRANSITIONS {
-                        self.transition(model, self.settings.beta(t), &current)?;
-                        let accepted = self.state(model, "accepted")?;
-                        for (i, step) in current.iter_mut().enumerate() {
-                            let rate = |s: usize| Some(accepted[s * images + i]).filter(|a| !a.is_nan()).unwrap_or(0.0);
-                            let mean = (0..chains).map(rate).sum::<f64>() / chains as f64;
-                            *step = (*step * (GAIN * (mean - ACCEPTANCE)).exp()).clamp(STEP_SIZES.0, STEP_SIZES.1);
-                        }
+    fn tune(&mut self, model: &mut DeviceVae) -> Result<Vec<Vec<f64>>> {
+        let (images, chains, t_max) =
+            (self.sampler.block.images, self.sampler.block.chains, self.settings.temperatures);
+        let stride = t_max.div_ceil(TUNED);
+        let mut key = Key::new(self.seed(0));
+        let mut moving = self.sampler.begin_at_the_prior(&mut model.state, key)?;
+        let mut current = vec![0.2; images];
+        let mut table: Vec<Vec<f64>> = Vec::with_capacity(t_max);
+        for t in 0..t_max {
+            if t % stride == 0 {
+                for _ in 0..TRANSITIONS {
+                    self.transition(model, &mut key, &mut moving, self.settings.beta(t), &current)?;
+                    for (i, step) in current.iter_mut().enumerate() {
+                        let accepted = |s: usize| f64::from(moving.accepted[s * images + i]);
+                        let rate = |s: usize| Some(accepted(s)).filter(|a| !a.is_nan()).unwrap_or(0.0);
+                        let mean = (0..chains).map(rate).sum::<f64>() / chains as f64;
+                        *step = (*step * (GAIN * (mean - ACCEPTANCE)).exp()).clamp(STEP_SIZES.0, STEP_SIZES.1);
                     }
                 }
-                table.push(current.clone());
-                self.report(model, 0, t + 1);
             }
-            Ok(table)
-        })
+            table.push(current.clone());
+            self.report(model, 0, t + 1);
+        }
+        Ok(table)
+    }
+
+    /// A transition of all chains, with a step size for each image.
+    fn transition(
+        &mut self,
+        model: &mut DeviceVae,
+        key: &mut Key,
+        moving: &mut Chains,
+        beta: f64,
+        steps: &[f64],
+    ) -> Result<()> {
+        let chains = self.sampler.block.chains;
+        let rows: Vec<f32> = (0..chains).flat_map(|_| steps.iter().map(|&s| s as f32)).collect();
+        key.step += 1;
+        self.sampler.transition(&mut model.state, *key, moving, beta as f32, &rows)
     }
 
     /// The sums of log w over the chains of each image; of −log w for a run that begins at an exact draw.
-    fn anneal(&self, model: &mut Model, start: &Start<'_>, steps: &[Vec<f64>]) -> Result<Vec<LogMeanExp>> {
-        let (rows, images, t_max) = (self.block.rows(), self.block.images, self.settings.temperatures);
+    fn anneal(&mut self, model: &mut DeviceVae, start: &Start<'_>, steps: &[Vec<f64>]) -> Result<Vec<LogMeanExp>> {
+        let Block { images, chains } = self.sampler.block;
+        let (rows, t_max) = (images * chains, self.settings.temperatures);
         let reverse = matches!(start, Start::Exact(_));
-        model.aside(self.seed(1 + u64::from(reverse)), |model| {
-            match start {
-                Start::Prior => model.exec.run(self.start, 1)?,
-                Start::Exact(z) => {
-                    for (layer, z) in z.iter().enumerate() {
-                        model.exec.write(&self.block.z(layer), &z.repeat(self.block.chains))?;
-                    }
-                    model.exec.run(self.given, 1)?;
-                }
+        let mut key = Key::new(self.seed(1 + u64::from(reverse)));
+        let mut moving = match start {
+            Start::Prior => self.sampler.begin_at_the_prior(&mut model.state, key)?,
+            Start::Exact(z) => {
+                let z = z.iter().map(|z| z.repeat(chains)).collect();
+                self.sampler.begin_at(&mut model.state, key, z)?
             }
-            let mut log_w = vec![0.0; rows];
-            // z_{t−1} is weighed on its way to β_t; a transition at β_t lies between z_{t−1} and z_t, in both directions.
-            for i in 1..=t_max {
-                let t = if reverse { t_max + 1 - i } else { i };
-                let width = self.settings.beta(t) - self.settings.beta(t - 1);
-                self.state(model, "log p")?.iter().zip(&mut log_w).for_each(|(log_p, w)| *w += width * log_p);
-                let between = if reverse { t - 1 } else { t };
-                if (1..t_max).contains(&between) {
-                    self.transition(model, self.settings.beta(between), &steps[between])?;
-                }
-                self.report(model, 1 + usize::from(reverse), i);
+        };
+        let mut log_w = vec![0.0; rows];
+        // z_{t−1} is weighed on its way to β_t; a transition at β_t lies between z_{t−1} and z_t, in both directions.
+        for i in 1..=t_max {
+            let t = if reverse { t_max + 1 - i } else { i };
+            let width = self.settings.beta(t) - self.settings.beta(t - 1);
+            moving.log_p.iter().zip(&mut log_w).for_each(|(&log_p, w)| *w += width * f64::from(log_p));
+            let between = if reverse { t - 1 } else { t };
+            if (1..t_max).contains(&between) {
+                self.transition(model, &mut key, &mut moving, self.settings.beta(between), &steps[between])?;
             }
-            let mut sums = vec![LogMeanExp::default(); images];
-            for (row, w) in log_w.into_iter().enumerate() {
-                sums[row % images].push(if reverse { -w } else { w });
-            }
-            Ok(sums)
-        })
+            self.report(model, 1 + usize::from(reverse), i);
+        }
+        let mut sums = vec![LogMeanExp::default(); images];
+        for (row, w) in log_w.into_iter().enumerate() {
+            sums[row % images].push(if reverse { -w } else { w });
+        }
+        Ok(sums)
     }
 }
 

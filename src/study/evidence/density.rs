@@ -25,8 +25,10 @@ const STEPS: usize = 80;
 pub(super) struct Density<'g> {
     latent: usize,
     values: Interp<'g, f64>,
+    points: Var<'g>,
     log_p: Var<'g>,
     slopes: Interp<'g, f64>,
+    z: Var<'g>,
     /// f `[seeds, 1]`, ∇f `[seeds, K]` and the rows of ∇²f.
     derivatives: Vec<Var<'g>>,
     seeds: usize,
@@ -69,9 +71,10 @@ impl<'g> Density<'g> {
         let latent = vae.config.latent;
         let x: Vec<f64> = x.iter().map(|&v| f64::from(v)).collect();
         let g = &graphs.values;
-        let log_p = vae.log_likelihood(g.tensor(&[1, x.len()], &x), g.state("z", &[ROWS, latent]));
+        let points = g.input(&[ROWS, latent]);
+        let log_p = vae.log_likelihood(g.tensor(&[1, x.len()], &x), points);
         let g = &graphs.slopes;
-        let z = g.state("z", &[seeds, latent]);
+        let z = g.input(&[seeds, latent]);
         let joint = vae.log_likelihood(g.tensor(&[1, x.len()], &x), z) + vae.log_prior(&[z]);
         let slope = grad(joint.sum_all(), &[z])[0];
         let bends = (0..latent).map(|k| grad(slope.slice_cols(k, 1).sum_all(), &[z])[0]);
@@ -84,7 +87,7 @@ impl<'g> Density<'g> {
             run
         };
         let (values, slopes) = (with_parameters(&graphs.values), with_parameters(&graphs.slopes));
-        Density { latent, values, log_p, slopes, derivatives, seeds }
+        Density { latent, values, points, log_p, slopes, z, derivatives, seeds }
     }
 
     /// log p(x|z) of any number of points.
@@ -94,7 +97,7 @@ impl<'g> Density<'g> {
         for block in all.chunks(ROWS * self.latent) {
             let mut z = block.to_vec();
             z.resize(ROWS * self.latent, 0.0);
-            self.values.set("z", &z).expect("the state has this size");
+            self.values.set_input(self.points, &z);
             found.extend(&self.values.eval(self.log_p)[..block.len() / self.latent]);
         }
         found
@@ -122,7 +125,7 @@ impl<'g> Density<'g> {
     }
 
     fn slopes(&mut self, z: &[Vec<f64>]) -> Vec<Slope> {
-        self.slopes.set("z", &z.concat()).expect("the state has this size");
+        self.slopes.set_input(self.z, &z.concat());
         let all: Vec<Vec<f64>> = self.derivatives.iter().map(|&v| self.slopes.eval(v)).collect();
         let k = self.latent;
         let of_row = |(row, z): (usize, &Vec<f64>)| Slope {

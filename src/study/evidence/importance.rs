@@ -18,12 +18,13 @@
 
 use super::Estimate;
 use super::accumulate::{LogMeanExp, Nested};
-use super::observed::{Observed, name};
+use super::observed::Observed;
 use super::pairwise::{pairwise_log_likelihood, points_per_step};
+use crate::engine::device::{Call, Function, Key};
 use crate::engine::error::{Error, Result};
 use crate::engine::graph::Graph;
 use crate::vae::streams;
-use crate::vae::{Gaussian, Model, Vae, evaluation_seed};
+use crate::vae::{DeviceVae, Gaussian, evaluation_seed};
 
 /// Where z is drawn from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -96,7 +97,7 @@ pub struct Importance {
 /// # Errors
 /// [`Error::Argument`] for no draws, or sizes that do not divide each other; and from the executor.
 pub fn importance(
-    model: &mut Model,
+    model: &mut DeviceVae,
     observed: &Observed,
     proposal: Proposal,
     sampling: &Sampling,
@@ -122,14 +123,14 @@ pub fn importance(
 /// # Errors
 /// From the executor.
 pub fn log_weights(
-    model: &mut Model,
+    model: &mut DeviceVae,
     observed: &Observed,
     proposal: Proposal,
     samples: usize,
     seed: u64,
     mut each: impl FnMut(usize, &[f32], &[f32]),
 ) -> Result<()> {
-    let rows = model.exec.rows_per_step();
+    let rows = model.executor.rows_per_step();
     let images = observed.images();
     let (block, most) = match proposal {
         Proposal::Posterior => ((rows / samples).clamp(1, images), rows),
@@ -141,44 +142,40 @@ pub fn log_weights(
     let steps = samples.div_ceil(most);
     let draws = samples.div_ceil(steps);
     let stream = u64::from(proposal == Proposal::Prior);
-    model.aside(evaluation_seed(seed).wrapping_add(1 + stream), |model| {
-        let mut columns = (vec![0f32; draws], vec![0f32; draws]);
-        for first in (0..images).step_by(block) {
-            let part = observed.part(first..images.min(first + block));
-            let b = part.images();
-            let bound = model.plan(&format!("{proposal:?} {b} × {draws}"), |vae| match proposal {
-                Proposal::Posterior => posterior_graph(vae, b, draws),
-                Proposal::Prior => prior_graph(vae, b, draws),
-            })?;
-            match proposal {
-                Proposal::Posterior => part.write(model)?,
-                Proposal::Prior => model.exec.write(&name("columns", b), &transposed(&part.x, part.pixels))?,
+    let mut key = Key::new(evaluation_seed(seed).wrapping_add(1 + stream));
+    let mut columns = (vec![0f32; draws], vec![0f32; draws]);
+    let mut compiled: Option<(usize, Function)> = None;
+    for first in (0..images).step_by(block) {
+        let part = observed.part(first..images.min(first + block));
+        let b = part.images();
+        if compiled.as_ref().is_none_or(|(of, _)| *of != b) {
+            compiled = Some((b, weights(model, proposal, b, draws)?));
+        }
+        let (_, function) = compiled.as_mut().expect("compiled above");
+        match proposal {
+            Proposal::Posterior => {
+                let inputs = [&part.x, &part.mu, &part.logvar];
+                inputs.into_iter().enumerate().try_for_each(|(input, values)| function.write(input, values))?;
             }
-            for step in 0..steps {
-                model.exec.run(bound, 1)?;
-                let weights = model.exec.read(&pair("log w", b, draws))?;
-                let likelihoods = match proposal {
-                    Proposal::Posterior => model.exec.read(&pair("log p", b, draws))?,
-                    Proposal::Prior => weights.clone(),
-                };
-                model.watch.at(proposal.draws(), first / block * steps + step + 1, images.div_ceil(block) * steps);
-                let wanted = draws.min(samples - step * draws);
-                for image in 0..b {
-                    for s in 0..wanted {
-                        columns.0[s] = weights[s * b + image];
-                        columns.1[s] = likelihoods[s * b + image];
-                    }
-                    each(first + image, &columns.0[..wanted], &columns.1[..wanted]);
+            Proposal::Prior => function.write(0, &transposed(&part.x, part.pixels))?,
+        }
+        for step in 0..steps {
+            function.run(&mut model.state, &Call::once(key))?;
+            key.step += 1;
+            let log_w = function.read(0)?;
+            let log_p = if proposal == Proposal::Posterior { function.read(1)? } else { log_w.clone() };
+            model.watch.at(proposal.draws(), first / block * steps + step + 1, images.div_ceil(block) * steps);
+            let wanted = draws.min(samples - step * draws);
+            for image in 0..b {
+                for s in 0..wanted {
+                    columns.0[s] = log_w[s * b + image];
+                    columns.1[s] = log_p[s * b + image];
                 }
+                each(first + image, &columns.0[..wanted], &columns.1[..wanted]);
             }
         }
-        Ok(())
-    })?;
+    }
     Ok(())
-}
-
-fn pair(what: &str, images: usize, draws: usize) -> String {
-    name(&format!("{what}/{draws}"), images)
 }
 
 /// `[N, D]` to `[D, N]`.
@@ -187,24 +184,19 @@ pub(super) fn transposed(x: &[f32], cols: usize) -> Vec<f32> {
     (0..x.len()).map(|i| x[i % rows * cols + i / rows]).collect()
 }
 
-/// log w and log p(x|z) of `draws` draws from q for each image of a block, `[draws, images]`.
-fn posterior_graph(vae: &Vae, images: usize, draws: usize) -> Graph {
-    let g = Graph::new();
-    let state = |what: &str, cols: usize| g.state(&name(what, images), &[images, cols]);
-    let (x, k) = (state("x", vae.config.pixels()), vae.config.latent);
-    let first = Gaussian { mu: state("mu", k), logvar: state("logvar", k) };
+/// The function of x, μ and log σ² of `images` images that gives log w of `draws` draws z ~ q(z|x), and log p(x|z),
+/// `[draws, images]` each; or the function of the transposed images that gives log p(x|z) of draws from the prior.
+fn weights(model: &DeviceVae, proposal: Proposal, images: usize, draws: usize) -> Result<Function> {
+    let (g, vae) = (Graph::new(), &model.vae);
+    let (pixels, latent) = (vae.config.pixels(), vae.config.latent);
+    if proposal == Proposal::Prior {
+        let columns = g.input(&[pixels, images]);
+        let z = vae.ancestral(&g, draws, streams::PRIOR);
+        return model.executor.compile(&g, vec![pairwise_log_likelihood(vae, z[0], columns)]);
+    }
+    let x = g.input(&[images, pixels]);
+    let first = Gaussian { mu: g.input(&[images, latent]), logvar: g.input(&[images, latent]) };
     let z = vae.draw_from(first, draws).z;
     let w = vae.log_weights(x, first, &z, false, false);
-    g.store(&pair("log w", images, draws), w.log_weight(None));
-    g.store(&pair("log p", images, draws), w.likelihood);
-    g
-}
-
-/// log p(x|z) of `draws` draws from the prior, the same for all images of a block, `[draws, images]`.
-fn prior_graph(vae: &Vae, images: usize, draws: usize) -> Graph {
-    let g = Graph::new();
-    let z = vae.ancestral(&g, draws, streams::PRIOR);
-    let columns = g.state(&name("columns", images), &[vae.config.pixels(), images]);
-    g.store(&pair("log w", images, draws), pairwise_log_likelihood(vae, z[0], columns));
-    g
+    model.executor.compile(&g, vec![w.log_weight(None), w.likelihood])
 }

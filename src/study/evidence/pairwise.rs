@@ -19,30 +19,22 @@ use crate::vae::{Likelihood, Raw, Vae};
 pub fn pairwise_log_likelihood<'g>(vae: &Vae, z: Var<'g>, columns: Var<'g>) -> Var<'g> {
     let likelihood = vae.config.likelihood;
     let raw = vae.decoder.apply(z);
-    match likelihood {
-        Likelihood::Bernoulli | Likelihood::ContinuousBernoulli => {
-            let g = z.graph();
-            // −log p of the image of zeros is what does not depend on x.
-            let dark = likelihood.nll(raw, g.full(&raw.values.shape(), 0.0)).sum_keep(&[1]);
-            raw.values.matmul(columns) - dark
-        }
-        _ => {
-            let (points, width) = (z.shape()[0], raw.values.shape()[1]);
-            let (pixels, images) = (columns.shape()[0], columns.shape()[1]);
-            let rows = points * images;
-            let values = raw.values.reshape(&[points, 1, width]).broadcast_to(&[points, images, width]);
-            let values = values.reshape(&[rows, width]);
-            let x = columns.t().reshape(&[1, images, pixels]).broadcast_to(&[points, images, pixels]);
-            let nll = likelihood.nll(Raw { values, shared: raw.shared }, x.reshape(&[rows, pixels]));
-            -nll.sum(&[1]).reshape(&[points, images])
-        }
+    if likelihood.facts().is_linear {
+        // −log p of the image of zeros is what does not depend on x.
+        let dark = likelihood.nll(raw, z.graph().full(&raw.values.shape(), 0.0)).sum_keep(&[1]);
+        return raw.values.matmul(columns) - dark;
     }
+    let (points, width) = (z.shape()[0], raw.values.shape()[1]);
+    let (pixels, images) = (columns.shape()[0], columns.shape()[1]);
+    let rows = points * images;
+    let values = raw.values.reshape(&[points, 1, width]).broadcast_to(&[points, images, width]);
+    let values = values.reshape(&[rows, width]);
+    let x = columns.t().reshape(&[1, images, pixels]).broadcast_to(&[points, images, pixels]);
+    let nll = likelihood.nll(Raw { values, shared: raw.shared }, x.reshape(&[rows, pixels]));
+    -nll.sum(&[1]).reshape(&[points, images])
 }
 
 /// How many points fit into a step with `images` images, if it is to have about `rows` rows of pixels.
 pub(super) fn points_per_step(likelihood: Likelihood, images: usize, rows: usize) -> usize {
-    match likelihood {
-        Likelihood::Bernoulli | Likelihood::ContinuousBernoulli => rows,
-        _ => rows.div_ceil(images),
-    }
+    if likelihood.facts().is_linear { rows } else { rows.div_ceil(images) }
 }

@@ -35,7 +35,7 @@ use crate::engine::interp::Interp;
 use crate::engine::nn::Activation;
 use crate::engine::rng::Draw;
 use crate::vae::streams;
-use crate::vae::{Model, Vae, VaeConfig};
+use crate::vae::{DeviceVae, Vae, VaeConfig};
 
 /// A point this many nats below an image's largest does not count: e⁻⁴⁰ = 4e-18.
 pub(super) const REACH: f64 = 40.0;
@@ -197,7 +197,7 @@ pub fn check_quadrature(config: &VaeConfig) -> Result<()> {
 /// # Errors
 /// [`Error::Argument`] when the model has several stochastic layers or more than two latent dimensions; and from the
 /// executor.
-pub fn quadrature(model: &mut Model, observed: &Observed, settings: &Quadrature) -> Result<Vec<Exact>> {
+pub fn quadrature(model: &mut DeviceVae, observed: &Observed, settings: &Quadrature) -> Result<Vec<Exact>> {
     check_quadrature(&model.vae.config)?;
     let parameters = parameters(model)?;
     let mut all = Vec::with_capacity(observed.images());
@@ -209,13 +209,19 @@ pub fn quadrature(model: &mut Model, observed: &Observed, settings: &Quadrature)
 }
 
 /// The decoder's parameters, in f64.
-fn parameters(model: &Model) -> Result<Vec<(String, Vec<f64>)>> {
-    let names = model.vae.parameters().into_iter().map(|(name, _)| name).filter(|name| name.starts_with("decoder"));
-    names.map(|name| Ok((name.clone(), model.exec.read(&name)?.into_iter().map(f64::from).collect()))).collect()
+fn parameters(model: &DeviceVae) -> Result<Vec<(String, Vec<f64>)>> {
+    let params = model.state.params();
+    let names = params.iter().map(|p| p.name.clone()).filter(|name| name.starts_with("decoder"));
+    names.map(|name| Ok((name.clone(), model.state.read(&name)?.into_iter().map(f64::from).collect()))).collect()
 }
 
 /// A chunk of images: on the grid that they share, and one by one where that did not find the mass.
-fn chunk(model: &mut Model, parameters: &Parameters, observed: &Observed, settings: &Quadrature) -> Result<Vec<Exact>> {
+fn chunk(
+    model: &mut DeviceVae,
+    parameters: &Parameters,
+    observed: &Observed,
+    settings: &Quadrature,
+) -> Result<Vec<Exact>> {
     let smooth = analytic(&model.vae);
     let (mut found, edge) = common(model, parameters, observed, settings)?;
     let far = Grid::new(observed.latent, FAR * settings.spacing, FAR * settings.half_width);
@@ -248,7 +254,7 @@ fn chunk(model: &mut Model, parameters: &Parameters, observed: &Observed, settin
 /// Where to look for the mass of each image: the highest places of the common grid, and of one [`FAR`] times as wide, which
 /// is given.
 fn seeds(
-    model: &mut Model,
+    model: &mut DeviceVae,
     images: &Observed,
     settings: &Quadrature,
     (far, beyond): (&Grid, &Scan),
@@ -265,7 +271,7 @@ fn seeds(
 /// One grid for all images, refined where some of them need it; none for the images that reach beyond its edge. And
 /// where the edge is.
 fn common(
-    model: &mut Model,
+    model: &mut DeviceVae,
     parameters: &Parameters,
     observed: &Observed,
     settings: &Quadrature,
@@ -322,7 +328,7 @@ fn select(observed: &Observed, which: &[usize]) -> Observed {
 
 /// The second pass: sums in f64, tile by tile in parallel, added in the order of the tiles.
 fn integrate(
-    model: &Model,
+    model: &DeviceVae,
     parameters: &Parameters,
     observed: &Observed,
     grid: &Grid,

@@ -2,13 +2,14 @@
 
 use super::grid::{Grid, GridPoint};
 use super::importance::transposed;
-use super::observed::{Observed, name};
+use super::observed::Observed;
 use super::pairwise::{pairwise_log_likelihood, points_per_step};
 use super::quadrature::EDGE;
 use super::sums::log_prior;
+use crate::engine::device::{Call, Key};
 use crate::engine::error::Result;
 use crate::engine::graph::Graph;
-use crate::vae::{Model, Vae};
+use crate::vae::DeviceVae;
 
 /// Squared standard deviations of q that are looked at: e^(−60/2) = 1e-13.
 pub(super) const Q_REACH: f64 = 60.0;
@@ -29,9 +30,9 @@ pub(super) struct Scan {
 }
 
 impl Scan {
-    pub fn run(model: &mut Model, observed: &Observed, grid: &Grid, candidates: &[bool]) -> Result<Scan> {
+    pub fn run(model: &mut DeviceVae, observed: &Observed, grid: &Grid, candidates: &[bool]) -> Result<Scan> {
         let b = observed.images();
-        let size = points_per_step(model.vae.config.likelihood, b, model.exec.rows_per_step());
+        let size = points_per_step(model.vae.config.likelihood, b, model.executor.rows_per_step());
         let nothing = vec![f32::NEG_INFINITY; b];
         let mut scan = Scan {
             images: b,
@@ -41,25 +42,24 @@ impl Scan {
             border: nothing.clone(),
             max: nothing,
         };
-        let bound = model.plan(&format!("scan {size} × {b}"), |vae| scan_graph(vae, size, b))?;
-        model.exec.write(&name("columns", b), &transposed(&observed.x, observed.pixels))?;
+        let g = Graph::new();
+        let z = g.input(&[size, model.vae.config.latent]);
+        let columns = g.input(&[observed.pixels, b]);
+        let mut density = model.executor.compile(&g, [pairwise_log_likelihood(&model.vae, z, columns)])?;
+        density.write(1, &transposed(&observed.x, observed.pixels))?;
         let tiles = (0..grid.tiles()).filter(|&t| candidates[t]);
         let points: Vec<(usize, u8, GridPoint)> =
             tiles.flat_map(|t| (0..).zip(grid.points(t)).map(move |(n, p)| (t, n, p))).collect();
-        model.aside(0, |model| {
-            for (number, block) in points.chunks(size).enumerate() {
-                model.watch.at("quadrature, where the mass is", number + 1, points.len().div_ceil(size));
-                let mut z: Vec<f32> = block.iter().flat_map(|(_, _, p)| p.z.iter().map(|&z| z as f32)).collect();
-                z.resize(size * grid.dimensions, 0.0);
-                model.exec.write(&name("grid z", size), &z)?;
-                model.exec.run(bound, 1)?;
-                let log_p = model.exec.read(&name(&format!("grid/{size}"), b))?;
-                for ((t, n, p), row) in block.iter().zip(log_p.chunks_exact(b)) {
-                    scan.add(*t, *n, p, row);
-                }
+        for (number, block) in points.chunks(size).enumerate() {
+            model.watch.at("quadrature, where the mass is", number + 1, points.len().div_ceil(size));
+            let mut z: Vec<f32> = block.iter().flat_map(|(_, _, p)| p.z.iter().map(|&z| z as f32)).collect();
+            z.resize(size * grid.dimensions, 0.0);
+            density.write(0, &z)?;
+            density.run(&mut model.state, &Call::once(Key::new(0)))?;
+            for ((t, n, p), row) in block.iter().zip(density.read(0)?.chunks_exact(b)) {
+                scan.add(*t, *n, p, row);
             }
-            Ok(())
-        })?;
+        }
         for (t, _) in candidates.iter().enumerate().filter(|(_, c)| **c) {
             scan.compare_with_q(t, &grid.points(t), observed);
         }
@@ -141,13 +141,4 @@ impl Scan {
         let at = tile * self.images + image;
         self.near_q[at] || f64::from(self.tile[at]) >= f64::from(self.max[image]) - nats
     }
-}
-
-/// log p(x|z) of the points in a state for the images in another.
-fn scan_graph(vae: &Vae, points: usize, images: usize) -> Graph {
-    let g = Graph::new();
-    let z = g.state(&name("grid z", points), &[points, vae.config.latent]);
-    let columns = g.state(&name("columns", images), &[vae.config.pixels(), images]);
-    g.store(&name(&format!("grid/{points}"), images), pairwise_log_likelihood(vae, z, columns));
-    g
 }

@@ -115,10 +115,6 @@ pub(crate) struct Scale {
 }
 
 impl Scale {
-    pub(crate) fn log(from: f64, to: f64, place: (f64, f64)) -> Scale {
-        Scale { log: true, from, to, place }
-    }
-
     pub(crate) fn at(&self, value: f64) -> f64 {
         let part = match self.log {
             true => (value / self.from).ln() / (self.to / self.from).ln(),
@@ -265,7 +261,7 @@ mod tests {
 
     #[test]
     fn values_have_places() {
-        let scale = Scale::log(1.0, 100.0, (0.0, 10.0));
+        let scale = Scale { log: true, from: 1.0, to: 100.0, place: (0.0, 10.0) };
         assert_eq!([scale.at(1.0), scale.at(10.0), scale.at(100.0), scale.clamped(1e9)], [0.0, 5.0, 10.0, 10.0]);
         let axis = Axis::linear("").from(0.0);
         let scale = axis.place([2.0, f64::NAN, 10.0, f64::INFINITY].into_iter(), (100.0, 0.0));

@@ -4,7 +4,7 @@ use std::fmt::Write;
 
 use super::axis::{Axis, Scale};
 use super::series::Series;
-use super::svg::{self, INK, Place, Shape, line, marker, polygon, polyline, text};
+use super::svg::{self, INK, Place, SvgShape, line, marker, polygon, polyline, text};
 use super::{ORDER, PALETTE};
 
 /// Width and height of a frame, in pixels.
@@ -31,18 +31,20 @@ pub(crate) struct Panel {
     pub(crate) y: Axis,
     pub(crate) series: Vec<Series>,
     pub(crate) references: Vec<(f64, String)>,
+    pub(crate) uprights: Vec<(f64, String)>,
 }
 
 /// Colour, form of the marker, of series number `index` of a panel.
-fn look(series: &Series, index: usize) -> (String, Shape) {
+fn look(series: &Series, index: usize) -> (String, SvgShape) {
     let index = series.colour.unwrap_or(index);
     let [r, g, b] = PALETTE[ORDER[index % ORDER.len()]];
-    (format!("#{r:02x}{g:02x}{b:02x}"), Shape::ALL[index % Shape::ALL.len()])
+    (format!("#{r:02x}{g:02x}{b:02x}"), SvgShape::ALL[index % SvgShape::ALL.len()])
 }
 
 impl Panel {
     pub(crate) fn new(title: String) -> Panel {
-        Panel { title, x: Axis::linear(""), y: Axis::linear(""), series: Vec::new(), references: Vec::new() }
+        let (x, y) = (Axis::linear(""), Axis::linear(""));
+        Panel { title, x, y, series: Vec::new(), references: Vec::new(), uprights: Vec::new() }
     }
 
     /// The room above the frame: title and legend.
@@ -70,17 +72,27 @@ impl Panel {
         let [(x0, y0), (x1, y1)] = frame;
         let (x, y, w, h) = (x0 - 6.0, y0 - 6.0, x1 - x0 + 12.0, y1 - y0 + 12.0);
         writeln!(out, "<clipPath id=\"frame{clip}\"><rect x=\"{x:.1}\" y=\"{y:.1}\" width=\"{w}\" height=\"{h}\"/></clipPath>\n<g clip-path=\"url(#frame{clip})\">").expect("a string");
-        for (value, _) in &self.references {
-            if self.y.shows(*value) {
-                let y = scales.1.at(*value);
-                line(out, (x0, y), (x1, y), "stroke=\"#555\" stroke-width=\"1.3\" stroke-dasharray=\"6 4\"");
-            }
-        }
+        self.lines(out, &scales, frame);
         for (i, series) in self.series.iter().enumerate() {
             self.draw_series(out, series, i, &scales);
         }
         out.push_str("</g>\n");
         self.reference_labels(out, &scales.1, frame);
+    }
+
+    /// The reference lines, and the names of those that stand: the first one's at its left, the second one's at its right.
+    fn lines(&self, out: &mut String, (xs, ys): &(Scale, Scale), [(left, top), (right, bottom)]: [Place; 2]) {
+        for (value, _) in self.references.iter().filter(|(v, _)| self.y.shows(*v)) {
+            let y = ys.at(*value);
+            line(out, (left, y), (right, y), "stroke=\"#555\" stroke-width=\"1.3\" stroke-dasharray=\"6 4\"");
+        }
+        let shown = self.uprights.iter().filter(|(v, _)| self.x.shows(*v) && xs.holds(*v));
+        for ((value, label), beside) in shown.zip([-5.0, 12.0].into_iter().cycle()) {
+            let x = xs.at(*value);
+            line(out, (x, top), (x, bottom), "stroke=\"#999\" stroke-dasharray=\"6 4\"");
+            let style = format!("text-anchor=\"end\" font-size=\"{SMALL}\" fill=\"#555\"");
+            svg::text_upwards(out, (x + beside, top + 4.0), &style, label);
+        }
     }
 
     /// Axes that hold every point that has a place, its error, and every reference line.
@@ -118,7 +130,7 @@ impl Panel {
         line(out, (left, top), (left, bottom), &ink);
         line(out, (left, bottom), (right, bottom), &ink);
         text(out, ((left + right) / 2.0, bottom + 40.0), "text-anchor=\"middle\"", self.x.label());
-        svg::text_upwards(out, (left - 64.0, (top + bottom) / 2.0), self.y.label());
+        svg::text_upwards(out, (left - 64.0, (top + bottom) / 2.0), "text-anchor=\"middle\"", self.y.label());
     }
 
     fn draw_series(&self, out: &mut String, series: &Series, index: usize, (xs, ys): &(Scale, Scale)) {
@@ -215,11 +227,15 @@ impl Panel {
 }
 
 fn stroke(series: &Series, colour: &str) -> String {
-    let dashes = if series.dashed { " stroke-dasharray=\"7 4\"" } else { "" };
-    format!("fill=\"none\" stroke=\"{colour}\" stroke-width=\"2\"{dashes}")
+    let line = match (series.dotted, series.dashed) {
+        (true, _) => "stroke-width=\"1.2\" stroke-dasharray=\"1.5 3\"",
+        (false, true) => "stroke-width=\"2\" stroke-dasharray=\"7 4\"",
+        (false, false) => "stroke-width=\"2\"",
+    };
+    format!("fill=\"none\" stroke=\"{colour}\" {line}")
 }
 
-fn mark(out: &mut String, at: Place, series: &Series, colour: &str, shape: Shape) {
+fn mark(out: &mut String, at: Place, series: &Series, colour: &str, shape: SvgShape) {
     match (series.joined, series.dashed) {
         (false, _) => marker(out, at, shape, DOT, &format!("fill=\"{colour}\" fill-opacity=\"0.7\"")),
         // Dashed lines have hollow markers.

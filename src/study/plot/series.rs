@@ -8,6 +8,7 @@ pub struct Series {
     pub(crate) joined: bool,
     pub(crate) band: bool,
     pub(crate) dashed: bool,
+    pub(crate) dotted: bool,
     pub(crate) markers: bool,
     pub(crate) colour: Option<usize>,
 }
@@ -16,7 +17,7 @@ impl Series {
     /// Markers joined by a line, in the order of the points. A series without a name is not in the legend.
     pub fn line(name: impl Into<String>) -> Series {
         let (name, points) = (name.into(), Vec::new());
-        Series { name, points, joined: true, band: false, dashed: false, markers: true, colour: None }
+        Series { name, points, joined: true, band: false, dashed: false, dotted: false, markers: true, colour: None }
     }
 
     /// Dots by themselves.
@@ -52,6 +53,13 @@ impl Series {
     pub fn dashed(mut self) -> Series {
         self.dashed = true;
         self
+    }
+
+    /// Dots the line, thinly and without markers: for what is a limit of the others.
+    #[must_use]
+    pub fn dotted(mut self) -> Series {
+        self.dotted = true;
+        self.plain()
     }
 
     /// Leaves the markers out: for curves of many points.

@@ -30,10 +30,9 @@ pub(crate) fn text(out: &mut String, (x, y): Place, style: &str, words: &str) {
     writeln!(out, "<text x=\"{x:.1}\" y=\"{y:.1}\" {style}>{words}</text>").expect("a string");
 }
 
-/// Text that reads upwards, centred at a place.
-pub(crate) fn text_upwards(out: &mut String, (x, y): Place, words: &str) {
-    let style = format!("text-anchor=\"middle\" transform=\"rotate(-90 {x:.1} {y:.1})\"");
-    text(out, (x, y), &style, words);
+/// Text that reads upwards, placed as [`text`] is.
+pub(crate) fn text_upwards(out: &mut String, (x, y): Place, style: &str, words: &str) {
+    text(out, (x, y), &format!("{style} transform=\"rotate(-90 {x:.1} {y:.1})\""), words);
 }
 
 /// A straight line.
@@ -57,33 +56,33 @@ fn listed(points: &[Place]) -> String {
 
 /// The form of a marker: with colour alone, series could not be told apart in print.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Shape {
+pub(crate) enum SvgShape {
     Circle,
     Square,
     Diamond,
     Triangle,
 }
 
-impl Shape {
-    pub(crate) const ALL: [Shape; 4] = [Shape::Circle, Shape::Square, Shape::Diamond, Shape::Triangle];
+impl SvgShape {
+    pub(crate) const ALL: [SvgShape; 4] = [SvgShape::Circle, SvgShape::Square, SvgShape::Diamond, SvgShape::Triangle];
 }
 
 /// A marker of half width `r` at a place.
-pub(crate) fn marker(out: &mut String, (x, y): Place, shape: Shape, r: f64, style: &str) {
+pub(crate) fn marker(out: &mut String, (x, y): Place, shape: SvgShape, r: f64, style: &str) {
     match shape {
-        Shape::Circle => {
+        SvgShape::Circle => {
             writeln!(out, "<circle cx=\"{x:.1}\" cy=\"{y:.1}\" r=\"{r}\" {style}/>").expect("a string");
         }
         // The sides are shorter than a circle's diameter, so that all markers have about the same area.
-        Shape::Square => {
+        SvgShape::Square => {
             let h = 0.88 * r;
             polygon(out, &[(x - h, y - h), (x + h, y - h), (x + h, y + h), (x - h, y + h)], style);
         }
-        Shape::Diamond => {
+        SvgShape::Diamond => {
             let h = 1.17 * r;
             polygon(out, &[(x - h, y), (x, y - h), (x + h, y), (x, y + h)], style);
         }
-        Shape::Triangle => {
+        SvgShape::Triangle => {
             let h = 1.1 * r;
             polygon(out, &[(x - h, y + 0.8 * h), (x + h, y + 0.8 * h), (x, y - h)], style);
         }

@@ -5,12 +5,12 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use rayon::prelude::*;
 
 use crate::data::Dataset;
-use crate::engine::device::Device;
+use crate::engine::device::{Call, Device, Key, Rows};
 use crate::engine::error::Result;
-use crate::engine::graph::Graph;
-use crate::engine::plan::{Fusion, Plan};
-use crate::vae::batches;
+use crate::engine::graph::{Graph, Var};
+use crate::engine::params::Params;
 use crate::vae::watch::Watch;
+use crate::vae::{batches, pixels};
 
 /// The nearest known points of some queries.
 #[derive(Clone, Debug, PartialEq)]
@@ -97,24 +97,21 @@ impl Neighbours {
         let (count, pixels) = (queries.len() / images.cols, images.cols);
         let k = k.min(images.rows);
         let mut best: Vec<Best> = (0..count).map(|_| Best::new(k)).collect();
-        let mut exec = device.open()?;
-        let mut blocks = Vec::new();
-        for (rows, times) in batches(images.rows, BLOCK) {
-            let name = format!("distances/{rows}");
-            let bound = exec.bind(&Plan::build(&distances(&name, count, rows, pixels), Fusion::all())?)?;
-            blocks.push((rows, times, name, bound));
-        }
-        exec.set_data("images", &images.images, pixels)?;
-        exec.write("queries", queries)?;
-        let mut done = 0;
-        for (rows, times, name, bound) in blocks {
+        let executor = device.open()?;
+        let mut state = executor.state(&Params::new(), 0)?;
+        state.load("images", &images.images[..], pixels)?;
+        let mut rows = Rows::in_order();
+        for (block, times) in batches(images.rows, BLOCK) {
+            let g = Graph::new();
+            let mut distances = executor.compile(&g, [distances(&g, count, block, pixels)])?;
+            distances.write(0, queries)?;
             for _ in 0..times {
-                exec.run(bound, 1)?;
-                let distances = exec.read(&name)?;
-                best.par_iter_mut().zip(distances.par_chunks_exact(rows)).for_each(|(best, row)| {
-                    row.iter().enumerate().for_each(|(i, &d)| best.offer(d, (done + i) as u32));
+                distances.run(&mut state, &Call { rows, ..Call::once(Key::new(0)) })?;
+                let found = distances.read(0)?;
+                best.par_iter_mut().zip(found.par_chunks_exact(block)).for_each(|(best, row)| {
+                    row.iter().enumerate().for_each(|(i, &d)| best.offer(d, rows.cursor + i as u32));
                 });
-                done += rows;
+                rows.cursor += block as u32;
             }
         }
         let squares = queries.chunks_exact(pixels).map(|q| q.iter().map(|v| v * v).sum::<f32>());
@@ -137,14 +134,12 @@ impl Neighbours {
 /// Images per matrix product.
 const BLOCK: usize = 500;
 
-/// |x|² − 2 q·x of `count` queries and the next `rows` images, stored as `name`, `[count, rows]`.
-fn distances(name: &str, count: usize, rows: usize, pixels: usize) -> Graph {
-    let g = Graph::new();
-    let x = g.batch("images", rows, pixels);
-    let products = g.state("queries", &[count, pixels]).matmul_t(false, x, true);
+/// |x|² − 2 q·x of the queries, an input `[count, pixels]`, and the next `rows` images, `[count, rows]`.
+fn distances(g: &Graph, count: usize, rows: usize, columns: usize) -> Var<'_> {
+    let x = pixels(g, "images", rows, columns);
+    let products = g.input(&[count, columns]).matmul_t(false, x, true);
     let squares = x.square().sum(&[1]).reshape(&[1, rows]);
-    g.store(name, squares - products * 2.0);
-    g
+    squares - products * 2.0
 }
 
 fn vote(nearest: &[(f32, u32)], labels: &[u8]) -> (u8, usize) {

@@ -1,12 +1,11 @@
 //! The linear probe: what of the class a linear map can read from μ(x) (Alain & Bengio 2017, arXiv 1610.01644).
 
-use crate::engine::device::{Device, Exec};
+use crate::engine::device::{Call, Device, Key, Schedule};
 use crate::engine::error::Result;
-use crate::engine::grad::grad;
 use crate::engine::graph::Graph;
 use crate::engine::nn::Linear;
 use crate::engine::optim::{LrSchedule, Optimizer};
-use crate::engine::plan::{Fusion, Plan};
+use crate::engine::params::Params;
 
 /// Updates, and the learning rate, which falls to a hundredth of itself along a cosine. The loss is convex; with these a
 /// longer training changes the accuracy by less than its standard error.
@@ -39,22 +38,25 @@ impl Probe {
         let (mean, deviation) = moments(points, dimensions);
         let mut probe = Probe { mean, deviation, weights: Vec::new(), bias: Vec::new() };
         let layer = Linear::new("probe", dimensions, classes);
+        let mut params = Params::new();
+        params.declare(&layer.weight_name(), &[dimensions, classes], move |_| vec![0.0; dimensions * classes]);
+        params.declare(&layer.bias_name(), &[classes], move |_| vec![0.0; classes]);
         let g = Graph::new();
-        let (x, y) = (g.state("x", &[rows, dimensions]), g.state("y", &[rows, classes]));
+        let (x, y) = (g.input(&[rows, dimensions]), g.input(&[rows, classes]));
         let scores = layer.apply(x);
         let loss = (scores.log_sum_exp(&[1]).sum_all() - (scores * y).sum_all()) * (1.0 / rows as f64);
-        let params = layer.params(&g);
-        let gradient = grad(loss, &params);
-        g.optimize(Optimizer::adam(), &[(params[0], gradient[0]), (params[1], gradient[1])]);
-        let mut exec: Box<dyn Exec> = device.open()?;
-        let bound = exec.bind(&Plan::build(&g, Fusion::all())?)?;
-        exec.write("x", &probe.standardised(points))?;
+        g.minimise(loss, &params, Optimizer::adam(), g.schedule("learning rate"), None);
+        let executor = device.open()?;
+        let mut state = executor.state(&params, 0)?;
+        let mut step = executor.compile(&g, [])?;
+        step.write(0, &probe.standardised(points))?;
         let mut one_hot = vec![0.0; rows * classes];
         labels.iter().enumerate().for_each(|(i, &label)| one_hot[i * classes + label as usize] = 1.0);
-        exec.write("y", &one_hot)?;
-        exec.control_mut().lr = LrSchedule::Cosine { lr: RATE, lr_end: RATE / 100.0, steps: UPDATES };
-        exec.run(bound, UPDATES as usize)?;
-        (probe.weights, probe.bias) = (exec.read(&layer.weight_name())?, exec.read(&layer.bias_name())?);
+        step.write(1, &one_hot)?;
+        let rate = LrSchedule::Cosine { lr: RATE, lr_end: RATE / 100.0, steps: UPDATES };
+        let schedules: &[(&str, Schedule<'_>)] = &[("learning rate", &|done| rate.at(done))];
+        step.run(&mut state, &Call { steps: UPDATES as usize, schedules, ..Call::once(Key::new(0)) })?;
+        (probe.weights, probe.bias) = (state.read(&layer.weight_name())?, state.read(&layer.bias_name())?);
         Ok(probe)
     }
 

@@ -252,9 +252,9 @@ pub fn plot(found: &[Richness], subtitle: &str) -> Plot {
     plot
 }
 
-type Line<'a> = dyn Fn(&str, &dyn Fn(&Richness) -> Option<(f64, f64)>) -> Series + 'a;
+type RichnessLine<'a> = dyn Fn(&str, &dyn Fn(&Richness) -> Option<(f64, f64)>) -> Series + 'a;
 
-fn nats(plot: Plot, found: &[Richness], line: &Line<'_>) -> Plot {
+fn nats(plot: Plot, found: &[Richness], line: &RichnessLine<'_>) -> Plot {
     let of = |e: Estimate| Some((e.value, e.standard_error));
     let mut plot = plot
         .series(line("KL(q(z|x)‖p)", &|r| Some((r.surgery.kl, 0.0))))

@@ -1,6 +1,8 @@
 //! From a plan's views to addresses in host memory.
 
-use crate::engine::device::memory::{Aligned, Memory, ParamPtrs};
+use std::collections::HashMap;
+
+use crate::engine::device::memory::{Aligned, HostMemory, ParamPtrs};
 use crate::engine::graph::Slot;
 use crate::engine::isa::Isa;
 use crate::engine::plan::{Mem, Plan, View};
@@ -10,9 +12,11 @@ use crate::engine::steps::Region;
 pub(crate) struct Binder<'a> {
     pub plan: &'a Plan,
     pub isa: Isa,
-    pub memory: &'a Memory,
+    pub memory: &'a HostMemory,
     pub arena: &'a Aligned,
     pub tensors: &'a [Aligned],
+    /// Inputs and outputs.
+    pub cells: &'a HashMap<Slot, Aligned>,
 }
 
 impl Binder<'_> {
@@ -21,7 +25,10 @@ impl Binder<'_> {
         let base = match view.mem {
             // SAFETY: `Plan::verify` checked that buffers lie inside the arena.
             Mem::Buffer(b) => unsafe { self.arena.ptr().add(self.plan.buffers[b as usize].offset) },
-            Mem::Slot(slot) => self.memory.ptr(self.slot_name(slot)),
+            Mem::Slot(slot) => match self.cells.get(&slot) {
+                Some(cell) => cell.ptr(),
+                None => self.memory.ptr(self.slot_name(slot)),
+            },
             Mem::Tensor(t) => self.tensors[t as usize].ptr(),
         };
         // SAFETY: `Plan::verify` checked that views lie inside their memory.

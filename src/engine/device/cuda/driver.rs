@@ -14,6 +14,7 @@ use cudarc::driver::{DriverError, result, sys};
 
 use super::images;
 use super::probe::{Gpu, Version, probe};
+use crate::engine::device::memory::SMALLER;
 use crate::engine::error::{Error, Result};
 
 /// An address on the device; 0 is null.
@@ -132,8 +133,7 @@ impl Driver {
         Error::Device {
             device: self.name(),
             reason: format!("{:.1} MiB of memory were asked for {what}, {:.1} MiB are free", mib(bytes), mib(free)),
-            remedy: "use a smaller --batch, --hidden or data set, end other programs on this GPU, or use --device cpu"
-                .into(),
+            remedy: format!("{SMALLER}, load fewer rows of data, end other programs on this GPU, or use the CPU"),
         }
     }
 
@@ -233,7 +233,7 @@ impl Driver {
         Error::Device {
             device: self.name(),
             reason: format!("kernel {name} is in none of the embedded images for compute capability {major}.{minor}"),
-            remedy: format!("build with ELBO_CUDA_ARCH={major}{minor}, or use --device cpu"),
+            remedy: format!("build with ELBO_CUDA_ARCH={major}{minor}, or use the CPU"),
         }
     }
 
@@ -333,7 +333,7 @@ impl Driver {
                 return Err(Error::Device {
                     device: self.name(),
                     reason: format!("the captured step holds a node that is no kernel: {kind:?}"),
-                    remedy: "this is a fault of the program; please report it, and use --device cpu".into(),
+                    remedy: "this is a fault of the program; please report it, and use the CPU".into(),
                 });
             }
         }
@@ -466,6 +466,6 @@ fn failure(device: &str, call: &str, error: DriverError) -> Error {
     Error::Device {
         device: device.into(),
         reason: format!("{call} failed with {name}{text}"),
-        remedy: "see `elbo info`; --device cpu works without a GPU".into(),
+        remedy: "see `elbo info`; the CPU works without a GPU".into(),
     }
 }

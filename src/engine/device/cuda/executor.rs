@@ -1,20 +1,24 @@
 //! The executor: how a plan is bound and run. See the module above.
 
-use std::collections::BTreeMap;
+use std::collections::HashMap;
 use std::rc::Rc;
 
 use super::driver::{Address, Buffer, Captured, Driver, Lane, Launch};
-use super::lower::{DataUse, Lower, Lowered, Placed};
+use super::lower::{DataUse, Lower, Lowered, Placed, Places};
 use super::mailbox::Mailbox;
-use super::memory::Memory;
+use super::memory::DeviceMemory;
 use super::params::{self, Clock, Ctl, HashParams, StepValues};
 use super::pinned::Uploads;
 use super::probe::{Gpu, Version};
-use crate::engine::device::{Bound, Exec, Moment, Precision, Snapshot, check_rows};
+use crate::engine::device::call::{Call, Sequence};
+use crate::engine::device::memory::check_size;
+use crate::engine::device::{
+    Backend, CompiledFunction, Memory, Precision, Snapshot, bad_index, check_rows, check_steps, foreign_memory,
+};
 use crate::engine::error::{Error, Result};
-use crate::engine::optim::{Control, Optimizer};
-use crate::engine::plan::Plan;
-use crate::engine::shape::Shape;
+use crate::engine::graph::{Graph, Slot, SlotKind};
+use crate::engine::params::Params;
+use crate::engine::plan::{Fusion, Plan};
 
 /// Rows of the table of step values: the most steps between two uploads.
 const TABLE: usize = 1024;
@@ -29,59 +33,62 @@ const UNROLL: usize = 8;
 /// How often a step is repeated to be timed: what a launch costs the host must not count, and is hidden in a graph.
 const PASSES: usize = 16;
 
-/// Steps of a call of [`Exec::run`] between two looks at the metrics. With two looks under way the device has at most
+/// Steps of a call of [`CompiledFunction::run`] between two looks at the metrics. With two looks under way the device has at most
 /// twice as many steps before it when the caller finds out that it is to stop.
 const STEPS_PER_CALL: usize = 64;
 
 /// Two hundred tiles of 128 rows: several for each multiprocessor of the largest GPUs, also for the narrowest layers.
 const ROWS_PER_STEP: usize = 25_000;
 
-/// A GPU: memory by slot name, shared by all plans bound to it, and the [`Control`] block.
+/// A GPU.
 pub struct Cuda {
-    // Plans and memory are dropped before the driver that they hold.
-    bound: Vec<BoundPlan>,
-    memory: Memory,
-    control: Control,
     precision: Precision,
     pub(super) driver: Rc<Driver>,
 }
 
+/// A plan with its own memory on the device.
+struct CudaFunction {
+    plan: Plan,
+    precision: Precision,
+    /// Inputs and outputs, by slot.
+    cells: HashMap<Slot, Address>,
+    tensors: Vec<Address>,
+    arena: Address,
+    sums: Address,
+    ticket: Address,
+    clock: Clock,
+    /// Tables of step values on their way to the device.
+    tables: Uploads<StepValues>,
+    /// Copies of the sums on their way to the host, each with the run's position; made at the first look.
+    looks: Option<Mailbox<(u32, u64)>>,
+    /// Where the last run ended.
+    position: (u32, u64),
+    /// The launches, for the memory that they point into.
+    bound: Option<BoundPlan>,
+    // Dropped before the driver that it holds.
+    _scratch: Buffer,
+    driver: Rc<Driver>,
+}
+
 struct BoundPlan {
+    /// The number of the memory.
+    memory: u64,
     launches: Vec<Placed>,
-    steps: usize,
     data: Vec<DataUse>,
     /// The versions of the data sets that the launches point to.
     versions: Vec<u64>,
     indices: bool,
-    metrics: Vec<String>,
-    rule: Option<Optimizer>,
-    batch_rows: usize,
     /// Graphs of one step and of [`UNROLL`] steps, recorded at the first run.
     one: Option<Captured>,
     many: Option<Captured>,
-    sums: Address,
-    /// Copies of the sums on their way to the host, each with its cursor and its number of updates; made at the first
-    /// look.
-    looks: Option<Mailbox<(u32, u32)>>,
-    clock: Clock,
-    /// Tables of step values on their way to the device.
-    tables: Uploads<StepValues>,
-    _memory: Vec<Buffer>,
-}
-
-impl BoundPlan {
-    /// Uploads a table of at most [`TABLE`] rows and sets the clock to its first one.
-    fn upload_table(&mut self, driver: &Driver, table: &[StepValues]) -> Result<()> {
-        self.tables.send(self.clock.table, table)?;
-        driver.clear(self.clock.ctl, size_of::<Ctl>())
-    }
+    _shared: Option<Buffer>,
 }
 
 /// Parts of one allocation, each at a multiple of 256 bytes.
 #[derive(Default)]
-struct Layout(usize);
+struct Placement(usize);
 
-impl Layout {
+impl Placement {
     fn place(&mut self, bytes: usize) -> Address {
         let at = self.0;
         self.0 = (at + bytes).next_multiple_of(256);
@@ -103,20 +110,15 @@ impl Cuda {
                 reason: format!(
                     "precision {precision} needs tensor cores of compute capability 8.0, this GPU has {cc}"
                 ),
-                remedy: "use --precision f32".into(),
+                remedy: "ask for precision f32".into(),
             });
         }
-        Ok(Cuda { bound: Vec::new(), memory: Memory::default(), control: Control::new(0), precision, driver })
+        Ok(Cuda { precision, driver })
     }
 
     /// What the GPU is.
     pub fn gpu(&self) -> &Gpu {
         &self.driver.gpu
-    }
-
-    /// The number of kernels in the recorded graph of one step; `None` before the plan first ran.
-    pub fn recorded_kernels(&self, plan: Bound) -> Option<usize> {
-        self.bound[plan.0].one.as_ref().map(|graph| graph.nodes)
     }
 
     /// The hash of what function `which` of kernels/noise_hash.cu gives for inputs `first` … `first + count − 1`, all
@@ -143,24 +145,84 @@ impl Cuda {
         self.driver.download(sum.address(), &mut hash)?;
         Ok(hash[0])
     }
+}
 
-    /// Memory for a plan's own things, in one allocation: [arena, sums, ticket, ctl, table], then the constant arrays.
-    fn scratch(&self, plan: &Plan) -> Result<(Buffer, [Address; 5], Vec<Address>)> {
-        let mut layout = Layout::default();
-        let parts = [4 * plan.arena, 8 * plan.metrics.len(), 4, size_of::<Ctl>(), TABLE * size_of::<StepValues>()];
+impl Backend for Cuda {
+    fn describe(&self) -> String {
+        format!("{} ({}, {})", self.driver.name(), self.driver.gpu.name, self.precision)
+    }
+
+    fn steps_per_call(&self) -> usize {
+        STEPS_PER_CALL
+    }
+
+    fn rows_per_step(&self) -> usize {
+        ROWS_PER_STEP
+    }
+
+    fn memory(&self, params: &Params) -> Result<Box<dyn Memory>> {
+        Ok(Box::new(DeviceMemory::new(&self.driver, params)?))
+    }
+
+    fn compile(&self, graph: &Graph, fusion: Fusion) -> Result<Box<dyn CompiledFunction>> {
+        let function = CudaFunction::new(&self.driver, self.precision, Plan::of(graph, fusion)?)?;
+        // What the kernels have no room for is said now, not at the first run.
+        function.lower(None)?;
+        Ok(Box::new(function))
+    }
+}
+
+impl CudaFunction {
+    /// The plan's own memory is one allocation: [arena, sums, ticket, ctl, table], the constant arrays, the cells.
+    fn new(driver: &Rc<Driver>, precision: Precision, plan: Plan) -> Result<CudaFunction> {
+        let mut layout = Placement::default();
+        let parts = [4 * plan.arena, 8 * plan.totals, 4, size_of::<Ctl>(), TABLE * size_of::<StepValues>()];
         let offsets = parts.map(|bytes| layout.place(bytes));
         let tensors: Vec<Address> = plan.tensors.iter().map(|t| layout.place(4 * t.len())).collect();
-        let buffer = self.driver.alloc(layout.0, "the scratch memory of a plan")?;
-        let base = buffer.address();
+        let cells = plan.slots.iter().enumerate().filter(|(_, slot)| slot.kind == SlotKind::Cell);
+        let cells: Vec<(Slot, Address)> =
+            cells.map(|(i, slot)| (Slot(i as u16), layout.place(4 * slot.shape.size()))).collect();
+        let scratch = driver.alloc(layout.0, "the memory of a function")?;
+        let base = scratch.address();
         for (offset, values) in tensors.iter().zip(&plan.tensors) {
-            self.driver.upload(base + offset, values)?;
+            driver.upload(base + offset, values)?;
         }
-        Ok((buffer, offsets.map(|o| base + o), tensors.into_iter().map(|o| base + o).collect()))
+        let [arena, sums, ticket, ctl, table] = offsets.map(|offset| base + offset);
+        Ok(CudaFunction {
+            precision,
+            cells: cells.into_iter().map(|(slot, offset)| (slot, base + offset)).collect(),
+            tensors: tensors.into_iter().map(|offset| base + offset).collect(),
+            arena,
+            sums,
+            ticket,
+            clock: Clock { ctl, table },
+            tables: Uploads::new(driver, TABLES_UNDER_WAY, TABLE)?,
+            looks: None,
+            position: (0, 0),
+            bound: None,
+            _scratch: scratch,
+            driver: driver.clone(),
+            plan,
+        })
+    }
+
+    /// The launches, with addresses in `memory`; without one they are good for nothing but to be counted.
+    fn lower(&self, memory: Option<&DeviceMemory>) -> Result<Lowered> {
+        let places = Places {
+            arena: self.arena,
+            tensors: &self.tensors,
+            cells: &self.cells,
+            sums: self.sums,
+            ticket: self.ticket,
+            clock: self.clock,
+            memory,
+        };
+        Lower::new(&self.driver, self.precision, &self.plan, places).run()
     }
 
     /// Workspace and tickets of sums that several blocks share.
     fn shared_memory(&self, lowered: &mut Lowered) -> Result<Option<Buffer>> {
-        let mut layout = Layout::default();
+        let mut layout = Placement::default();
         let mut places = Vec::new();
         for sum in &lowered.shared_sums {
             places.push([layout.place(4 * sum.floats), layout.place(4 * sum.tickets)]);
@@ -178,26 +240,55 @@ impl Cuda {
         Ok(Some(buffer))
     }
 
-    /// Looks up the data sets of a plan for `times` steps, and points its launches to them if they have moved.
-    fn find_data(&mut self, plan: Bound, times: usize) -> Result<()> {
-        let plan = &mut self.bound[plan.0];
-        for (at, usage) in plan.data.iter().enumerate() {
-            let data = self.memory.data(&usage.slot, usage.cols)?;
-            check_rows(&usage.slot, data.rows, self.control.cursor, times, plan.batch_rows)?;
-            if plan.versions[at] != data.version {
-                plan.launches[usage.launch].launch.params = usage.params(data.address(), data.rows);
-                plan.versions[at] = data.version;
+    /// Points the launches into `memory`, if they do not already, and looks up the data sets for the steps of `call`.
+    fn bind(&mut self, memory: &mut dyn Memory, call: &Call<'_>) -> Result<()> {
+        let name = self.driver.name();
+        let memory = memory.as_any().downcast_mut::<DeviceMemory>().ok_or_else(|| foreign_memory(&name))?;
+        if !memory.is_on(&self.driver) {
+            return Err(foreign_memory(&name));
+        }
+        if self.bound.as_ref().is_none_or(|bound| bound.memory != memory.number) {
+            let named = |kind| matches!(kind, SlotKind::Param | SlotKind::Buffer);
+            self.plan.slots.iter().filter(|slot| named(slot.kind)).try_for_each(|slot| memory.check(slot))?;
+            let mut lowered = self.lower(Some(memory))?;
+            let shared = self.shared_memory(&mut lowered)?;
+            self.bound = Some(BoundPlan {
+                memory: memory.number,
+                launches: lowered.launches,
+                versions: vec![0; lowered.data.len()],
+                data: lowered.data,
+                indices: lowered.indices,
+                one: None,
+                many: None,
+                _shared: shared,
+            });
+        }
+        self.find_data(memory, call)
+    }
+
+    /// Points the launches to the data sets, if they have moved.
+    fn find_data(&mut self, memory: &DeviceMemory, call: &Call<'_>) -> Result<()> {
+        let bound = self.bound.as_mut().expect("bound before");
+        for (at, usage) in bound.data.iter().enumerate() {
+            let data = memory.data(&usage.slot, usage.cols)?;
+            check_rows(&usage.slot, data.rows(), call.rows.cursor, call.steps, self.plan.batch_rows)?;
+            if bound.versions[at] != data.version {
+                bound.launches[usage.launch].launch.params = usage.params(data);
+                bound.versions[at] = data.version;
                 // The recorded graphs hold the old address.
-                (plan.one, plan.many) = (None, None);
+                (bound.one, bound.many) = (None, None);
             }
         }
         Ok(())
     }
 
+    fn bound(&self) -> &BoundPlan {
+        self.bound.as_ref().expect("bound before")
+    }
+
     /// Launches one step: waves in order; in a wave the first step on the main stream, the others on the side stream.
-    fn enqueue(&self, plan: Bound) -> Result<()> {
-        let launches = &self.bound[plan.0].launches;
-        for wave in launches.chunk_by(|a, b| a.wave == b.wave) {
+    fn enqueue(&self) -> Result<()> {
+        for wave in self.bound().launches.chunk_by(|a, b| a.wave == b.wave) {
             let first = wave[0].step;
             let beside = wave.iter().any(|p| p.step != first);
             if beside {
@@ -215,216 +306,156 @@ impl Cuda {
     }
 
     /// Records the graphs, if they are not there.
-    fn record(&mut self, plan: Bound, many: bool) -> Result<()> {
-        if self.bound[plan.0].one.is_none() {
-            let graph = self.driver.capture(|| self.enqueue(plan))?;
-            self.bound[plan.0].one = Some(graph);
+    fn record(&mut self, many: bool) -> Result<()> {
+        if self.bound().one.is_none() {
+            let graph = self.driver.capture(|| self.enqueue())?;
+            self.bound.as_mut().expect("bound before").one = Some(graph);
         }
-        if many && self.bound[plan.0].many.is_none() {
-            let graph = self.driver.capture(|| (0..UNROLL).try_for_each(|_| self.enqueue(plan)))?;
-            self.bound[plan.0].many = Some(graph);
+        if many && self.bound().many.is_none() {
+            let graph = self.driver.capture(|| (0..UNROLL).try_for_each(|_| self.enqueue()))?;
+            self.bound.as_mut().expect("bound before").many = Some(graph);
         }
         Ok(())
     }
 
-    /// Uploads the numbers of the next `times` steps and advances the counters past them.
-    fn upload_next(&mut self, plan: Bound, times: usize) -> Result<()> {
-        let (rule, batch_rows) = (self.bound[plan.0].rule, self.bound[plan.0].batch_rows);
-        let mut table = Vec::with_capacity(times);
-        for _ in 0..times {
-            table.push(step_values(&self.control, rule));
-            self.control.tick(batch_rows, rule.is_some());
-        }
-        self.bound[plan.0].upload_table(&self.driver, &table)
+    /// Uploads a table of at most [`TABLE`] rows and sets the clock to its first one.
+    fn upload_table(&mut self, table: &[StepValues]) -> Result<()> {
+        self.tables.send(self.clock.table, table)?;
+        self.driver.clear(self.clock.ctl, size_of::<Ctl>())
     }
 
-    fn check_indices(&self, plan: Bound) -> Result<()> {
-        let plan = &self.bound[plan.0];
+    /// Uploads the numbers of the next `steps` steps and goes on past them.
+    fn upload_next(&mut self, sequence: &mut Sequence<'_>, steps: usize) -> Result<()> {
+        let mut table = Vec::with_capacity(steps);
+        for _ in 0..steps {
+            table.push(step_values(sequence));
+            sequence.tick();
+        }
+        self.upload_table(&table)
+    }
+
+    /// Whether a kernel has met a row index outside its table since the last table was uploaded.
+    fn met_bad_index(&self) -> Result<bool> {
         let mut ctl = [params::zeroed::<Ctl>()];
-        if plan.indices {
-            self.driver.download(plan.clock.ctl, &mut ctl)?;
+        if self.bound().indices {
+            self.driver.download(self.clock.ctl, &mut ctl)?;
         }
-        if ctl[0].bad_index == 0 {
-            return Ok(());
-        }
-        let problem = "a row index is negative, fractional or outside the table".into();
-        Err(Error::Slot { name: "gather_rows".into(), problem })
+        Ok(ctl[0].bad_index != 0)
     }
 }
 
-/// The row of the table for the step that `control` stands at.
-fn step_values(control: &Control, rule: Option<Optimizer>) -> StepValues {
-    let values = crate::engine::steps::StepValues::new(control, rule);
+/// The row of the table for the step that `sequence` stands at.
+fn step_values(sequence: &Sequence<'_>) -> StepValues {
+    let values = sequence.values();
     StepValues {
         seed: values.seed,
         step: values.step,
         epoch: values.epoch,
         cursor: values.cursor,
         shuffle: u32::from(values.shuffle),
-        learning_rate: values.learning_rate,
-        beta: values.beta,
+        schedules: values.schedules,
         rate: values.update.rate as f32,
         root_scale: values.update.root_scale as f32,
-        pad: [0; 2],
     }
 }
 
-impl Exec for Cuda {
-    fn describe(&self) -> String {
-        format!("{} ({}, {})", self.driver.name(), self.driver.gpu.name, self.precision)
-    }
-
-    fn steps_per_call(&self) -> usize {
-        STEPS_PER_CALL
-    }
-
-    fn rows_per_step(&self) -> usize {
-        ROWS_PER_STEP
-    }
-
-    fn control(&self) -> &Control {
-        &self.control
-    }
-
-    fn control_mut(&mut self) -> &mut Control {
-        &mut self.control
-    }
-
-    fn set_data(&mut self, name: &str, bytes: &[u8], cols: usize) -> Result<()> {
-        self.memory.set_data(&self.driver, name, bytes, cols)
-    }
-
-    fn write_moment(&mut self, name: &str, moment: Moment, values: &[f32]) -> Result<()> {
-        let (address, size) = self.memory.array(name, moment)?;
-        if values.len() != size {
-            let problem = format!("{} numbers were given for {size}", values.len());
-            return Err(Error::Slot { name: name.into(), problem });
+impl CompiledFunction for CudaFunction {
+    fn run(&mut self, memory: &mut dyn Memory, call: &Call<'_>, updates: u64) -> Result<()> {
+        self.bind(memory, call)?;
+        check_steps(call.steps)?;
+        let mut sequence = Sequence::new(&self.plan, call, updates)?;
+        let (mut left, mut bad) = (call.steps, false);
+        while left > 0 {
+            let now = left.min(TABLE);
+            self.record(now >= UNROLL)?;
+            self.upload_next(&mut sequence, now)?;
+            for _ in 0..now / UNROLL {
+                self.bound().many.as_ref().expect("recorded above").replay()?;
+            }
+            for _ in 0..now % UNROLL {
+                self.bound().one.as_ref().expect("recorded above").replay()?;
+            }
+            left -= now;
+            self.position = sequence.position();
+            // The next portion clears the mark.
+            bad |= self.met_bad_index()?;
         }
-        self.driver.upload(address, values)
+        if bad { Err(bad_index()) } else { Ok(()) }
     }
 
-    fn read_moment(&self, name: &str, moment: Moment) -> Result<Vec<f32>> {
-        let (address, size) = self.memory.array(name, moment)?;
-        let mut values = vec![0.0; size];
-        self.driver.download(address, &mut values)?;
+    fn write(&mut self, cell: Slot, values: &[f32]) -> Result<()> {
+        let slot = &self.plan.slots[cell.index()];
+        check_size(&slot.name, values.len(), slot.shape)?;
+        self.driver.upload(self.cells[&cell], values)
+    }
+
+    fn read(&self, cell: Slot) -> Result<Vec<f32>> {
+        let mut values = vec![0.0; self.plan.slots[cell.index()].shape.size()];
+        self.driver.download(self.cells[&cell], &mut values)?;
         Ok(values)
     }
 
-    fn params(&self) -> Vec<(String, Shape)> {
-        self.memory.params().map(|(name, shape)| (name.to_string(), shape)).collect()
+    fn set_totals(&mut self, totals: &[f64]) -> Result<()> {
+        self.looks.iter_mut().for_each(Mailbox::forget);
+        self.driver.upload(self.sums, totals)
     }
 
-    fn bind(&mut self, plan: &Plan) -> Result<Bound> {
-        plan.verify().map_err(|e| Error::argument("plan", e, "a plan as Plan::build makes it"))?;
-        self.memory.admit(&self.driver, &plan.slots)?;
-        let (scratch, [arena, sums, ticket, ctl, table], tensors) = self.scratch(plan)?;
-        let clock = Clock { ctl, table };
-        let lower =
-            Lower::new(&self.driver, self.precision, plan, &self.memory, [arena, sums, ticket], &tensors, clock);
-        let mut lowered = lower.run()?;
-        let shared = self.shared_memory(&mut lowered)?;
-        self.bound.push(BoundPlan {
-            launches: lowered.launches,
-            steps: plan.steps.len(),
-            versions: vec![0; lowered.data.len()],
-            data: lowered.data,
-            indices: lowered.indices,
-            metrics: plan.metrics.clone(),
-            rule: plan.rule,
-            batch_rows: plan.batch_rows,
-            one: None,
-            many: None,
-            sums,
-            looks: None,
-            clock,
-            tables: Uploads::new(&self.driver, TABLES_UNDER_WAY, TABLE)?,
-            _memory: [scratch].into_iter().chain(shared).collect(),
-        });
-        Ok(Bound(self.bound.len() - 1))
+    fn peek_totals(&mut self) -> Result<Option<Snapshot>> {
+        let looks = match &mut self.looks {
+            Some(looks) => looks,
+            none => none.insert(Mailbox::new(&self.driver, self.plan.totals)?),
+        };
+        looks.send(self.sums, self.position)?;
+        let snapshot = |((cursor, updates), totals): &((u32, u64), Vec<f64>)| Snapshot {
+            cursor: *cursor,
+            updates: *updates,
+            totals: totals.clone(),
+        };
+        Ok(looks.newest()?.map(snapshot))
     }
 
-    fn run(&mut self, plan: Bound, times: usize) -> Result<()> {
-        self.find_data(plan, times)?;
-        // What a step counts with has 32 bits, and more of them would take days.
-        if u32::try_from(times).is_err() {
-            return Err(Error::argument("times", times, format!("at most {} steps in one run", u32::MAX)));
-        }
-        let mut left = times;
-        while left > 0 {
-            let now = left.min(TABLE);
-            self.record(plan, now >= UNROLL)?;
-            self.upload_next(plan, now)?;
-            let bound = &self.bound[plan.0];
-            for _ in 0..now / UNROLL {
-                bound.many.as_ref().expect("recorded above").replay()?;
-            }
-            for _ in 0..now % UNROLL {
-                bound.one.as_ref().expect("recorded above").replay()?;
-            }
-            left -= now;
-            // The next portion clears the mark.
-            self.check_indices(plan)?;
-        }
-        Ok(())
+    fn take_totals(&mut self) -> Result<Vec<f64>> {
+        self.looks.iter_mut().for_each(Mailbox::forget);
+        let mut totals = vec![0.0; self.plan.totals];
+        self.driver.download(self.sums, &mut totals)?;
+        self.driver.upload(self.sums, &vec![0.0; totals.len()])?;
+        Ok(totals)
     }
 
     fn synchronize(&mut self) -> Result<()> {
         self.driver.synchronize()
     }
 
-    fn time_steps(&mut self, plan: Bound, repetitions: usize) -> Result<Vec<f64>> {
-        self.find_data(plan, 1)?;
+    fn plan(&self) -> Option<&Plan> {
+        Some(&self.plan)
+    }
+
+    fn time_steps(
+        &mut self,
+        memory: &mut dyn Memory,
+        call: &Call<'_>,
+        updates: u64,
+        repetitions: usize,
+    ) -> Result<Vec<f64>> {
+        self.bind(memory, call)?;
         // Every pass of a step is this one: same batch, same noise.
-        let table = [step_values(&self.control, self.bound[plan.0].rule); PASSES];
-        let bound = &mut self.bound[plan.0];
-        let mut best = vec![f64::INFINITY; bound.steps];
+        let table = [step_values(&Sequence::new(&self.plan, call, updates)?); PASSES];
+        let mut best = vec![f64::INFINITY; self.plan.steps.len()];
         let record = |of_step: &[Placed]| {
             let launch = || of_step.iter().try_for_each(|p| self.driver.launch(&p.launch, Lane::Main));
             Ok((of_step[0].step, self.driver.capture(|| (0..PASSES).try_for_each(|_| launch()))?))
         };
         let graphs: Vec<(usize, Captured)> =
-            bound.launches.chunk_by(|a, b| a.step == b.step).map(record).collect::<Result<_>>()?;
+            self.bound().launches.chunk_by(|a, b| a.step == b.step).map(record).collect::<Result<_>>()?;
         for (step, graph) in graphs {
             // The kernel that only ticks the clock belongs to no step.
             let Some(best) = best.get_mut(step) else { continue };
             for _ in 0..repetitions {
-                bound.upload_table(&self.driver, &table)?;
+                self.upload_table(&table)?;
                 let seconds = self.driver.time(|| graph.replay())?;
                 *best = best.min(seconds / PASSES as f64);
             }
         }
-        self.check_indices(plan)?;
-        Ok(best)
-    }
-
-    fn set_metrics(&mut self, plan: Bound, sums: &BTreeMap<String, f64>) -> Result<()> {
-        let plan = &mut self.bound[plan.0];
-        plan.looks.iter_mut().for_each(Mailbox::forget);
-        let values: Vec<f64> = plan.metrics.iter().map(|name| sums.get(name).copied().unwrap_or(0.0)).collect();
-        self.driver.upload(plan.sums, &values)
-    }
-
-    fn peek_metrics(&mut self, plan: Bound) -> Result<Option<Snapshot>> {
-        let plan = &mut self.bound[plan.0];
-        let looks = match &mut plan.looks {
-            Some(looks) => looks,
-            none => none.insert(Mailbox::new(&self.driver, plan.metrics.len())?),
-        };
-        looks.send(plan.sums, (self.control.cursor, self.control.updates))?;
-        let newest = looks.newest()?.map(|((cursor, updates), values)| Snapshot {
-            cursor: *cursor,
-            updates: *updates,
-            sums: plan.metrics.iter().cloned().zip(values.iter().copied()).collect(),
-        });
-        Ok(newest)
-    }
-
-    fn take_metrics(&mut self, plan: Bound) -> Result<BTreeMap<String, f64>> {
-        let plan = &mut self.bound[plan.0];
-        plan.looks.iter_mut().for_each(Mailbox::forget);
-        let mut values = vec![0.0; plan.metrics.len()];
-        self.driver.download(plan.sums, &mut values)?;
-        self.driver.upload(plan.sums, &vec![0.0; values.len()])?;
-        Ok(plan.metrics.iter().cloned().zip(values).collect())
+        if self.met_bad_index()? { Err(bad_index()) } else { Ok(best) }
     }
 }

@@ -190,7 +190,7 @@ struct Matrices {
 }
 
 /// A launch that ran, with its results. What it points to lives as long.
-struct Run {
+struct RungRun {
     launch: Launch,
     c: Vec<f32>,
     column_sums: Vec<f32>,
@@ -223,7 +223,7 @@ impl Matrices {
     }
 
     /// Launches a kernel once and reads what it wrote; without `sums` the column sums stay NaN.
-    fn run(&self, cuda: &Cuda, choice: &Choice, sums: bool) -> Result<Run> {
+    fn run(&self, cuda: &Cuda, choice: &Choice, sums: bool) -> Result<RungRun> {
         let (n, driver) = (self.n, &cuda.driver);
         // Not a number until the kernel has written it.
         let (c, column_sums) = (cuda.matrix(&vec![f32::NAN; n * n])?, cuda.matrix(&vec![f32::NAN; n])?);
@@ -257,7 +257,7 @@ impl Matrices {
         let (mut found, mut found_sums) = (vec![0.0; n * n], vec![0.0; n]);
         driver.download(c.address(), &mut found)?;
         driver.download(column_sums.address(), &mut found_sums)?;
-        Ok(Run { launch, c: found, column_sums: found_sums, _memory: [c, column_sums, workspace, tickets] })
+        Ok(RungRun { launch, c: found, column_sums: found_sums, _memory: [c, column_sums, workspace, tickets] })
     }
 }
 

@@ -6,7 +6,7 @@
 use std::collections::HashMap;
 
 use super::driver::{Address, Driver, Launch, Pod};
-use super::memory::{Memory, ParamAddresses};
+use super::memory::{Data, DeviceMemory, ParamAddresses};
 use super::params::{self, Clock, TickParams, words};
 use super::probe::Version;
 use super::program;
@@ -24,18 +24,21 @@ pub(crate) struct Placed {
     pub wave: usize,
 }
 
+/// The words of a launch's parameters, given the data set it reads.
+type Parameters = Box<dyn Fn(&Data) -> Box<[u64]>>;
+
 /// A launch that reads a data set, whose address is only known when the plan runs.
 pub(crate) struct DataUse {
     pub slot: String,
     pub cols: usize,
     pub launch: usize,
-    params: Box<dyn Fn(Address, u32) -> Box<[u64]>>,
+    params: Parameters,
 }
 
 impl DataUse {
-    /// The launch's parameters for a data set at `data`.
-    pub fn params(&self, data: Address, rows: usize) -> Box<[u64]> {
-        (self.params)(data, rows as u32)
+    /// The launch's parameters for a data set.
+    pub fn params(&self, data: &Data) -> Box<[u64]> {
+        (self.params)(data)
     }
 }
 
@@ -61,17 +64,29 @@ pub(crate) struct SharedSum {
     pub fields: [usize; 2],
 }
 
+/// Where a plan's memory is.
+pub(crate) struct Places<'a> {
+    pub arena: Address,
+    /// Of the constant arrays.
+    pub tensors: &'a [Address],
+    /// Of inputs and outputs.
+    pub cells: &'a HashMap<Slot, Address>,
+    /// The running sums (f64).
+    pub sums: Address,
+    /// A counter for the kernel that ends the step.
+    pub ticket: Address,
+    pub clock: Clock,
+    /// Parameters and buffers; none where the launches are made only to see that they can be.
+    pub memory: Option<&'a DeviceMemory>,
+}
+
 /// Lowers a plan whose buffers and slots have addresses: what a [`Kernel`](crate::engine::steps::Kernel) hands its
 /// launches to.
 pub(crate) struct Lower<'a> {
     driver: &'a Driver,
     pub precision: Precision,
     plan: &'a Plan,
-    memory: &'a Memory,
-    /// The scratch arena, the constant arrays, the running sums (f64), and the clock.
-    arena: Address,
-    tensors: &'a [Address],
-    sums: Address,
+    places: Places<'a>,
     pub clock: Clock,
     /// A counter for the kernel that ends the step.
     pub ticket: Address,
@@ -96,18 +111,11 @@ enum End {
 }
 
 impl<'a> Lower<'a> {
-    pub fn new(
-        driver: &'a Driver,
-        precision: Precision,
-        plan: &'a Plan,
-        memory: &'a Memory,
-        [arena, sums, ticket]: [Address; 3],
-        tensors: &'a [Address],
-        clock: Clock,
-    ) -> Lower<'a> {
+    pub fn new(driver: &'a Driver, precision: Precision, plan: &'a Plan, places: Places<'a>) -> Lower<'a> {
         let out = Lowered { launches: Vec::new(), data: Vec::new(), indices: false, shared_sums: Vec::new() };
         let (step, wave, end, partials) = (0, 0, End::Later, HashMap::new());
-        Lower { driver, precision, plan, memory, arena, tensors, sums, clock, ticket, step, wave, end, out, partials }
+        let (clock, ticket) = (places.clock, places.ticket);
+        Lower { driver, precision, plan, places, clock, ticket, step, wave, end, out, partials }
     }
 
     /// All steps, and at the end whatever ticks the clock.
@@ -153,16 +161,16 @@ impl<'a> Lower<'a> {
         Ok(self.out.launches.len() - 1)
     }
 
-    /// Says that launch number `launch` reads the data set `slot`, in rows of `cols` bytes: its parameters when the data
-    /// are found are `params` of their address and the number of their rows.
+    /// Says that launch number `launch` reads the data set `slot`, in rows of `cols` numbers: its parameters when the data
+    /// are found are `params` of them.
     pub fn reads_data<P: Pod>(
         &mut self,
         launch: usize,
         slot: Slot,
         cols: usize,
-        params: impl Fn(Address, u32) -> P + 'static,
+        params: impl Fn(&Data) -> P + 'static,
     ) {
-        let params = Box::new(move |data, rows| words(&params(data, rows)));
+        let params = Box::new(move |data: &Data| words(&params(data)));
         self.out.data.push(DataUse { slot: self.name(slot).into(), cols, launch, params });
     }
 
@@ -185,9 +193,13 @@ impl<'a> Lower<'a> {
     /// Where a view's first element is.
     pub fn address(&self, view: &View) -> Address {
         let base = match view.mem {
-            Mem::Buffer(b) => self.arena + 4 * self.plan.buffers[b as usize].offset as Address,
-            Mem::Slot(slot) => self.memory.address(self.name(slot)),
-            Mem::Tensor(t) => self.tensors[t as usize],
+            Mem::Buffer(b) => self.places.arena + 4 * self.plan.buffers[b as usize].offset as Address,
+            Mem::Slot(slot) => match (self.places.cells.get(&slot), self.places.memory) {
+                (Some(&cell), _) => cell,
+                (None, Some(memory)) => memory.address(self.name(slot)),
+                (None, None) => 0,
+            },
+            Mem::Tensor(t) => self.places.tensors[t as usize],
         };
         base + 4 * view.offset as Address
     }
@@ -200,12 +212,13 @@ impl<'a> Lower<'a> {
 
     /// Where a parameter and its moments are.
     pub fn param(&self, slot: Slot) -> ParamAddresses {
-        self.memory.param(self.name(slot))
+        let nowhere = ParamAddresses { p: 0, m: 0, v: 0 };
+        self.places.memory.map_or(nowhere, |memory| memory.param(self.name(slot)))
     }
 
     /// Where the running sum of a metric is.
     pub fn running_sum(&self, number: usize) -> Address {
-        self.sums + 8 * number as Address
+        self.places.sums + 8 * number as Address
     }
 
     fn name(&self, slot: Slot) -> &str {
@@ -234,6 +247,6 @@ pub(super) fn too_large(what: &str, found: usize, most: usize) -> Error {
     Error::Device {
         device: "cuda".into(),
         reason: format!("a fused program has {found} {what}, the kernels' parameters have room for {most}"),
-        remedy: "use --device cpu, or split the expression by storing an intermediate value".into(),
+        remedy: "use the CPU, or split the expression by storing an intermediate value".into(),
     }
 }

@@ -1,21 +1,24 @@
-//! Slots on the device: which array of which allocation belongs to which name. Twin of `device/memory.rs`.
+//! Arrays on the device: which part of which allocation belongs to which name. Twin of `device/memory.rs`.
 
+use std::any::Any;
 use std::collections::HashMap;
 use std::rc::Rc;
 
 use super::driver::{Address, Buffer, Driver};
-use crate::engine::device::Moment;
-use crate::engine::device::memory::{DataSlots, whole_rows};
-use crate::engine::error::{Error, Result};
-use crate::engine::graph::{SlotInfo, SlotKind};
+use crate::engine::device::data::{DataSets, whole_rows};
+use crate::engine::device::memory::{check_size, check_slot, no_moments, unknown};
+use crate::engine::device::{Memory, Moment, Values, fresh_number};
+use crate::engine::error::Result;
+use crate::engine::graph::SlotInfo;
+use crate::engine::params::Params;
 use crate::engine::shape::Shape;
 
 /// Arrays begin at multiples of so many floats: 256 bytes, as an allocation of its own would.
 const ALIGN: usize = 64;
 
-/// Where a slot's numbers are.
+/// Where an array's numbers are.
 #[derive(Clone, Copy)]
-struct Home {
+struct DeviceHome {
     shape: Shape,
     value: Address,
     /// First and second moment of a parameter.
@@ -30,136 +33,149 @@ pub(crate) struct ParamAddresses {
     pub v: Address,
 }
 
-/// A data set of bytes on the device.
+/// A data set on the device.
 pub(crate) struct Data {
-    bytes: Buffer,
-    pub rows: usize,
-    pub cols: usize,
-    /// Counts the loads of this slot, so that plans notice when it has moved.
+    numbers: Buffer,
+    /// f32, or bytes.
+    pub floats: bool,
+    count: usize,
+    /// Tells this load from all others, so that functions notice when a data set has moved.
     pub version: u64,
+    columns: usize,
 }
 
 impl Data {
     pub fn address(&self) -> Address {
-        self.bytes.address()
+        self.numbers.address()
+    }
+
+    pub fn rows(&self) -> usize {
+        self.count / self.columns
     }
 }
 
-/// All slots of an executor, by name.
-#[derive(Default)]
-pub(crate) struct Memory {
-    homes: HashMap<String, Home>,
-    params: Vec<String>,
-    data: DataSlots<Data>,
-    /// One allocation for the slots that were first seen together.
-    allocations: Vec<Buffer>,
+/// Everything that functions share, by name.
+pub(crate) struct DeviceMemory {
+    /// Tells this memory from all others, for functions whose launches keep addresses into it.
+    pub number: u64,
+    homes: HashMap<String, DeviceHome>,
+    data: DataSets<Data>,
+    /// All arrays in one allocation; none without arrays.
+    _arrays: Option<Buffer>,
+    driver: Rc<Driver>,
 }
 
-impl Memory {
-    /// Makes sure that every slot of a plan has memory. New parameters lie one after the other, and so do their
-    /// moments; everything new is zero.
-    pub fn admit(&mut self, driver: &Rc<Driver>, slots: &[SlotInfo]) -> Result<()> {
-        for slot in slots {
-            if let Some(home) = self.homes.get(&slot.name)
-                && (home.shape != slot.shape || home.moments.is_some() != (slot.kind == SlotKind::Param))
-            {
-                let problem =
-                    format!("this plan wants {:?} {}, an earlier one made it {}", slot.kind, slot.shape, home.shape);
-                return Err(Error::Slot { name: slot.name.clone(), problem });
-            }
-        }
-        self.data.admit(slots);
-        let new: Vec<&SlotInfo> =
-            slots.iter().filter(|s| s.kind != SlotKind::Data && !self.homes.contains_key(&s.name)).collect();
-        let is_param = |s: &&&SlotInfo| s.kind == SlotKind::Param;
-        let params: usize = new.iter().filter(is_param).map(|s| s.shape.size()).sum();
-        let block = params.next_multiple_of(ALIGN);
-        let states = new.iter().filter(|s| !is_param(s)).map(|s| s.shape.size().next_multiple_of(ALIGN));
-        let floats = 3 * block + states.sum::<usize>();
-        if floats == 0 {
-            return Ok(());
-        }
-        let buffer = driver.alloc(4 * floats, "parameters, moments and states")?;
-        let at = |float: usize| buffer.address() + 4 * float as Address;
-        let (mut param, mut state) = (0, 3 * block);
-        for slot in new {
-            let size = slot.shape.size();
-            let home = if slot.kind == SlotKind::Param {
-                self.params.push(slot.name.clone());
-                let moments = Some([at(block + param), at(2 * block + param)]);
-                Home { shape: slot.shape, value: at(param), moments }
+impl DeviceMemory {
+    /// All parameters, one after the other, then their moments likewise, then buffers. Everything is zero.
+    pub fn new(driver: &Rc<Driver>, params: &Params) -> Result<DeviceMemory> {
+        let size = |trainable: bool| params.iter().filter(move |p| p.trainable == trainable).map(|p| p.shape.size());
+        let block = size(true).sum::<usize>().next_multiple_of(ALIGN);
+        let buffers: usize = size(false).map(|n| n.next_multiple_of(ALIGN)).sum();
+        let floats = 3 * block + buffers;
+        let arrays = (floats > 0).then(|| driver.alloc(4 * floats, "parameters, moments and buffers")).transpose()?;
+        let base = arrays.as_ref().map_or(0, Buffer::address);
+        let at = |float: usize| base + 4 * float as Address;
+        let (mut param, mut buffer) = (0, 3 * block);
+        let mut homes = HashMap::new();
+        for p in params.iter() {
+            let (shape, size) = (p.shape, p.shape.size());
+            let home = if p.trainable {
+                DeviceHome { shape, value: at(param), moments: Some([at(block + param), at(2 * block + param)]) }
             } else {
-                Home { shape: slot.shape, value: at(state), moments: None }
+                DeviceHome { shape, value: at(buffer), moments: None }
             };
-            match slot.kind {
-                SlotKind::Param => param += size,
-                _ => state += size.next_multiple_of(ALIGN),
+            if p.trainable {
+                param += size
+            } else {
+                buffer += size.next_multiple_of(ALIGN)
             }
-            self.homes.insert(slot.name.clone(), home);
+            homes.insert(p.name.clone(), home);
         }
-        self.allocations.push(buffer);
-        Ok(())
+        let driver = driver.clone();
+        Ok(DeviceMemory { number: fresh_number(), homes, data: DataSets::default(), _arrays: arrays, driver })
     }
 
-    fn home(&self, name: &str) -> Result<Home> {
-        self.homes.get(name).copied().ok_or_else(|| {
-            let mut known: Vec<&str> = self.homes.keys().map(String::as_str).collect();
-            known.sort_unstable();
-            Error::Slot { name: name.into(), problem: format!("no bound plan uses it; known are {}", known.join(", ")) }
-        })
+    /// Whether it was made by this driver.
+    pub fn is_on(&self, driver: &Rc<Driver>) -> bool {
+        Rc::ptr_eq(&self.driver, driver)
     }
 
-    /// The address and number of elements of an array.
-    pub fn array(&self, name: &str, moment: Moment) -> Result<(Address, usize)> {
+    fn home(&self, name: &str) -> Result<DeviceHome> {
+        self.homes.get(name).copied().ok_or_else(|| unknown(name, self.homes.keys()))
+    }
+
+    /// Checks that a slot of a graph is there as the graph wants it.
+    pub fn check(&self, slot: &SlotInfo) -> Result<()> {
+        let home = self.home(&slot.name)?;
+        check_slot(slot, home.moments.is_some(), home.shape)
+    }
+
+    /// The address of an array, and its shape.
+    fn array(&self, name: &str, moment: Moment) -> Result<(Address, Shape)> {
         let home = self.home(name)?;
         let address = match (moment, home.moments) {
             (Moment::Value, _) => home.value,
             (Moment::First, Some([m, _])) => m,
             (Moment::Second, Some([_, v])) => v,
-            (_, None) => {
-                return Err(Error::Slot { name: name.into(), problem: "a state has no moments".into() });
-            }
+            (_, None) => return Err(no_moments(name)),
         };
-        Ok((address, home.shape.size()))
+        Ok((address, home.shape))
     }
 
-    /// The address of a parameter or state that was admitted.
+    /// The address of a parameter or buffer that was checked.
     pub fn address(&self, name: &str) -> Address {
         self.homes[name].value
     }
 
-    /// The addresses of a parameter that was admitted.
+    /// The addresses of a parameter that was checked.
     pub fn param(&self, name: &str) -> ParamAddresses {
-        let Home { value: p, moments: Some([m, v]), .. } = self.homes[name] else {
+        let DeviceHome { value: p, moments: Some([m, v]), .. } = self.homes[name] else {
             unreachable!("{name} is a parameter")
         };
         ParamAddresses { p, m, v }
     }
 
-    pub fn params(&self) -> impl Iterator<Item = (&str, Shape)> {
-        self.params.iter().map(|name| (name.as_str(), self.homes[name].shape))
+    /// The data set of this name for a graph that reads `columns` numbers of each row.
+    pub fn data(&self, name: &str, columns: usize) -> Result<&Data> {
+        self.data.get(name, columns)
+    }
+}
+
+impl Memory for DeviceMemory {
+    fn read(&self, name: &str, moment: Moment) -> Result<Vec<f32>> {
+        let (address, shape) = self.array(name, moment)?;
+        let mut values = vec![0.0; shape.size()];
+        self.driver.download(address, &mut values)?;
+        Ok(values)
     }
 
-    pub fn set_data(&mut self, driver: &Rc<Driver>, name: &str, bytes: &[u8], cols: usize) -> Result<()> {
-        let rows = whole_rows(name, bytes, cols)?;
-        let slot = self.data.entry(name)?;
+    fn write(&mut self, name: &str, moment: Moment, values: &[f32]) -> Result<()> {
+        let (address, shape) = self.array(name, moment)?;
+        check_size(name, values.len(), shape)?;
+        self.driver.upload(address, values)
+    }
+
+    fn load(&mut self, name: &str, values: Values<'_>, columns: usize) -> Result<()> {
+        whole_rows(name, values, columns)?;
+        let (floats, count) = (matches!(values, Values::Floats(_)), values.len());
+        let driver = self.driver.clone();
+        let upload = |to: Address| match values {
+            Values::Bytes(bytes) => driver.upload(to, bytes),
+            Values::Floats(floats) => driver.upload(to, floats),
+        };
         // In place where it fits exactly: recorded graphs stay valid.
-        if let Some(known) = slot.as_ref().filter(|d| (d.rows, d.cols) == (rows, cols)) {
-            return driver.upload(known.address(), bytes);
+        let known = self.data.replaceable(name, columns);
+        if let Some(known) = known.filter(|d| (d.floats, d.count) == (floats, count)) {
+            return upload(known.address());
         }
-        let version = slot.as_ref().map_or(0, |d| d.version) + 1;
-        let buffer = driver.alloc(bytes.len(), &format!("the images of \"{name}\""))?;
-        driver.upload(buffer.address(), bytes)?;
-        *slot = Some(Data { bytes: buffer, rows, cols, version });
+        let bytes = count * if floats { 4 } else { 1 };
+        let numbers = self.driver.alloc(bytes, &format!("the data set \"{name}\""))?;
+        upload(numbers.address())?;
+        self.data.insert(name, Data { numbers, floats, count, version: fresh_number(), columns }, columns);
         Ok(())
     }
 
-    pub fn data(&self, name: &str, cols: usize) -> Result<&Data> {
-        let data = self.data.get(name)?;
-        if data.cols != cols {
-            let problem = format!("rows of {} bytes were loaded, the plan reads rows of {cols}", data.cols);
-            return Err(Error::Slot { name: name.into(), problem });
-        }
-        Ok(data)
+    fn as_any(&mut self) -> &mut dyn Any {
+        self
     }
 }

@@ -4,6 +4,7 @@
 //! `tests/device.rs`; the 4096 bytes of a kernel's parameters are checked here.
 
 use super::driver::{Address, Pod};
+use crate::engine::graph::MOST_SCHEDULES;
 
 pub(crate) const MAX_CODE: usize = 288;
 pub(crate) const MAX_INPUTS: usize = 40;
@@ -43,11 +44,9 @@ params! {
         epoch: u32,
         cursor: u32,
         shuffle: u32,
-        learning_rate: f32,
-        beta: f32,
+        schedules: [f32; MOST_SCHEDULES],
         rate: f32,
         root_scale: f32,
-        pad: [u32; 2],
     }
 
     /// Device memory: the row of the table that is this step's, and whether an index was bad.
@@ -147,8 +146,10 @@ params! {
         clock: Clock,
         data: Address,
         data_rows: u32,
-        pad: i32,
+        floats: i32,
         out: View,
+        unit: f32,
+        pad: i32,
     }
 
     /// Of `reduce_rows` and `reduce_cols`.

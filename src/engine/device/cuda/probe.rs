@@ -126,8 +126,7 @@ impl NoCuda {
                     .into()
             }
             NoCuda::NoDriver => {
-                "install NVIDIA's driver; in a container, start it with the GPUs (`--gpus all`); or use --device cpu"
-                    .into()
+                "install NVIDIA's driver; in a container, start it with the GPUs (`--gpus all`); or use the CPU".into()
             }
             NoCuda::Incomplete(_) => "install NVIDIA's driver anew: this one is too old or damaged".into(),
             NoCuda::Stub => {
@@ -139,11 +138,10 @@ impl NoCuda {
                 format!("update NVIDIA's driver{}, or build with an older nvcc", first_driver(*needed))
             }
             NoCuda::NoGpu => {
-                "see whether `nvidia-smi` lists one, and whether CUDA_VISIBLE_DEVICES hides it; or use --device cpu"
-                    .into()
+                "see whether `nvidia-smi` lists one, and whether CUDA_VISIBLE_DEVICES hides it; or use the CPU".into()
             }
             NoCuda::NoSuchGpu { count, .. } => format!("use one of cuda:0 to cuda:{}", count - 1),
-            NoCuda::OldGpu { .. } => "use a GPU of the Turing generation (2018) or newer, or --device cpu".into(),
+            NoCuda::OldGpu { .. } => "use a GPU of the Turing generation (2018) or newer, or the CPU".into(),
             NoCuda::NoImage { found, .. } => {
                 format!("build again with {}{} in ELBO_CUDA_ARCH", found.0, found.1)
             }
@@ -190,7 +188,7 @@ impl Code {
 
     fn remedy(&self) -> &'static str {
         self.known().map_or(
-            "look this number up among the CUresult codes of the CUDA driver API; or use --device cpu",
+            "look this number up among the CUresult codes of the CUDA driver API; or use the CPU",
             |(_, remedy)| remedy,
         )
     }
@@ -224,7 +222,7 @@ pub fn probe(ordinal: usize) -> Result<Gpu, NoCuda> {
 
 /// Everything there is, usable or not.
 #[derive(Clone, Debug)]
-pub struct Report {
+pub struct GpuReport {
     /// The newest CUDA that the driver knows, which it says even when it cannot start.
     pub driver: Result<Version, NoCuda>,
     /// Every GPU, and what stands in the way of its use.
@@ -234,12 +232,12 @@ pub struct Report {
 }
 
 /// Looks at all GPUs.
-pub fn report() -> Report {
+pub fn report() -> GpuReport {
     let (version, count) = match driver::start() {
         Ok(started) => started,
-        Err(why) => return Report { driver: driver::version(), gpus: Vec::new(), choice: Err(why) },
+        Err(why) => return GpuReport { driver: driver::version(), gpus: Vec::new(), choice: Err(why) },
     };
-    let mut report = Report { driver: Ok(version), gpus: Vec::new(), choice: Err(NoCuda::NoGpu) };
+    let mut report = GpuReport { driver: Ok(version), gpus: Vec::new(), choice: Err(NoCuda::NoGpu) };
     for ordinal in 0..count {
         let described = driver::describe(ordinal, version);
         let probed = described.clone().and_then(|gpu| usable(&gpu, images::toolkit()).map(|()| gpu));

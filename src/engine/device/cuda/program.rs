@@ -15,6 +15,8 @@ mod op {
     pub const LOAD: u8 = 1;
     pub const CONST: u8 = 2;
     pub const CTL: u8 = 3;
+    /// `imm` of [`CTL`] that stands for the step number.
+    pub const CTL_STEP: u32 = 255;
     pub const NORMAL: u8 = 4;
     pub const UNIFORM: u8 = 5;
     pub const POW: u8 = 6;
@@ -94,9 +96,8 @@ fn encoded(instr: &Instr) -> params::Instr {
         Instr::Const { dst, bits } => make(op::CONST, dst, 0, 0, bits),
         Instr::Ctl { dst, field } => {
             let number = match field {
-                Ctl::LearningRate => 0,
-                Ctl::Beta => 1,
-                Ctl::Step => 2,
+                Ctl::Schedule(index) => u32::from(index),
+                Ctl::Step => op::CTL_STEP,
             };
             make(op::CTL, dst, 0, 0, number)
         }

@@ -95,10 +95,10 @@ impl Kernel for Product {
         let gemm = Gemm::new(to.isa, m, n, k, ta, tb, self.a.stride, self.b.stride);
         let out = match &self.out {
             Target::Store(view) => BoundTarget::Store(to.region(view)),
-            Target::Program(p) => BoundTarget::Program(pointwise::Bound::new(p, to)),
+            Target::Program(p) => BoundTarget::Program(pointwise::TiledProgram::new(p, to)),
         };
         let col_sums = self.col_sums.as_ref().map(|v| to.region(v));
-        Box::new(Bound { gemm, a: to.region(&self.a), b: to.region(&self.b), out, col_sums })
+        Box::new(ProductWork { gemm, a: to.region(&self.a), b: to.region(&self.b), out, col_sums })
     }
 
     #[cfg(feature = "cuda")]
@@ -152,7 +152,7 @@ impl Product {
     }
 }
 
-struct Bound {
+struct ProductWork {
     gemm: Gemm,
     a: Region,
     b: Region,
@@ -162,17 +162,17 @@ struct Bound {
 
 enum BoundTarget {
     Store(Region),
-    Program(pointwise::Bound),
+    Program(pointwise::TiledProgram),
 }
 
-impl Bound {
+impl ProductWork {
     /// Words of scratch of the product, before those of its epilogue.
     fn own_scratch(&self) -> usize {
         self.gemm.scratch().next_multiple_of(16)
     }
 }
 
-impl Work for Bound {
+impl Work for ProductWork {
     fn chunks(&self) -> usize {
         self.gemm.chunks()
     }

@@ -5,7 +5,7 @@
 
 mod tiles;
 
-pub(crate) use tiles::{Bound, Tile};
+pub(crate) use tiles::{Tile, TiledProgram};
 
 use super::{Kernel, Work};
 use crate::engine::device::cpu::Binder;
@@ -46,7 +46,7 @@ impl Kernel for Pointwise {
     }
 
     fn bind(&self, to: &Binder<'_>) -> Box<dyn Work> {
-        Box::new(Bound::new(&self.0, to))
+        Box::new(TiledProgram::new(&self.0, to))
     }
 
     /// See kernels/pointwise.cu.

@@ -13,7 +13,7 @@ use crate::engine::steps::{Context, Region, StepValues, Work};
 const TILES_PER_CHUNK: usize = 16;
 
 /// A program whose operands have addresses.
-pub(crate) struct Bound {
+pub(crate) struct TiledProgram {
     isa: Isa,
     program: Program,
     inputs: Vec<Region>,
@@ -82,7 +82,7 @@ impl Registers {
     }
 }
 
-impl Work for Bound {
+impl Work for TiledProgram {
     fn chunks(&self) -> usize {
         self.tiles().div_ceil(TILES_PER_CHUNK)
     }
@@ -113,11 +113,11 @@ impl Work for Bound {
     }
 }
 
-impl Bound {
-    pub(crate) fn new(program: &Program, to: &Binder<'_>) -> Bound {
+impl TiledProgram {
+    pub(crate) fn new(program: &Program, to: &Binder<'_>) -> TiledProgram {
         let inputs = program.reads().map(|view| to.region(&view)).collect();
         let outputs = program.writes().map(|view| to.region(&view)).collect();
-        Bound { isa: to.isa, program: program.clone(), inputs, outputs }
+        TiledProgram { isa: to.isa, program: program.clone(), inputs, outputs }
     }
 
     /// The tile grid of a stand-alone program: (rows of a tile, columns of a tile).
@@ -131,7 +131,7 @@ impl Bound {
         self.program.rows.div_ceil(h) * self.program.cols.div_ceil(w)
     }
 
-    /// Fills the registers that hold the same value everywhere. Once per chunk, before [`Bound::run_tile`].
+    /// Fills the registers that hold the same value everywhere. Once per chunk, before [`TiledProgram::run_tile`].
     ///
     /// # Safety
     /// As for [`Work::run`].
@@ -153,7 +153,7 @@ impl Bound {
     /// Runs the program on one tile.
     ///
     /// # Safety
-    /// As for [`Work::run`], after [`Bound::prepare`] with the same scratch.
+    /// As for [`Work::run`], after [`TiledProgram::prepare`] with the same scratch.
     pub(crate) unsafe fn run_tile(&self, tile: &Tile, values: &StepValues, scratch: *mut f32) {
         // SAFETY: as promised by the caller.
         let regs = unsafe { Registers::new(scratch, self.program.regs) };
@@ -173,7 +173,7 @@ impl Bound {
     }
 
     /// # Safety
-    /// As for [`Bound::run_tile`].
+    /// As for [`TiledProgram::run_tile`].
     #[inline(always)]
     unsafe fn execute(&self, instr: &Instr, tile: &Tile, values: &StepValues, regs: &Registers) {
         let n = tile.rows * tile.cols;
@@ -184,8 +184,7 @@ impl Bound {
                 Instr::Load { dst, input } => self.load(dst, input as usize, tile, regs),
                 Instr::Const { dst, bits } => regs.write(dst, n).fill(f32::from_bits(bits)),
                 Instr::Ctl { dst, field } => regs.write(dst, n).fill(match field {
-                    Ctl::LearningRate => values.learning_rate,
-                    Ctl::Beta => values.beta,
+                    Ctl::Schedule(index) => values.schedules[index as usize],
                     Ctl::Step => values.step as f32,
                 }),
                 Instr::Noise { dst, normal, stream } => {
@@ -213,7 +212,7 @@ impl Bound {
     }
 
     /// # Safety
-    /// As for [`Bound::run_tile`].
+    /// As for [`TiledProgram::run_tile`].
     #[inline(always)]
     unsafe fn load(&self, dst: u16, input: usize, tile: &Tile, regs: &Registers) {
         let region = &self.inputs[input];
@@ -255,7 +254,7 @@ impl Bound {
     }
 
     /// # Safety
-    /// As for [`Bound::run_tile`].
+    /// As for [`TiledProgram::run_tile`].
     #[inline(always)]
     unsafe fn keep(&self, output: &Output, region: &Region, tile: &Tile, regs: &Registers) {
         let n = tile.rows * tile.cols;

@@ -1,42 +1,61 @@
 //! A training run in one file: parameters, the optimiser's moments, configuration and counters.
 //!
-//! The format is [safetensors](https://github.com/huggingface/safetensors): a header in JSON, then plain arrays. Names
-//! and layout are those that PyTorch's `nn.Linear` loads; the module is written out beside
-//! [`Piece`]. Configuration and counters are JSON text under the key `elbo` of the header's `__metadata__`.
-//! Nothing in it depends on the clock, the number of threads or the machine, so two runs of one seed write the same
-//! bytes.
+//! The format is that of [`tensors`](crate::engine::tensors): safetensors with a hash of every tensor. Names and layout are those
+//! that PyTorch's `nn.Linear` loads; the module is written out beside `vae::layout`. Configuration, counters and the hashes of the
+//! images are JSON text under the key `elbo` of the header's `__metadata__`. Nothing in it depends on the clock, the number of
+//! threads or the machine, so two runs of one seed write the same bytes.
 //!
 //! A run's own checkpoint is in f32. A tensor may also be stored in f16 or bf16, as PyTorch's `.half()` and `.bfloat16()`
 //! make them, if the metadata is kept: it is read into f32 exactly. A file without the optimiser's moments
 //! ([`Checkpoint::export`]) is a model that can be used, and not a run that can go on.
 //!
-//! A file is written beside its final name, synced to the disk and renamed: whenever the power fails, a reader finds
-//! the old checkpoint or the new one, whole.
+//! Version 1 of the format had no hashes; its files are read, and what they lack is not compared.
 
-mod stored;
-
-use std::collections::{BTreeMap, HashMap};
-use std::fs::{self, File};
-use std::io::Write;
+use std::collections::BTreeMap;
+use std::fs;
 use std::path::Path;
 
-use safetensors::tensor::{SafeTensors, TensorView};
 use serde::{Deserialize, Serialize};
 
-pub use stored::Stored;
-
-use crate::data::file::replace;
-use crate::engine::device::Moment;
+use crate::data::Dataset;
+use crate::engine::device::{Device, Moment};
 use crate::engine::error::{Error, Result};
+use crate::engine::file::{Disk, Files};
 use crate::engine::optim::Optimizer;
+use crate::engine::params::{Param, Params};
+pub use crate::engine::tensors::Stored;
+use crate::engine::tensors::{self, Metadata, NamedArray, TensorFile};
 use crate::train::{Progress, TrainConfig};
-use crate::vae::{Piece, Vae};
+use crate::vae::{DeviceVae, Vae};
 
 /// The key in the header.
 const KEY: &str = "elbo";
 /// Raised when the meaning of the header changes.
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
 const REMEDY: &str = "use a checkpoint written by `elbo train`, or train again";
+
+/// Tells the images that a run is of from others: [`Dataset::hash`] of what it learns from, and of what judges it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Images {
+    /// Of the training images.
+    pub train: String,
+    /// Of the test images.
+    pub test: String,
+}
+
+impl Images {
+    /// Of these two sets.
+    pub fn of(train: &Dataset, test: &Dataset) -> Images {
+        Images { train: train.hash(), test: test.hash() }
+    }
+
+    /// The first set in which `found` differs, and its two hashes: there, here.
+    pub(crate) fn difference<'a>(&'a self, found: &'a Images) -> Option<(&'static str, &'a str, &'a str)> {
+        let sets = [("training images", &self.train, &found.train), ("test images", &self.test, &found.test)];
+        sets.into_iter().find(|(_, there, here)| there != here).map(|(set, there, here)| (set, &there[..], &here[..]))
+    }
+}
 
 /// Everything that a run needs to continue, and a model to be used.
 #[derive(Clone, Debug, PartialEq)]
@@ -45,6 +64,8 @@ pub struct Checkpoint {
     pub config: TrainConfig,
     /// How far it got.
     pub progress: Progress,
+    /// Which images it is of; none in files of version 1.
+    pub images: Option<Images>,
     /// Parameters and moments, in the layout of memory: `encoder.heads.weight`, `adam.m.encoder.heads.weight`, …; no
     /// moments if it was read from an exported file.
     pub slots: BTreeMap<String, Vec<f32>>,
@@ -56,6 +77,8 @@ struct Header {
     version: u32,
     config: TrainConfig,
     progress: Progress,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    images: Option<Images>,
 }
 
 /// Arrays of all parameters of one kind, with the prefix of their names.
@@ -78,7 +101,7 @@ impl Checkpoint {
     /// # Errors
     /// [`Error::Io`] when the file cannot be written, [`Error::Slot`] when a parameter is missing or has a wrong size.
     pub fn save(&self, path: &Path) -> Result<()> {
-        self.write(path, families(&self.config.objective.optimizer), Stored::F32)
+        Disk.replace(path, &self.encode()?)
     }
 
     /// Writes the parameters alone, rounded to `stored`, to `path`, whole or not at all. The file can be read by
@@ -88,7 +111,7 @@ impl Checkpoint {
     /// [`Error::Argument`] naming the tensor when a number is too large for `stored`; [`Error::Io`] when the file cannot
     /// be written, [`Error::Slot`] when a parameter is missing or has a wrong size.
     pub fn export(&self, path: &Path, stored: Stored) -> Result<()> {
-        self.write(path, &VALUES, stored)
+        Disk.replace(path, &self.encode_families(&VALUES, stored)?)
     }
 
     /// Whether it has the optimiser's moments, without which a run cannot go on.
@@ -97,50 +120,56 @@ impl Checkpoint {
         self.slots.keys().any(|name| name.starts_with(prefix))
     }
 
-    fn write(&self, path: &Path, families: &[Family], stored: Stored) -> Result<()> {
-        let bytes = self.to_bytes(families, stored)?;
-        replace(path, |out| out.write_all(&bytes))?;
-        sync_folder(path)
+    /// The model that it holds, on a device.
+    ///
+    /// # Errors
+    /// [`Error::Argument`] for an invalid configuration; as [`DeviceVae::initial`].
+    pub fn model(&self, device: Device) -> Result<DeviceVae> {
+        let mut model = DeviceVae::initial(Vae::new(self.config.model.clone())?, 0, device)?;
+        for param in model.vae.params().iter() {
+            model.state.write(&param.name, &self.slots[&param.name])?;
+        }
+        Ok(model)
     }
 
-    fn to_bytes(&self, families: &[Family], stored: Stored) -> Result<Vec<u8>> {
-        let layout = Vae::new(self.config.model.clone())?.layout();
-        let mut arrays: Vec<(String, Vec<usize>, Vec<u8>)> = Vec::new();
+    /// The bytes of the file.
+    ///
+    /// # Errors
+    /// [`Error::Slot`] when a parameter is missing or has a wrong size.
+    pub(super) fn encode(&self) -> Result<Vec<u8>> {
+        self.encode_families(families(&self.config.objective.optimizer), Stored::F32)
+    }
+
+    fn encode_families(&self, families: &[Family], stored: Stored) -> Result<Vec<u8>> {
+        let params = Vae::new(self.config.model.clone())?.params();
+        let mut arrays = Vec::new();
         for (prefix, _) in families {
-            for piece in &layout {
-                let name = format!("{prefix}{}", piece.slot);
-                let values = self.slots.get(&name).filter(|v| v.len() == piece.slot_size());
-                let problem = || format!("a checkpoint needs its {} numbers", piece.slot_size());
-                let values = values.ok_or_else(|| Error::Slot { name, problem: problem() })?;
-                let tensor = format!("{prefix}{}", piece.tensor);
-                let bytes = stored.encode(piece.positions().map(|i| values[i])).map_err(|value| {
-                    let expected =
-                        format!("at most {} in magnitude in {stored}; export in another type", stored.largest());
-                    Error::argument(&format!("tensor {tensor}"), value, expected)
-                })?;
-                arrays.push((tensor, piece.shape(), bytes));
+            for param in params.iter() {
+                let (name, size) = (format!("{prefix}{}", param.name), param.shape.size());
+                let values = self.slots.get(&name).filter(|values| values.len() == size);
+                let problem = format!("a checkpoint needs its {size} numbers");
+                let values = values.ok_or(Error::Slot { name, problem })?;
+                arrays.extend(NamedArray::of_param(prefix, param, values));
             }
         }
-        let header = Header { version: VERSION, config: self.config.clone(), progress: self.progress.clone() };
-        let text = serde_json::to_string(&header).expect("a configuration is plain data");
-        let views = arrays.iter().map(|(name, shape, bytes)| {
-            let view =
-                TensorView::new(stored.dtype(), shape.clone(), bytes).expect("shape and bytes come from one piece");
-            (name.as_str(), view)
-        });
-        // One key: the crate keeps the metadata in a hash map, whose order would change the bytes from run to run.
-        let metadata = HashMap::from([(KEY.to_string(), text)]);
-        Ok(safetensors::serialize(views, Some(metadata)).expect("names are distinct and sizes fit"))
+        let (config, progress, images) = (self.config.clone(), self.progress.clone(), self.images.clone());
+        let text = serde_json::to_string(&Header { version: VERSION, config, progress, images });
+        let text = text.expect("a configuration is plain data");
+        tensors::encode(&Metadata::from([(KEY.to_string(), text)]), arrays, stored)
     }
 
-    /// Reads a checkpoint, or an exported file, and checks all of it: header, names, shapes, types, and that every number
-    /// is finite.
+    /// Reads a checkpoint, or an exported file, and checks all of it: header, names, shapes, types, hashes, and that every
+    /// number is finite.
     ///
     /// # Errors
     /// [`Error::Io`] when the file cannot be read, [`Error::File`] naming the tensor or field, what it holds and what
     /// belongs there.
     pub fn load(path: &Path) -> Result<Checkpoint> {
-        let bytes = fs::read(path).map_err(Error::io("read", path))?;
+        Checkpoint::decode(path, &fs::read(path).map_err(Error::io("read", path))?)
+    }
+
+    /// [`Checkpoint::load`] from the bytes of the file `path`.
+    pub(super) fn decode(path: &Path, bytes: &[u8]) -> Result<Checkpoint> {
         let wrong = |field: &str, found: String, expected: &str| Error::File {
             path: path.into(),
             field: field.into(),
@@ -148,89 +177,36 @@ impl Checkpoint {
             expected: expected.into(),
             remedy: REMEDY.into(),
         };
-        let file = |e: safetensors::SafeTensorError| {
-            wrong("file", format!("{} bytes: {e}", bytes.len()), "a complete safetensors file")
-        };
-        let (_, metadata) = SafeTensors::read_metadata(&bytes).map_err(file)?;
-        let tensors = SafeTensors::deserialize(&bytes).map_err(file)?;
-        let text = metadata.metadata().as_ref().and_then(|m| m.get(KEY));
+        let file = TensorFile::parse(path, bytes)?;
         let expected = "the configuration of a run of this program";
-        let text = text.ok_or_else(|| wrong("__metadata__.elbo", "no such key".into(), expected))?;
+        let text = file.metadata.get(KEY).ok_or_else(|| wrong("__metadata__.elbo", "no such key".into(), expected))?;
         let header: Header =
             serde_json::from_str(text).map_err(|e| wrong("__metadata__.elbo", e.to_string(), expected))?;
-        if header.version != VERSION {
-            return Err(wrong("version", header.version.to_string(), &VERSION.to_string()));
+        let Header { version, config, progress, images } = header;
+        if !(1..=VERSION).contains(&version) {
+            return Err(wrong("version", version.to_string(), &format!("a number from 1 to {VERSION}")));
         }
         let invalid = |e: Error| wrong("__metadata__.elbo", e.to_string(), "a valid configuration");
-        header.config.validate().map_err(invalid)?;
-        let vae = Vae::new(header.config.model.clone()).map_err(invalid)?;
-        let slots = read_tensors(path, &tensors, &vae.layout(), &header.config.objective.optimizer)?;
-        Ok(Checkpoint { config: header.config, progress: header.progress, slots })
+        config.validate().map_err(invalid)?;
+        let vae = Vae::new(config.model.clone()).map_err(invalid)?;
+        let slots = read_slots(&file, &vae.params(), &config.objective.optimizer)?;
+        Ok(Checkpoint { config, progress, images, slots })
     }
 }
 
-/// All tensors of the layout, put back into slots: parameters, and moments unless the file has none at all.
-fn read_tensors(
-    path: &Path,
-    file: &SafeTensors,
-    layout: &[Piece],
-    rule: &Optimizer,
-) -> Result<BTreeMap<String, Vec<f32>>> {
-    let wrong = |field: &str, found: String, expected: String| Error::File {
-        path: path.into(),
-        field: format!("tensor {field}"),
-        found,
-        expected,
-        remedy: REMEDY.into(),
-    };
-    let mut slots: BTreeMap<String, Vec<f32>> = BTreeMap::new();
-    let mut known = 0;
+/// The arrays of all parameters, and their moments unless the file has none at all.
+fn read_slots(file: &TensorFile, params: &Params, rule: &Optimizer) -> Result<BTreeMap<String, Vec<f32>>> {
     let is_moment = |name: &&str| families(rule)[1..].iter().any(|(prefix, _)| name.starts_with(prefix));
-    let whole = file.names().into_iter().any(|name| is_moment(&name));
-    let families = if whole { families(rule) } else { &VALUES };
-    for (prefix, _) in families {
-        for piece in layout {
-            let name = format!("{prefix}{}", piece.tensor);
-            let expected = || format!("f32, bf16 or f16 {:?}", piece.shape());
-            let view = file.tensor(&name).map_err(|_| wrong(&name, "no such tensor".into(), expected()))?;
-            let stored = Stored::of(view.dtype()).filter(|_| view.shape() == piece.shape());
-            let found = || format!("{:?} {:?}", view.dtype(), view.shape());
-            let stored = stored.ok_or_else(|| wrong(&name, found(), expected()))?;
-            let zeros = || vec![0.0; piece.slot_size()];
-            let slot = slots.entry(format!("{prefix}{}", piece.slot)).or_insert_with(zeros);
-            for (position, value) in piece.positions().zip(stored.decode(view.data())) {
-                if !value.is_finite() {
-                    return Err(wrong(&name, value.to_string(), "finite numbers".into()));
-                }
-                slot[position] = value;
-            }
-            known += 1;
-        }
-    }
-    if file.len() != known {
-        let names = file.names().into_iter().filter(|name| {
-            families.iter().all(|(prefix, _)| layout.iter().all(|p| **name != format!("{prefix}{}", p.tensor)))
-        });
-        let extra = names.min().map_or("?", |name| name);
-        return Err(wrong(extra, "a tensor".into(), "no tensor that the configuration does not name".into()));
-    }
-    Ok(slots)
-}
-
-/// Makes the rename of `path` durable: on Unix a name is part of its folder, which has to be synced too. Where `path` is no
-/// file (a device, a pipe) nothing was renamed.
-fn sync_folder(path: &Path) -> Result<()> {
-    if !cfg!(unix) || !path.is_file() {
-        return Ok(());
-    }
-    let path = path.canonicalize().map_err(Error::io("find", path))?;
-    let folder = path.parent().expect("a file has a folder");
-    File::open(folder).and_then(|f| f.sync_all()).map_err(Error::io("sync", folder))
+    let families = if file.names().iter().any(is_moment) { families(rule) } else { &VALUES };
+    let arrays: Vec<(&str, &Param)> =
+        families.iter().flat_map(|&(prefix, _)| params.iter().map(move |param| (prefix, param))).collect();
+    let names = arrays.iter().map(|(prefix, param)| format!("{prefix}{}", param.name));
+    Ok(names.zip(file.params(arrays.iter().copied())?).collect())
 }
 
 #[cfg(test)]
 mod tests {
-    use safetensors::tensor::Dtype;
+    use safetensors::tensor::{Dtype, SafeTensors, TensorView};
 
     use super::*;
     use crate::engine::nn::Activation;
@@ -242,20 +218,15 @@ mod tests {
         config.lr = crate::engine::optim::LrSchedule::Constant { lr: 0.1 + 0.2 };
         let mut slots = BTreeMap::new();
         for (k, (prefix, _)) in families(&config.objective.optimizer).iter().enumerate() {
-            for init in Vae::new(config.model.clone()).unwrap().init(k as u64) {
-                slots.insert(format!("{prefix}{}", init.name), init.values);
+            for param in Vae::new(config.model.clone()).unwrap().params().iter() {
+                slots.insert(format!("{prefix}{}", param.name), (param.initial)(k as u64));
             }
         }
         let mut progress = Progress::default();
         progress.sums.rec = 1.0 / 3.0;
         progress.updates = 7;
-        Checkpoint { config, progress, slots }
-    }
-
-    impl Checkpoint {
-        fn to_bytes_all(&self) -> Vec<u8> {
-            self.to_bytes(families(&self.config.objective.optimizer), Stored::F32).unwrap()
-        }
+        let images = Some(Images { train: "1".into(), test: "2".into() });
+        Checkpoint { config, progress, images, slots }
     }
 
     #[test]
@@ -272,10 +243,24 @@ mod tests {
         assert_eq!(names, ["checkpoint.safetensors"], "no temporary file stays behind");
     }
 
+    /// As the program wrote it before there were hashes.
+    #[test]
+    fn files_of_version_1_are_read() {
+        let saved = checkpoint();
+        let bytes = saved.encode().unwrap();
+        let text = TensorFile::parse(Path::new("x"), &bytes).unwrap().metadata[KEY].clone();
+        let images = format!(",\"images\":{}", serde_json::to_string(&saved.images).unwrap());
+        let old = text.replace("\"version\":2", "\"version\":1").replace(&images, "");
+        let header = Some([(KEY.to_string(), old)].into());
+        let old = safetensors::serialize(SafeTensors::deserialize(&bytes).unwrap().tensors(), header).unwrap();
+        let found = Checkpoint::decode(Path::new("x"), &old).unwrap();
+        assert_eq!(found, Checkpoint { images: None, ..saved });
+    }
+
     #[test]
     fn tensors_have_the_layout_of_pytorch() {
         let saved = checkpoint();
-        let bytes = saved.to_bytes_all();
+        let bytes = saved.encode().unwrap();
         let file = SafeTensors::deserialize(&bytes).unwrap();
         let view = file.tensor("encoder.logvar.weight").unwrap();
         assert_eq!(view.shape(), [2, 3]); // [out, in]
@@ -293,13 +278,13 @@ mod tests {
             let message = Checkpoint::load(&path).unwrap_err().to_string();
             words.iter().for_each(|w| assert!(message.contains(w), "{message}\ndoes not say {w}"));
         };
-        let good = checkpoint().to_bytes_all();
+        let good = checkpoint().encode().unwrap();
         refuses(&good[..good.len() - 5], &["c.safetensors", "complete"]);
         refuses(b"", &["0 bytes"]);
         refuses(b"not a checkpoint at all", &["safetensors"]);
         let mut nan = checkpoint();
         nan.slots.get_mut("decoder.logits.weight").unwrap()[3] = f32::NAN;
-        refuses(&nan.to_bytes_all(), &["tensor decoder.logits.weight", "NaN", "finite"]);
+        refuses(&nan.encode().unwrap(), &["tensor decoder.logits.weight", "NaN", "finite"]);
         let text = String::from_utf8_lossy(&good[8..]).into_owned();
         let swap = |from: &str, to: &str| {
             assert_eq!(from.len(), to.len());
@@ -311,7 +296,10 @@ mod tests {
         refuses(&swap("\"encoder.mu.weight\"", "\"encoder.mu.wieght\""), &["encoder.mu.weight", "no such tensor"]);
         refuses(&swap("\\\"latent\\\":2", "\\\"latent\\\":3"), &["[3, 3]", "[2, 3]"]);
         refuses(&swap("\\\"latent\\\":2", "\\\"latent\\\":0"), &["latent", "0"]);
-        refuses(&swap("\\\"version\\\":1", "\\\"version\\\":2"), &["version", "2"]);
+        refuses(&swap("\\\"version\\\":2", "\\\"version\\\":3"), &["version", "3"]);
+        let mut flipped = good.clone();
+        *flipped.last_mut().unwrap() ^= 1;
+        refuses(&flipped, &["tensor encoder.mu.weight", "hash", "whole"]);
         refuses(&swap("\"elbo\"", "\"oble\""), &["elbo", "no such key"]);
         let file = SafeTensors::deserialize(&good).unwrap();
         let (_, header) = SafeTensors::read_metadata(&good).unwrap();

@@ -1,0 +1,73 @@
+//! `elbo info`.
+
+use clap::Args;
+
+use crate::engine::device::cuda::{automatic, images, probe};
+use crate::engine::error::{Error, Result};
+use crate::engine::isa::Isa;
+
+/// Print version, instruction set, threads and device
+#[derive(Args)]
+pub struct Info;
+
+impl Info {
+    /// Prints what the program is, what it would run on, and what stands in the way of CUDA.
+    pub fn run(&self) -> Result<()> {
+        let names: Vec<String> = Isa::available().iter().map(Isa::to_string).collect();
+        let cores = std::thread::available_parallelism().map_or(1, usize::from);
+        let build = if cfg!(debug_assertions) { "debug (slow: use --release)" } else { "release" };
+        let rows = [
+            ("elbo", env!("CARGO_PKG_VERSION").to_string()),
+            ("build", format!("{build}; {}", env!("ELBO_BUILD"))),
+            ("platform", format!("{} {}", std::env::consts::OS, std::env::consts::ARCH)),
+            ("instruction set", format!("{} (available: {})", Isa::detect(), names.join(", "))),
+            ("threads", cores.to_string()),
+        ];
+        let rows = rows.into_iter().map(|(name, value)| (name.to_string(), value)).chain(cuda());
+        super::print(&rows.map(|(name, value)| format!("{name:<15}  {value}\n")).collect::<String>())
+    }
+}
+
+/// The rows of `elbo info` about CUDA: kernels, driver, GPUs, and what `--device auto` makes of them.
+fn cuda() -> Vec<(String, String)> {
+    let mut rows = Vec::new();
+    let mut row = |name: &str, value: String| rows.push((name.to_string(), value));
+    let list = |prefix: &str, all: &[u32]| all.iter().map(|a| format!("{prefix}{a}")).collect::<Vec<_>>().join(", ");
+    match images::toolkit() {
+        Err(reason) => row("CUDA kernels", format!("none: {reason}")),
+        Ok(toolkit) => {
+            let bytes: usize = images::images().iter().map(|image| image.bytes.len()).sum();
+            let (code, ptx) = (list("sm_", toolkit.architectures), list("compute_", toolkit.ptx));
+            let (files, mib) = (images::images().len(), bytes as f64 / MIB);
+            row("nvcc", format!("{} ({}) when this program was built", toolkit.version, toolkit.program));
+            row("CUDA kernels", format!("{files} files, {mib:.1} MiB; machine code for {code}; PTX for {ptx}"));
+        }
+    }
+    let report = probe::report();
+    row("driver", report.driver.as_ref().map_or_else(ToString::to_string, |version| format!("CUDA {version}")));
+    for (gpu, obstacle) in &report.gpus {
+        let free =
+            gpu.free_memory().map_or_else(|why| why.to_string(), |free| format!("{:.1}", free as f64 / MIB / 1024.0));
+        let total = gpu.memory as f64 / MIB / 1024.0;
+        let obstacle = obstacle.as_ref().map_or(String::new(), |why| format!("; not usable: {why}"));
+        row(
+            &format!("GPU {}", gpu.ordinal),
+            format!(
+                "{}, compute capability {}, {} multiprocessors, {free} of {total:.1} GiB free{obstacle}",
+                gpu.name, gpu.compute_capability, gpu.multiprocessors
+            ),
+        );
+    }
+    match automatic() {
+        Ok(gpu) => row("device", format!("auto is cuda:{}", gpu.ordinal)),
+        Err(Error::Device { device, reason, remedy }) => {
+            row("device", format!("auto is cpu: {reason}"));
+            let options = super::options(&Error::Device { device, reason, remedy: remedy.clone() });
+            row("for CUDA", format!("{remedy}{options}"));
+        }
+        Err(why) => row("device", format!("auto is cpu: {why}")),
+    }
+    rows
+}
+
+const MIB: f64 = 1024.0 * 1024.0;

@@ -1,0 +1,112 @@
+//! `elbo plan`.
+
+use clap::Args;
+
+use super::options::{Machine, Overrides, effects};
+use crate::engine::device::{Array, Call, Device, Function, Key, Schedule, State};
+use crate::engine::error::{Error, Result};
+use crate::engine::graph::Graph;
+use crate::engine::isa::Isa;
+use crate::engine::plan;
+use crate::engine::rng::Draw;
+use crate::train::Experiment;
+use crate::vae::{BETA, LEARNING_RATE, Vae, streams, training_step};
+
+/// Print the plan of a training step: kernels, shapes, bytes, FLOPs
+#[derive(Args)]
+pub struct Plan {
+    /// Height and width of the images, in pixels
+    #[arg(long, value_name = "HxW", default_value = "28x28", value_parser = image_size)]
+    pub image: [usize; 2],
+    /// Print the graph too: one line per node, with the source line that made it
+    #[arg(long)]
+    pub graph: bool,
+    /// Plan without fusion, one kernel per node, to see what fusion does
+    #[arg(long)]
+    pub no_fusion: bool,
+    /// Time every step, on the CPU on one thread, the best of N passes; 0 does not
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    pub time: usize,
+    #[command(flatten)]
+    pub training: Overrides<Experiment>,
+    #[command(flatten)]
+    pub machine: Machine,
+}
+
+fn image_size(text: &str) -> Result<[usize; 2]> {
+    let sizes = text.split_once('x').and_then(|(h, w)| Some([h.parse().ok()?, w.parse().ok()?]));
+    sizes.ok_or_else(|| Error::argument("image size", format!("\"{text}\""), "HEIGHTxWIDTH, as in 28x28"))
+}
+
+impl Plan {
+    /// Prints the plan of a training step.
+    pub fn run(&self) -> Result<()> {
+        let asked = self.training.over(Experiment::default());
+        let config = asked.on(self.image, asked.config.batch)?;
+        effects::of_training(&self.training, &asked, None)?;
+        let vae = Vae::new(config.model.clone())?;
+        let graph = Graph::new();
+        let outputs = training_step(&graph, &vae, &config.objective, "train", config.batch);
+        let fusion = if self.no_fusion { plan::Fusion::none() } else { plan::Fusion::all() };
+        if self.graph {
+            super::print(&format!("{graph}\n"))?;
+        }
+        let plan = plan::Plan::build(&graph, &outputs, fusion)?;
+        let head = format!(
+            "one training step of {}, batch {}: {} parameters, {} nodes\n",
+            config.model.describe(),
+            config.batch,
+            vae.params().count(),
+            graph.len()
+        );
+        super::print(&format!("{head}{plan}\n"))?;
+        if self.time == 0 {
+            return Ok(());
+        }
+        // Chunks are run one after the other to be timed: more threads would only wait.
+        let device = match self.machine.device()? {
+            Device::Cpu { .. } => Device::Cpu { threads: 1 },
+            gpu => gpu,
+        };
+        let executor = device.open()?;
+        let state = executor.state(&vae.params(), 1)?;
+        let step = executor.compile_with(&graph, outputs, fusion)?;
+        super::print(&times(step, state, &plan, config.model.pixels(), self.time)?)
+    }
+}
+
+/// A table of the shortest time of every step, on random images.
+fn times(
+    mut step: Function<Array<3>>,
+    mut state: State,
+    plan: &plan::Plan,
+    pixels: usize,
+    passes: usize,
+) -> Result<String> {
+    let mut grey = vec![0.0; plan.batch_rows() * pixels];
+    Draw { seed: 1, step: 0, stream: streams::OPERANDS }.fill_uniform(Isa::detect(), 0, &mut grey);
+    let bytes: Vec<u8> = grey.iter().map(|v| (v * 256.0) as u8).collect();
+    state.load("train", &bytes[..], pixels)?;
+    let schedules: &[(&str, Schedule<'_>)] = &[(LEARNING_RATE, &|_| 1e-3), (BETA, &|_| 1.0)];
+    let seconds = step.time_steps(&mut state, &Call { schedules, ..Call::once(Key::new(0)) }, passes)?;
+    let mut text = format!("\nbest of {passes} passes on {}\n", step.executor().describe());
+    text += "step  kernel               µs    GFLOP/s       GB/s\n";
+    for (i, (step, s)) in plan.steps().iter().zip(&seconds).enumerate() {
+        let (flops, bytes) = (step.flops() as f64 / s / 1e9, step.bytes() as f64 / s / 1e9);
+        text += &format!("{:>4}  {:<13} {:>9.1} {flops:>10.1} {bytes:>10.1}\n", i + 1, step.name(), s * 1e6);
+    }
+    let total: f64 = seconds.iter().sum();
+    let rate = plan.flops() as f64 / total / 1e9;
+    Ok(text + &format!("   all of them      {:>9.1} {rate:>10.1}\n", total * 1e6))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes_are_height_x_width() {
+        assert_eq!(image_size("20x30").unwrap(), [20, 30]);
+        assert!(image_size("20").is_err() && image_size("ax3").is_err());
+    }
+}
