@@ -16,10 +16,9 @@ pub fn run(executor: &Executor, path: &Path) -> Result<f32> {
     let g = Graph::new();
     let x = g.batch_in_units("images", 40, 784, 255.0); // bytes as 0 … 1
     let y = down.apply(up.apply(x).relu()); // [40, 10]
-    let digits = g.tensor(&[1, 10], &[0.0, 1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0, 8.0, 9.0]);
-    let right = (y * g.batch("labels", 40, 1).equal(digits)).sum(&[1]); // the right digit's score
-    let mut test = executor.compile(&g, [right.equal(y.max(&[1])).mean_all()])?;
-    let loss = (y.log_sum_exp(&[1]) - right).mean_all(); // −log softmax(y) at the right digit
+    let t = g.batch("labels", 40, 1); // the digit that is there
+    let mut test = executor.compile(&g, [y.pick(t).equal(y.max(&[1])).mean_all()])?;
+    let loss = -y.log_softmax(1).pick(t).mean_all(); // −log p(t|x)
     g.minimise(loss, &params, Optimizer::adam(), 5e-3, None);
     let mut train = executor.compile(&g, [loss])?;
     let mut state = executor.state(&params, 0)?;

@@ -127,6 +127,11 @@ struct ReduceParams {  // out[o, i] = Σ_r or max_r x[o, r, i]; x contiguous (or
     u32* tickets;         // parts > 1: one counter per row, zero before and after
 };
 
+struct SoftmaxParams {  // rows of out are those of x, and of dy in a gradient, where x is the softmax's value
+    View x, dy, out;
+    int log, _pad;      // the logarithm's
+};
+
 enum MoveKind : int { MOVE_COPY = 0, MOVE_PAD = 1, MOVE_TRANSPOSE = 2, MOVE_BROADCAST = 3, MOVE_GATHER = 4, MOVE_SCATTER = 5 };
 
 enum { MAX_RANK = 4 };
@@ -211,6 +216,7 @@ static_assert(sizeof(PointwiseParams) == 3368);
 static_assert(sizeof(GemmParams) == 3464);
 static_assert(sizeof(BatchParams) == 64);
 static_assert(sizeof(ReduceParams) == 56);
+static_assert(sizeof(SoftmaxParams) == 80);
 static_assert(sizeof(MoveParams) == 112);
 static_assert(sizeof(Total) == 24);
 static_assert(sizeof(Metric) == 16);

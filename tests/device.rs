@@ -16,7 +16,7 @@ use elbo::engine::rng::{Draw, Permutation};
 use elbo::vae::{
     BETA, Binarisation, KlWarmup, LEARNING_RATE, Likelihood, UpdateRule, Vae, VaeConfig, evaluation, pixels,
 };
-use elbo::{Call, Cpu, Executor, Fusion, Graph, Key, LrSchedule, Optimizer, Params, Result, Rows, State, Var};
+use elbo::{Call, Cpu, Executor, Fusion, Graph, Key, LrSchedule, Optimizer, Params, Result, Rows, State, Var, grad};
 
 const ROWS: usize = 60;
 const BATCH: usize = 10;
@@ -245,6 +245,15 @@ fn reductions_and_moves_agree_with_the_cpu() {
             all.push((format!("max {axes:?}"), x.max(axes)));
         }
         all.push(("log sum exp".into(), flat.log_sum_exp(&[1])));
+        all.push(("softmax".into(), flat.softmax(1)));
+        all.push(("log softmax".into(), flat.log_softmax(1)));
+        for (what, y) in [("slope of softmax", flat.softmax(1)), ("slope of log softmax", flat.log_softmax(1))] {
+            let slope = grad((y * (flat * 1.7).tanh().stop_gradient()).sum_all(), &[flat])[0];
+            all.push((what.into(), slope));
+        }
+        // Rows that begin at any address.
+        let columns = g.concat_cols(&[flat, flat.square()]).slice_cols(1, c);
+        all.push(("softmax of columns".into(), columns.softmax(1)));
         all.push(("transposed".into(), flat.t()));
         all.push(("gathered".into(), flat.gather_rows(index)));
         all.push(("scattered".into(), flat.gather_rows(index).scatter_rows(index, a * b + 2)));

@@ -88,6 +88,7 @@ fn cases() -> Vec<Case> {
     all.extend(binary_cases());
     all.extend(product_cases());
     all.extend(reduction_cases());
+    all.extend(softmax_cases());
     all.extend(layout_cases());
     all
 }
@@ -207,6 +208,23 @@ fn reduction_cases() -> Vec<Case> {
     all
 }
 
+fn softmax_cases() -> Vec<Case> {
+    type Softmax = for<'g> fn(Var<'g>, usize) -> Var<'g>;
+    let kinds: [(&str, Softmax); 2] = [("softmax", |x, a| x.softmax(a)), ("log_softmax", |x, a| x.log_softmax(a))];
+    let shapes: [(&[usize], usize); 5] = [(&[5], 0), (&[3, 4], 1), (&[3, 4], 0), (&[2, 3, 2], 2), (&[2, 3, 2], 1)];
+    let mut all = Vec::new();
+    for (name, softmax) in kinds {
+        for (shape, axis) in shapes {
+            let name = format!("{name} of {shape:?} over {axis}");
+            all.push(case(name, vec![spread(shape, 35)], move |_, x| softmax(x[0], axis)));
+        }
+    }
+    // Logits far from each other, and some that are the columns of a wider array.
+    all.push(case("softmax with a shift", vec![spread(&[2, 3], 36)], |_, x| (x[0] * 3.0 + 700.0).softmax(1)));
+    all.push(case("log_softmax of columns", vec![spread(&[3, 6], 37)], |_, x| x[0].slice_cols(2, 3).log_softmax(1)));
+    all
+}
+
 fn layout_cases() -> Vec<Case> {
     let m = |seed| vec![spread(&[3, 5], seed)];
     vec![
@@ -278,6 +296,8 @@ fn position(op: &Op) -> usize {
         Op::StopGradient => 16,
         Op::CustomVjp(_) => 17,
         Op::Custom(_) => 18,
+        Op::Softmax { .. } => 19,
+        Op::SoftmaxGrad { .. } => 20,
     }
 }
 
@@ -292,7 +312,7 @@ fn the_table_has_every_operation() {
         let roots: Vec<Id> = grad(y.sum_all(), &xs).into_iter().chain([y]).map(|v| v.id()).collect();
         seen.extend(g.live(&roots).into_iter().map(|id| position(&g.node(id).op)));
     }
-    assert_eq!(seen, (0..=18).collect());
+    assert_eq!(seen, (0..=20).collect());
 }
 
 #[test]

@@ -1,5 +1,7 @@
-//! The kernels' text against the tables of the crate: the numbers of functions in a program that the host writes are
-//! the positions in the lists that the kernels are compiled from. No GPU is needed.
+//! The kernels' text against the crate's: the numbers of functions in a program that the host writes are the positions in
+//! the lists that the kernels are compiled from, and a kernel is launched by the room of its name. No GPU is needed.
+
+use std::path::{Path, PathBuf};
 
 use elbo::engine::ops::{BinaryFn, ScalarFn};
 
@@ -26,4 +28,34 @@ fn functions_have_the_numbers_of_the_crates_tables() {
     assert_eq!(names(&text, "ELBO_SCALAR_FUNCTIONS"), scalar);
     let binary: Vec<&str> = BinaryFn::ALL.iter().map(|f| f.name()).collect();
     assert_eq!(names(&text, "ELBO_BINARY_FUNCTIONS"), binary);
+}
+
+/// The text of a room: src/engine/steps/NAME.rs, or the files of the folder NAME.
+fn room(name: &str) -> Option<String> {
+    let steps = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/engine/steps");
+    let entries = std::fs::read_dir(steps.join(name)).into_iter().flatten();
+    let files = entries.map(|e| e.unwrap().path()).chain([steps.join(name).with_extension("rs")]);
+    let texts: Vec<String> = files.filter_map(|file: PathBuf| std::fs::read_to_string(file).ok()).collect();
+    (!texts.is_empty()).then(|| texts.concat())
+}
+
+/// Every kernel of kernels/NAME.cu stands by its name in the room NAME of src/engine/steps, which launches it.
+#[test]
+fn kernels_are_launched_by_their_room() {
+    let mut seen = Vec::new();
+    for entry in std::fs::read_dir(Path::new(env!("CARGO_MANIFEST_DIR")).join("kernels")).unwrap() {
+        let path = entry.unwrap().path();
+        let name = path.file_stem().unwrap().to_string_lossy().into_owned();
+        let Some(room) = room(&name).filter(|_| path.extension().is_some_and(|e| e == "cu")) else { continue };
+        let text = std::fs::read_to_string(&path).unwrap();
+        for line in text.lines().filter(|line| line.starts_with("ELBO_KERNEL")) {
+            let kernel = line.split(['(', ',']).nth(1).unwrap();
+            // The clock's own kernel, for plans whose last step does not move it on.
+            assert!(kernel == "tick" || room.contains(&format!("\"{kernel}\"")), "{kernel} of {name}.cu");
+            seen.push(kernel.to_string());
+        }
+    }
+    for kernel in ["batch", "move_elements", "adam", "reduce_cols", "softmax_rows", "softmax_grad_rows"] {
+        assert!(seen.iter().any(|name| name == kernel), "{kernel} is not among {seen:?}");
+    }
 }

@@ -54,7 +54,7 @@ impl fmt::Debug for Recipe {
 
 fn recipe() -> impl Strategy<Value = Recipe> {
     let size = || prop::sample::select(vec![1usize, 2, 3, 4, 5, 8, 17, 33]);
-    let ops = prop::collection::vec((0u8..20, prop::array::uniform3(any::<u16>())), 4..18);
+    let ops = prop::collection::vec((0u8..22, prop::array::uniform3(any::<u16>())), 4..18);
     (any::<u32>(), [size(), size(), size()], ops, any::<u8>()).prop_map(|(seed, sizes, ops, fusion)| Recipe {
         seed: u64::from(seed),
         sizes,
@@ -175,6 +175,8 @@ impl<'g> Builder<'g> {
             15 => Some((a.square() + 0.5).pow([-1.0, 0.5, 1.5, -0.5][c % 4])),
             16 => Some(self.fixed(a) * b),
             17 => self.layer(a, c),
+            20 => cols.map(|_| a.softmax(c % shape.len())),
+            21 => cols.map(|_| a.log_softmax(shape.len() - 1)),
             18 => Some((a.softplus() - b * a) * [1.0, 0.25][c % 2]),
             _ => self.sample(a),
         }

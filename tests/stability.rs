@@ -6,7 +6,7 @@
 //! is infinite. It is never NaN.
 
 use elbo::engine::ops::ScalarFn;
-use elbo::{Graph, Interp, Var, grad};
+use elbo::{Device, Graph, Interp, Key, Params, Var, grad, grad_with};
 
 /// Error allowed for f, f′ and f″: the functions themselves are within 2.5 ulp, their products add up.
 const ULPS: [f64; 3] = [4.0, 8.0, 16.0];
@@ -160,6 +160,80 @@ fn log_sum_exp_of_huge_numbers() {
         for ((h, w), u) in run.eval(curvature).iter().zip(weights).zip([1.0, -2.0, 0.5]) {
             let truth = w * (u - mean);
             assert!(compare(*h, truth, 8.0, 1e-6).is_none(), "{values:?}: {h} instead of {truth}");
+        }
+    }
+}
+
+/// A row of logits, its softmax p and ln p to f32's last places, also where every e^x overflows or underflows; and both
+/// gradients of dy = (1, −2, 0.5): p (dy − Σ p dy), and dy − p Σ dy.
+#[test]
+fn softmax_of_huge_numbers() {
+    const DY: [f64; 3] = [1.0, -2.0, 0.5];
+    for values in [
+        [0.0, 1.0, -1.0],
+        [300.0, -300.0, 299.0],
+        [-300.0, -300.5, -301.0],
+        [1e4, 1e4, 1e4],
+        [1e4, -1e4, 0.0],
+        [-1e4, -1e4 - 1.0, -2e4],
+        [1e-6, -1e-6, 0.0],
+        [f64::NEG_INFINITY, 2.0, 3.0],
+    ] {
+        let most = values.iter().copied().fold(f64::NEG_INFINITY, f64::max);
+        let sum: f64 = values.iter().map(|x| (x - most).exp()).sum();
+        let log_p = values.map(|x| (x - most) - sum.ln());
+        let p = log_p.map(f64::exp);
+        let mean: f64 = p.iter().zip(DY).map(|(p, dy)| p * dy).sum();
+        let total: f64 = DY.iter().sum();
+        let g = Graph::new();
+        let x = g.buffer("x", &[3]);
+        let (y, z) = (x.softmax(0), x.log_softmax(0));
+        let dy = g.tensor(&[3], &DY);
+        let [slope, log_slope] = [y, z].map(|y| grad_with(y, dy, &[x])[0]);
+        let results = [y, z, slope, log_slope];
+        let (mut single, mut double) = (Interp::<f32>::new(&g), Interp::<f64>::new(&g));
+        single.set("x", &values).unwrap();
+        double.set("x", &values).unwrap();
+        let kernels = on_the_cpu(&g, &values.map(|v| v as f32), results);
+        for i in 0..3 {
+            let truths = [p[i], log_p[i], p[i] * (DY[i] - mean), DY[i] - p[i] * total];
+            for (n, (what, truth)) in results.into_iter().zip(truths).enumerate() {
+                // ln p is as exact as its largest term, and a gradient as the terms that are subtracted.
+                for found in [single.eval(what)[i], kernels[n][i]] {
+                    let problem = compare(found, truth, 8.0, 4.0 * f64::from(f32::EPSILON));
+                    assert!(problem.is_none(), "{values:?}[{i}], result {n}: {}", problem.unwrap());
+                }
+                let exact = double.eval(what)[i];
+                assert!(exact == truth || (exact - truth).abs() <= 1e-14 * (1.0 + truth.abs()), "{exact} {truth}");
+            }
+        }
+    }
+}
+
+/// The values of `results` by the CPU's kernels, where the buffer `x` is `values`.
+fn on_the_cpu<'g, const N: usize>(g: &'g Graph, values: &[f32], results: [Var<'g>; N]) -> [Vec<f32>; N] {
+    let executor = Device::Cpu { threads: 1 }.open().unwrap();
+    let mut f = executor.compile(g, results).unwrap();
+    let mut state = executor.state(&Params::of(g), 0).unwrap();
+    state.write("x", values).unwrap();
+    f.call(&mut state, Key::new(0), &[]).unwrap()
+}
+
+/// A row whose largest logit is infinite is no distribution: NaN, and the rows beside it are not touched.
+#[test]
+fn softmax_of_a_row_without_a_distribution() {
+    let (low, high) = (f64::NEG_INFINITY, f64::INFINITY);
+    let rows = [[low, low], [high, 1.0], [f64::NAN, 0.0], [low, 5.0]];
+    let g = Graph::new();
+    let x = g.buffer("x", &[4, 2]);
+    let values = [x.softmax(1), x.log_softmax(1)];
+    let mut run = Interp::<f32>::new(&g);
+    run.set("x", &rows.concat()).unwrap();
+    let kernels = on_the_cpu(&g, &rows.concat().iter().map(|&v| v as f32).collect::<Vec<_>>(), values);
+    for (n, last) in [[0.0, 1.0], [low, 0.0]].into_iter().enumerate() {
+        for found in [&run.eval(values[n]), &kernels[n]] {
+            assert!(found[..6].iter().all(|v| v.is_nan()), "{found:?}");
+            assert_eq!([f64::from(found[6]), f64::from(found[7])], last);
         }
     }
 }

@@ -5,6 +5,7 @@
 //! | [`scalar`] | functions of one and two numbers, element by element: the table |
 //! | [`matmul`] | the matrix product with transposition flags |
 //! | [`reduce`] | sums and maxima over axes, and their inverse, broadcasting |
+//! | [`softmax`] | the softmax of rows and its logarithm, with their gradients |
 //! | [`layout`] | reshape, transpose, columns, rows by index, stop_gradient |
 //! | [`custom`] | rules of differentiation and operations of one's own |
 //!
@@ -17,6 +18,7 @@ pub mod layout;
 pub mod matmul;
 pub mod reduce;
 pub mod scalar;
+pub mod softmax;
 
 use crate::engine::graph::{Ctl, Graph, Id, Node, Slot, Var};
 use crate::engine::math::Real;
@@ -66,6 +68,16 @@ pub enum Op {
     Sum(u8),
     /// Maximum over the axes of the bit set; they stay as size 1.
     MaxOver(u8),
+    /// The softmax of every row, or its logarithm.
+    Softmax {
+        /// The logarithm.
+        log: bool,
+    },
+    /// The gradient of `Softmax` as an operation on its value and ∂loss/∂value.
+    SoftmaxGrad {
+        /// Of the logarithm.
+        log: bool,
+    },
     /// Repeats along dimensions of size 1.
     Broadcast,
     /// The same elements in another shape.
@@ -108,6 +120,10 @@ impl Op {
             Op::MatMul { .. } => "matmul",
             Op::Sum(_) => "sum",
             Op::MaxOver(_) => "max_over",
+            Op::Softmax { log: false } => "softmax",
+            Op::Softmax { log: true } => "log_softmax",
+            Op::SoftmaxGrad { log: false } => "softmax_grad",
+            Op::SoftmaxGrad { log: true } => "log_softmax_grad",
             Op::Broadcast => "broadcast",
             Op::Reshape => "reshape",
             Op::Transpose => "transpose",
@@ -217,6 +233,7 @@ pub(crate) fn vjp(node: &Node, c: &mut Cotangents<'_, '_>) {
         }
         Op::MatMul { ta, tb } => matmul::vjp(ta, tb, c),
         Op::Sum(_) | Op::MaxOver(_) | Op::Broadcast => reduce::vjp(node.op, c),
+        Op::Softmax { .. } | Op::SoftmaxGrad { .. } => softmax::vjp(node.op, c),
         _ => layout::vjp(node.op, c),
     }
 }
@@ -237,6 +254,7 @@ pub(crate) fn eval<F: Real>(node: &Node, shapes: &[Shape], ins: &[&[F]]) -> Vec<
         }
         Op::MatMul { ta, tb } => matmul::eval(ta, tb, shapes, ins),
         Op::Sum(_) | Op::MaxOver(_) | Op::Broadcast => reduce::eval(node, shapes[0], ins[0]),
+        Op::Softmax { .. } | Op::SoftmaxGrad { .. } => softmax::eval(node.op, node.shape, ins),
         Op::Leaf(leaf) => unreachable!("{leaf:?} is read from memory, not computed"),
         Op::Custom(op) => unreachable!("operation {op} is the graph's, see custom::eval"),
         _ => layout::eval(node, shapes, ins),

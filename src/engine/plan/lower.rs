@@ -18,6 +18,7 @@ use crate::engine::steps::optimize::Optimize;
 use crate::engine::steps::pointwise::Pointwise;
 use crate::engine::steps::reduce::Reduce;
 use crate::engine::steps::scalars::Scalars;
+use crate::engine::steps::softmax::Softmax;
 
 /// Steps in no particular order, over buffers without addresses.
 pub(super) struct Lowered {
@@ -270,6 +271,11 @@ impl Lower {
             Op::Custom(op) => return self.write_custom(id, op),
             Op::Sum(bits) => return self.write_reduction(id, bits, false),
             Op::MaxOver(bits) => return self.write_reduction(id, bits, true),
+            Op::Softmax { log } | Op::SoftmaxGrad { log } => {
+                let (x, dy) = (self.view(ins[0]), ins.get(1).map(|&dy| self.view(dy)));
+                let out = self.place_of(id);
+                return self.push(Softmax { log, x, dy, out }, id);
+            }
             Op::PadCols(start) => How::Pad { start: start as usize },
             Op::Transpose => How::Transpose,
             Op::GatherRows => How::Gather,

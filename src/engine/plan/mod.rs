@@ -213,16 +213,17 @@ impl Plan {
 /// A table: number, wave, kernel, sizes, bytes and FLOPs of every step, then the totals.
 impl fmt::Display for Plan {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let width = self.steps.iter().map(|step| step.name().len()).fold(13, usize::max);
         writeln!(
             f,
-            "{:>4} {:>4}  {:<13} {:>10} {:>10}  shapes and functions",
+            "{:>4} {:>4}  {:<width$} {:>10} {:>10}  shapes and functions",
             "step", "wave", "kernel", "KiB", "kFLOP"
         )?;
         for (i, step) in self.steps.iter().enumerate() {
             let (kib, kflop) = (step.bytes() as f64 / 1024.0, step.flops() as f64 / 1000.0);
             let (number, wave) = (i + 1, step.wave + 1);
             let (name, detail) = (step.name(), step.kernel.detail());
-            writeln!(f, "{number:>4} {wave:>4}  {name:<13} {kib:>10.1} {kflop:>10.1}  {detail}")?;
+            writeln!(f, "{number:>4} {wave:>4}  {name:<width$} {kib:>10.1} {kflop:>10.1}  {detail}")?;
         }
         let (mib, mflop) = (self.bytes() as f64 / 1_048_576.0, self.flops() as f64 / 1e6);
         write!(

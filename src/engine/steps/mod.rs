@@ -7,6 +7,7 @@
 //! | `pointwise` | pointwise programs on their own |
 //! | `batch` | the batch, gathered from the resident bytes |
 //! | `reduce` | sums and maxima over axes |
+//! | `softmax` | the softmax of rows and its logarithm, with their gradients |
 //! | `layout` | everything that only moves elements |
 //! | `scalars` | partial sums to scalars, and arithmetic on scalars |
 //! | `custom` | operations that users of the library bring |
@@ -26,6 +27,7 @@ pub(crate) mod optimize;
 pub(crate) mod pointwise;
 pub(crate) mod reduce;
 pub(crate) mod scalars;
+pub(crate) mod softmax;
 
 pub(crate) use kernel::{Context, DataRows, DataUse, Kernel, Numbers, Work};
 

@@ -15,6 +15,7 @@ use crate::engine::device::cuda::{
 #[cfg(feature = "cuda")]
 use crate::engine::error::Result;
 use crate::engine::isa::Isa;
+use crate::engine::math::Real;
 use crate::engine::plan::View;
 
 /// Elements read by one chunk, about.
@@ -166,7 +167,12 @@ impl Work for ReduceWork {
                     }
                     if self.inner == 1 {
                         // SAFETY: one row of `reduced` elements.
-                        out[0] = fold_row(unsafe { self.elements(o * self.reduced, self.reduced) }, self.max);
+                        let x = unsafe { self.elements(o * self.reduced, self.reduced) };
+                        out[0] = if self.max {
+                            fold_row(x, f32::NEG_INFINITY, maximum)
+                        } else {
+                            fold_row(x, 0.0, |a, b| a + b)
+                        };
                         return;
                     }
                     for r in 0..self.reduced {
@@ -182,25 +188,21 @@ impl Work for ReduceWork {
     }
 }
 
+/// The larger of two numbers, as [`Real::max`].
 #[inline(always)]
-fn maximum(a: f32, b: f32) -> f32 {
-    crate::engine::math::Real::max(a, b)
+pub(super) fn maximum(a: f32, b: f32) -> f32 {
+    Real::max(a, b)
 }
 
-/// Sixteen running folds, then their fold in order.
+/// Sixteen running folds from `start`, which changes nothing, then their fold in order.
 #[inline(always)]
-fn fold_row(x: &[f32], max: bool) -> f32 {
-    let start = if max { f32::NEG_INFINITY } else { 0.0 };
+pub(super) fn fold_row(x: &[f32], start: f32, fold: impl Fn(f32, f32) -> f32) -> f32 {
     let mut lanes = [start; 16];
     let blocks = x.chunks_exact(16);
     let rest = blocks.remainder();
     for block in blocks {
-        for (lane, &v) in lanes.iter_mut().zip(block) {
-            *lane = if max { maximum(*lane, v) } else { *lane + v };
-        }
+        lanes.iter_mut().zip(block).for_each(|(lane, &v)| *lane = fold(*lane, v));
     }
-    for (lane, &v) in lanes.iter_mut().zip(rest) {
-        *lane = if max { maximum(*lane, v) } else { *lane + v };
-    }
-    lanes.iter().fold(start, |a, &b| if max { maximum(a, b) } else { a + b })
+    lanes.iter_mut().zip(rest).for_each(|(lane, &v)| *lane = fold(*lane, v));
+    lanes.into_iter().fold(start, fold)
 }

@@ -166,6 +166,15 @@ params! {
         tickets: Address,
     }
 
+    /// Of `softmax_rows` and `softmax_grad_rows`.
+    SoftmaxParams {
+        x: View,
+        dy: View,
+        out: View,
+        log: i32,
+        pad: i32,
+    }
+
     /// Of the kernels that move elements.
     MoveParams {
         ctl: Address,

@@ -1,0 +1,136 @@
+//! The softmax, which makes a distribution of a row of logits, and its logarithm. Rows run along the last axis.
+//!
+//! ```text
+//! y = e^(x − m) / Σ e^(x − m),   m = max x          dx = y (dy − Σ y dy)
+//! y = x − m − ln Σ e^(x − m)                        dx = dy − e^y Σ dy
+//! ```
+//!
+//! Derivation: ∂yᵢ/∂xⱼ = yᵢ (δᵢⱼ − yⱼ) for the softmax, and δᵢⱼ − e^yⱼ for its logarithm; multiply by dyᵢ and sum over i.
+//! Both gradients are operations of their own, so that each is one pass over a row as well. They are functions of y and
+//! dy, linear in dy, and what is derived from them is composed of sums and products.
+
+use super::{Cotangents, Op};
+use crate::engine::graph::Var;
+use crate::engine::math::Real;
+use crate::engine::shape::Shape;
+
+impl<'g> Var<'g> {
+    /// eˣ / Σ eˣ over `axis`: positive numbers with sum 1. Never overflows, and an x of −∞ counts as impossible: 0. Where
+    /// the largest x of a row is infinite there is no such distribution, and the row is NaN.
+    ///
+    /// One kernel over the last axis; over another it is composed of several.
+    ///
+    /// # Panics
+    /// When the value has no such axis.
+    #[track_caller]
+    pub fn softmax(self, axis: usize) -> Var<'g> {
+        if self.is_last(axis) { self.rowwise(false) } else { self.log_softmax(axis).exp() }
+    }
+
+    /// x − ln Σ eˣ over `axis`: the logarithm of [`Var::softmax`], exact where that underflows.
+    ///
+    /// # Panics
+    /// When the value has no such axis.
+    #[track_caller]
+    pub fn log_softmax(self, axis: usize) -> Var<'g> {
+        if self.is_last(axis) {
+            return self.rowwise(true);
+        }
+        self - self.log_sum_exp(&[axis]).reshape(&self.shape().with_ones(1 << axis))
+    }
+
+    /// One element of each row of a matrix, `[rows]`: `x[r, index[r]]`, for `index` of shape `[rows]` or `[rows, 1]`. Of
+    /// [`Var::log_softmax`] it is the log-likelihood of a class. An index that is no column gives 0.
+    ///
+    /// # Panics
+    /// When the value is no matrix, or `index` has not one element for each of its rows.
+    #[track_caller]
+    pub fn pick(self, index: Var<'g>) -> Var<'g> {
+        let shape = self.shape();
+        let &[rows, cols] = &*shape else { panic!("pick: a value of shape {shape} is no matrix") };
+        assert!(index.shape().size() == rows, "pick: {} indices for {rows} rows", index.shape());
+        let numbers: Vec<f64> = (0..cols).map(|c| c as f64).collect();
+        let here = index.reshape(&[rows, 1]).equal(self.graph().tensor(&[1, cols], &numbers));
+        // A choice and not a product: an element that is not picked may be infinite.
+        here.select(self, self.graph().constant(0.0)).sum(&[1])
+    }
+
+    #[track_caller]
+    fn is_last(self, axis: usize) -> bool {
+        let shape = self.shape();
+        assert!(axis < shape.len(), "softmax over axis {axis} of a value of shape {shape}");
+        axis + 1 == shape.len()
+    }
+
+    #[track_caller]
+    fn rowwise(self, log: bool) -> Var<'g> {
+        self.graph().push(Op::Softmax { log }, &[self], self.shape())
+    }
+}
+
+/// Σ over the last axis, which stays as size 1.
+fn row_sum(x: Var<'_>) -> Var<'_> {
+    x.sum_keep(&[x.shape().len() - 1])
+}
+
+pub(super) fn vjp(op: Op, c: &mut Cotangents<'_, '_>) {
+    match op {
+        Op::Softmax { log } => {
+            let dx = c.graph.push(Op::SoftmaxGrad { log }, &[c.y, c.dy], c.dy.shape());
+            c.give(0, dx);
+        }
+        Op::SoftmaxGrad { log } => {
+            // The operation is g(y, u), and dg what arrives: ∂⟨dg, g⟩/∂y and ∂⟨dg, g⟩/∂u.
+            let (y, u, dg) = (c.x(0), c.x(1), c.dy);
+            let (dy, du) = if log {
+                let p = y.exp();
+                (-(dg * p * row_sum(u)), dg - row_sum(dg * p))
+            } else {
+                let across = row_sum(dg * y);
+                (dg * (u - row_sum(y * u)) - u * across, y * (dg - across))
+            };
+            c.give(0, dy);
+            c.give(1, du);
+        }
+        _ => unreachable!("{op:?} is no softmax"),
+    }
+}
+
+pub(super) fn eval<F: Real>(op: Op, shape: Shape, ins: &[&[F]]) -> Vec<F> {
+    let cols = shape.matrix().1.max(1);
+    let zero = F::default();
+    let mut out = ins[0].to_vec();
+    for (r, row) in out.chunks_exact_mut(cols).enumerate() {
+        match op {
+            Op::Softmax { log } => {
+                let m = row.iter().fold(F::from_f64(f64::NEG_INFINITY), |m, &x| m.max(x));
+                let sum = row.iter().fold(zero, |sum, &x| sum + (x - m).exp());
+                row.iter_mut().for_each(|x| *x = if log { (*x - m) - sum.log() } else { (*x - m).exp() / sum });
+            }
+            Op::SoftmaxGrad { log } => {
+                let dy = &ins[1][r * cols..][..cols];
+                let weigh = |y: F, dy: F| if log { dy } else { y * dy };
+                let sum = row.iter().zip(dy).fold(zero, |sum, (&y, &dy)| sum + weigh(y, dy));
+                row.iter_mut().zip(dy).for_each(|(y, &dy)| *y = if log { dy - y.exp() * sum } else { *y * (dy - sum) });
+            }
+            _ => unreachable!("{op:?} is no softmax"),
+        }
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::{Graph, Interp, grad};
+
+    #[test]
+    fn a_row_is_picked_from_and_its_gradient_goes_there_alone() {
+        let g = Graph::new();
+        let x = g.tensor(&[2, 3], &[1.0, f64::NEG_INFINITY, 3.0, 4.0, 5.0, 6.0]);
+        let picked = x.pick(g.tensor(&[2, 1], &[2.0, 0.0]));
+        let slope = grad((picked * g.tensor(&[2], &[10.0, 20.0])).sum_all(), &[x])[0];
+        let mut run = Interp::<f64>::new(&g);
+        assert_eq!(run.eval(picked), [3.0, 4.0]);
+        assert_eq!(run.eval(slope), [0.0, 0.0, 10.0, 20.0, 0.0, 0.0]);
+    }
+}
