@@ -10,7 +10,7 @@
 
 use elbo::bench::roofline::fma_peak;
 use elbo::engine::isa::Isa;
-use elbo::engine::steps::gemm::{Gemm, Output};
+use elbo::engine::steps::gemm::{Destination, Gemm};
 use std::hint::spin_loop;
 use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 use std::time::{Duration, Instant};
@@ -115,7 +115,7 @@ type Operands = [*mut f32; 3];
 fn check(gemm: &Gemm, (m, n, k, ta, tb): Shape, [a, b, c]: Operands) {
     let scratch = Aligned::new(gemm.scratch());
     for chunk in 0..gemm.chunks() {
-        let out = Output::Store { c, ldc: n };
+        let out = Destination::Store { c, ldc: n };
         // SAFETY: the operands were made for this shape; one thread runs each chunk once.
         unsafe { gemm.run(chunk, a, b, scratch.ptr(), out, None) };
     }
@@ -164,7 +164,7 @@ fn best(gemm: &Gemm, data: &[Operands], threads: usize) -> f64 {
             if chunk >= gemm.chunks() {
                 return;
             }
-            let out = Output::Store { c: c as *mut f32, ldc: gemm.n() };
+            let out = Destination::Store { c: c as *mut f32, ldc: gemm.n() };
             // SAFETY: the operands were made for this shape; the counter gives each chunk to one thread.
             unsafe { gemm.run(chunk, a as *const f32, b as *const f32, scratch, out, None) };
         }

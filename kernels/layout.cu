@@ -1,18 +1,19 @@
-// Steps that move elements: copies between views, transposition, broadcasting along inner axes, rows by index.
+// Steps that move elements: copies between views, transposition, broadcasting along inner axes, rows and elements by index.
 // Twin of src/engine/steps/layout.rs.
 //
 // Launch:
 //   threads = 256
-//   copy, pad, broadcast, gather: grid = max(⌈out.rows · ⌈out.cols / 4⌉ / 256⌉, 1), shared = 0; a thread per quad of out
+//   copy, pad, broadcast, gather, pick, place: grid = max(⌈out.rows · ⌈out.cols / 4⌉ / 256⌉, 1), shared = 0; a thread per
+//   quad of out
 //   transpose: grid = max(⌈out.rows / 32⌉ · ⌈out.cols / 32⌉, 1), shared = 32 · 33 · 4 bytes; a block per tile of out
 //   scatter:   grid = max(out.rows, 1) · max(⌈out.cols / 256⌉, 1), shared = 32 bytes; a block per 256 columns of a row
 #include "params.cuh"
 #include "quad.cuh"
 
-// The number in index[r] if it is a row of a table of `rows`, and otherwise −1 and a sign to the host.
-__device__ __forceinline__ int row_index(const MoveParams& p, int r, int rows) {
+// The number in index[r] if it is one of `n` rows or columns, and otherwise −1 and a sign to the host.
+__device__ __forceinline__ int index_at(const MoveParams& p, int r, int n) {
     const float value = p.index[r];
-    const bool good = value >= 0.0f && value < static_cast<float>(rows) && truncf(value) == value;
+    const bool good = value >= 0.0f && value < static_cast<float>(n) && truncf(value) == value;
     if (!good) atomicOr(&p.ctl->bad_index, 1u);
     return good ? static_cast<int>(value) : -1;
 }
@@ -40,8 +41,21 @@ __device__ __forceinline__ float4 broadcast(const MoveParams& p, int row, int co
 }
 
 __device__ __forceinline__ float4 gathered(const MoveParams& p, int row, int col, int n) {
-    const int i = row_index(p, row, p.x.rows);
+    const int i = index_at(p, row, p.x.rows);
     return i < 0 ? splat(0.0f) : load_quad(element(p.x.ptr, p.x.stride, i, col), n);
+}
+
+// One element of the row; out is a column.
+__device__ __forceinline__ float4 picked(const MoveParams& p, int row) {
+    const int i = index_at(p, row, p.x.cols);
+    return splat(i < 0 ? 0.0f : *element(p.x.ptr, p.x.stride, row, i));
+}
+
+// Zeros but for the row's number; x is a column. An index of −1 is none of the quad's.
+__device__ __forceinline__ float4 placed(const MoveParams& p, int row, int col) {
+    const int i = index_at(p, row, p.out.cols) - col;
+    const float v = *element(p.x.ptr, p.x.stride, row, 0);
+    return make_float4(i == 0 ? v : 0.0f, i == 1 ? v : 0.0f, i == 2 ? v : 0.0f, i == 3 ? v : 0.0f);
 }
 
 __device__ __forceinline__ void move_quad(const MoveParams& p) {
@@ -55,6 +69,8 @@ __device__ __forceinline__ void move_quad(const MoveParams& p) {
         case MOVE_COPY: v = load_quad(element(p.x.ptr, p.x.stride, row, col), n); break;
         case MOVE_PAD: v = padded(p, row, col, n); break;
         case MOVE_BROADCAST: v = broadcast(p, row, col, n); break;
+        case MOVE_PICK: v = picked(p, row); break;
+        case MOVE_PLACE: v = placed(p, row, col); break;
         default: v = gathered(p, row, col, n); break;
     }
     store_quad(element(p.out.ptr, p.out.stride, row, col), v, n);
@@ -90,7 +106,7 @@ __device__ __forceinline__ void scatter(const MoveParams& p, u32* found) {
     float sum = 0.0f;
     for (int first = 0; first < p.x.rows; first += 256) {
         const int r = first + static_cast<int>(threadIdx.x);
-        const bool mine = r < p.x.rows && row_index(p, r, p.out.rows) == row;
+        const bool mine = r < p.x.rows && index_at(p, r, p.out.rows) == row;
         const u32 votes = __ballot_sync(~0u, mine);
         __syncthreads();  // the last round's bits have been read
         if (threadIdx.x % 32 == 0) found[threadIdx.x / 32] = votes;

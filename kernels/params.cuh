@@ -16,7 +16,7 @@ struct StepValues {
 // Lives on the device; the last kernel of a step ticks it.
 struct Ctl {
     u32 now;        // row of the table
-    u32 bad_index;  // set by gather_rows and scatter_rows: an index was no row of the table
+    u32 bad_index;  // set by what moves by index: an index was no row or column
     u32 _pad[2];
 };
 
@@ -132,14 +132,23 @@ struct SoftmaxParams {  // rows of out are those of x, and of dy in a gradient, 
     int log, _pad;      // the logarithm's
 };
 
-enum MoveKind : int { MOVE_COPY = 0, MOVE_PAD = 1, MOVE_TRANSPOSE = 2, MOVE_BROADCAST = 3, MOVE_GATHER = 4, MOVE_SCATTER = 5 };
+enum MoveKind : int {
+    MOVE_COPY = 0,
+    MOVE_PAD = 1,
+    MOVE_TRANSPOSE = 2,
+    MOVE_BROADCAST = 3,
+    MOVE_GATHER = 4,
+    MOVE_SCATTER = 5,
+    MOVE_PICK = 6,
+    MOVE_PLACE = 7,
+};
 
 enum { MAX_RANK = 4 };
 
 struct MoveParams {
     Ctl* ctl;
     View x, out;
-    const float* index;  // gather, scatter
+    const float* index;  // gather, scatter, pick, place
     int kind;
     int start;           // pad: first column
     int rank;            // broadcast

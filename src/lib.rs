@@ -60,7 +60,7 @@ pub mod vae;
 
 pub use engine::device::cpu::Cpu;
 pub use engine::device::{Call, Device, Executor, Function, Key, Rows, State};
-pub use engine::error::{Error, Result};
+pub use engine::error::{Choice, Error, Remedy, Result};
 pub use engine::grad::{grad, grad_with, hvp, jvp};
 pub use engine::gradcheck;
 pub use engine::graph::{Graph, Var};

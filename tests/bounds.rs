@@ -14,7 +14,9 @@ use std::collections::BTreeMap;
 use elbo::engine::device::{Call, Executor, Key, Precision, Schedule};
 use elbo::engine::nn::Activation;
 use elbo::engine::rng::Draw;
-use elbo::vae::{BETA, Bound, BoundKind, Estimator, Gaussian, KlTerm, Likelihood, Vae, VaeConfig, bound_gradients};
+use elbo::vae::{
+    BETA, Bound, BoundKind, DiagonalGaussian, Estimator, KlTerm, Likelihood, Vae, VaeConfig, bound_gradients,
+};
 use elbo::{Cpu, Graph, Interp, Var, grad};
 
 const D: usize = 3;
@@ -369,7 +371,7 @@ fn per_image<'g>(vae: &Vae, g: &'g Graph, rows: usize, q: ([f64; K], [f64; K]), 
     let repeat = |row: &[f64]| row.iter().copied().cycle().take(rows * row.len()).collect::<Vec<_>>();
     let x = g.tensor(&[rows, D], &repeat(&X));
     let (mu, logvar) = (g.tensor(&[rows, K], &repeat(&q.0)), g.tensor(&[rows, K], &repeat(&q.1.map(f64::ln))));
-    let first = Gaussian { mu, logvar };
+    let first = DiagonalGaussian { mu, logvar };
     let z = first.sample(g.normal(&[rows, K], 1));
     let log_w = vae.log_weights(x, first, &[z], frozen, false).log_weight(None);
     let d = grad(log_w.sum_all(), &[mu, logvar]);
@@ -431,7 +433,7 @@ fn at_the_posterior_sticking_the_landing_is_exactly_zero() {
     let repeat = |row: &[f64]| row.iter().copied().cycle().take(rows * row.len()).collect::<Vec<_>>();
     let x = g.tensor(&[rows, D], &repeat(&X));
     let (mu, logvar) = (g.tensor(&[rows, K], &repeat(&mean)), g.tensor(&[rows, K], &repeat(&spread.map(f64::ln))));
-    let q = Gaussian { mu, logvar };
+    let q = DiagonalGaussian { mu, logvar };
     let z = q.sample(g.normal(&[rows, K], 1));
     let elbo = vae.log_likelihood(x, z).sum_all() - q.kl().sum_all();
     let dm = grad(elbo, &[mu])[0];
@@ -454,7 +456,7 @@ fn variances_of_the_two_kinds_of_gradient_are_those_of_the_book() {
     let z = m + s * g.normal(&[rows, 1], 1);
     let path = grad(z.square().sum_all(), &[m, s]);
     let held = z.stop_gradient();
-    let q = Gaussian { mu: m, logvar: s.square().log() };
+    let q = DiagonalGaussian { mu: m, logvar: s.square().log() };
     let score = grad((held.square() * q.log_density(held)).sum_all(), &[m])[0];
     let linear = grad(z.sum_all(), &[m])[0];
     let mut run = Interp::<f64>::new(&g);

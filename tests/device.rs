@@ -257,6 +257,9 @@ fn reductions_and_moves_agree_with_the_cpu() {
         all.push(("transposed".into(), flat.t()));
         all.push(("gathered".into(), flat.gather_rows(index)));
         all.push(("scattered".into(), flat.gather_rows(index).scatter_rows(index, a * b + 2)));
+        let element = g.tensor(&[a * b], &(0..a * b).map(|i| ((i * 5 + 2) % c) as f64).collect::<Vec<_>>());
+        all.push(("picked".into(), flat.pick(element)));
+        all.push(("placed".into(), grad((flat.pick(element) * 3.0).sum_all(), &[flat])[0]));
         all.push(("joined".into(), g.concat_cols(&[flat, flat.square(), flat])));
         all.push(("repeated".into(), x.sum_keep(&[1]).broadcast_to(&[a, b, c]) * 2.0));
         let (names, outputs): (Vec<String>, Vec<Var>) = all.into_iter().unzip();
@@ -267,7 +270,8 @@ fn reductions_and_moves_agree_with_the_cpu() {
         let expected = run(&cpu());
         for executor in &executors {
             for (name, (f, e)) in names.iter().zip(run(executor).iter().zip(&expected)) {
-                let exact = ["max", "transposed", "gathered"].iter().any(|word| name.starts_with(word));
+                let exact =
+                    ["max", "transposed", "gathered", "picked", "placed"].iter().any(|word| name.starts_with(word));
                 // The reference squares in f64.
                 let exact = exact || name == "joined" && executor.describe().starts_with("cuda");
                 let allowed = if exact { 0.0 } else { 3e-6 };
@@ -706,8 +710,14 @@ fn a_bad_index_is_not_forgotten() {
     g.store("index", index * 0.0);
     g.optimize(Optimizer::Sgd { momentum: 0.0 }, 1.0, &[(p, g.full(&[1], -1.0))]);
     for executor in [gpu, cpu(), Executor::reference()] {
-        let mut gather = executor.compile(&g, [g.tensor(&[3, 2], &[1.0; 6]).gather_rows(index)]).unwrap();
-        for steps in [1, 5, 1030] {
+        let table = g.tensor(&[2, 3], &[1.0; 6]);
+        for (steps, found) in [
+            (1, table.pick(index)),
+            (1, table.gather_rows(index)),
+            (5, table.pick(index)),
+            (1030, table.gather_rows(index)),
+        ] {
+            let mut gather = executor.compile(&g, [found]).unwrap();
             let mut state = executor.state(&Params::of(&g), 0).unwrap();
             state.write("index", &[0.0, 7.0]).unwrap();
             let error = text(gather.run(&mut state, &Call { steps, ..Call::once(Key::new(0)) }));

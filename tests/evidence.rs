@@ -14,7 +14,7 @@ use elbo::study::evidence::{
     Annealing, Estimate, Moments, Observed, Proposal, Quadrature, Sampling, Summary, ais, harmonic_mean, importance,
     log_weights, nll, pairwise_log_likelihood, quadrature, resample, sandwich, simulate,
 };
-use elbo::vae::{Binarisation, DeviceVae, Gaussian, Likelihood, StochasticLayer, Vae, VaeConfig};
+use elbo::vae::{Binarisation, DeviceVae, DiagonalGaussian, Likelihood, StochasticLayer, Vae, VaeConfig};
 use elbo::{Executor, Graph, Interp, Key, Rows};
 
 const LOG_P: f64 = -5.268787639681589;
@@ -420,7 +420,7 @@ fn the_stream_in_f64_is_the_stream_of_the_plan() {
     .unwrap();
     let g = Graph::new();
     let of = |v: &[f32]| g.tensor(&[1, v.len()], &v.iter().map(|&v| f64::from(v)).collect::<Vec<_>>());
-    let first = Gaussian { mu: of(&x.mu), logvar: of(&x.logvar) };
+    let first = DiagonalGaussian { mu: of(&x.mu), logvar: of(&x.logvar) };
     let z = model.vae.draw_from(first, 40).z;
     let w = model.vae.log_weights(of(&X), first, &z, false, false);
     let (log_w, log_p) = (w.log_weight(None), w.likelihood);

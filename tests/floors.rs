@@ -110,6 +110,41 @@ fn no_floor_imports_one_above_it() {
     assert!(wrong.is_empty(), "a floor may import those below it only:\n{}", wrong.join("\n"));
 }
 
+/// Command structs are named as the command is, which may be the name of what it prints or draws.
+fn is_a_command(path: &Path, name: &str) -> bool {
+    let of_file = path.file_stem().unwrap().to_string_lossy().replace('_', "");
+    path.starts_with("src/cli") && of_file == name.to_lowercase()
+}
+
+/// The types that a file makes outside its tests, those in functions and macros apart.
+fn types(text: &str) -> Vec<&str> {
+    let (text, _) = text.split_once("#[cfg(test)]\nmod tests {").unwrap_or((text, ""));
+    let of_line = |line| {
+        let words = ["pub ", "pub(crate) ", "pub(super) ", "unsafe "];
+        let line = words.iter().fold(line, |line: &str, word| line.strip_prefix(word).unwrap_or(line));
+        let kinds = ["struct ", "enum ", "trait ", "type ", "union "];
+        kinds.iter().find_map(|kind| line.strip_prefix(kind)).map(identifier)
+    };
+    text.lines().filter_map(of_line).collect()
+}
+
+#[test]
+fn a_type_has_a_name_of_its_own() {
+    let mut made: BTreeMap<String, Vec<String>> = BTreeMap::new();
+    let of_tests = ["tests.rs", "power.rs"];
+    for (path, _) in files(Path::new("src"), 0) {
+        if of_tests.iter().any(|name| path.ends_with(name)) {
+            continue;
+        }
+        for name in types(&fs::read_to_string(&path).unwrap()).into_iter().filter(|name| !is_a_command(&path, name)) {
+            made.entry(name.into()).or_default().push(path.display().to_string());
+        }
+    }
+    assert!(made.len() > 300, "only {} types were found", made.len());
+    made.retain(|_, places| places.len() > 1);
+    assert!(made.is_empty(), "two types of one name: {made:#?}");
+}
+
 #[test]
 fn every_folder_is_a_floor() {
     let folders = fs::read_dir("src").unwrap().map(|e| e.unwrap().path()).filter(|path| path.is_dir());

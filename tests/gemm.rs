@@ -5,7 +5,7 @@
 //! write outside is seen.
 
 use elbo::engine::isa::Isa;
-use elbo::engine::steps::gemm::{Gemm, Output, TILE_COLUMNS, TILE_MAX, Tile};
+use elbo::engine::steps::gemm::{Destination, Gemm, TILE_COLUMNS, TILE_MAX, Tile};
 
 const SIZES: [usize; 18] = [1, 2, 3, 7, 8, 9, 15, 16, 17, 31, 32, 33, 48, 63, 64, 100, 129, 257];
 const DEPTHS: [usize; 11] = [0, 1, 2, 3, 8, 17, 33, 64, 100, 129, 257];
@@ -136,7 +136,7 @@ fn run(e: &Expected, case: Case) {
                 }
             }
         };
-        let out = if tiles { Output::Tiles(&mut deliver) } else { Output::Store { c: c_ptr, ldc } };
+        let out = if tiles { Destination::Tiles(&mut deliver) } else { Destination::Store { c: c_ptr, ldc } };
         let b_sums = sums[GUARD..].as_mut_ptr();
         // SAFETY: the operands were made for this product; chunks run one after the other.
         unsafe { gemm.run(chunk, a.ptr(), b.ptr(), scratch, out, (!reverse).then_some(b_sums)) };

@@ -245,6 +245,10 @@ fn layout_cases() -> Vec<Case> {
         case("gather_rows", vec![spread(&[4, 3], 55)], |g, x| {
             x[0].gather_rows(g.tensor(&[5], &[2.0, 0.0, 2.0, 3.0, 2.0]))
         }),
+        case("pick", vec![spread(&[3, 4], 57)], |g, x| x[0].pick(g.tensor(&[3], &[3.0, 0.0, 0.0]))),
+        case("pick by a column", vec![spread(&[2, 2, 3], 58)], |g, x| {
+            x[0].pick(g.tensor(&[2, 2, 1], &[2.0, 0.0, 1.0, 1.0]))
+        }),
         case("scatter_rows", vec![spread(&[5, 3], 56)], |g, x| {
             x[0].scatter_rows(g.tensor(&[5], &[1.0, 3.0, 1.0, 0.0, 1.0]), 4)
         }),
@@ -298,6 +302,8 @@ fn position(op: &Op) -> usize {
         Op::Custom(_) => 18,
         Op::Softmax { .. } => 19,
         Op::SoftmaxGrad { .. } => 20,
+        Op::Pick => 21,
+        Op::Place => 22,
     }
 }
 
@@ -312,7 +318,7 @@ fn the_table_has_every_operation() {
         let roots: Vec<Id> = grad(y.sum_all(), &xs).into_iter().chain([y]).map(|v| v.id()).collect();
         seen.extend(g.live(&roots).into_iter().map(|id| position(&g.node(id).op)));
     }
-    assert_eq!(seen, (0..=20).collect());
+    assert_eq!(seen, (0..=22).collect());
 }
 
 #[test]

@@ -144,9 +144,7 @@ fn a_run_has_one_writer() {
     };
     let (code, said) = elbo("train --resume run --device cpu --quiet");
     assert_eq!(code, Some(1), "{said}");
-    for part in
-        ["run: run folder", &format!("process {}, which writes this run", first.child.id()), "wait until it ends"]
-    {
+    for part in ["run: process", &format!("{} writes it", first.child.id()), "wait until it ends"] {
         assert!(said.contains(part), "{said} lacks {part}");
     }
     let (code, said) = elbo("eval --run run --device cpu");

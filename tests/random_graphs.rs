@@ -239,8 +239,9 @@ impl<'g> Builder<'g> {
             return None;
         }
         let index = |n: usize, below: usize| -> Vec<f64> { (0..n).map(|i| ((i * 7 + c) % below) as f64).collect() };
-        Some(match c % 2 {
+        Some(match c % 3 {
             0 => a.gather_rows(self.g.tensor(&[4], &index(4, shape[0]))),
+            1 => a.pick(self.g.tensor(&[shape[0]], &index(shape[0], shape[1]))),
             _ => a.scatter_rows(self.g.tensor(&[shape[0]], &index(shape[0], 3)), 3),
         })
     }

@@ -145,7 +145,7 @@ fn vae(config: VaeConfig) -> Vae {
 }
 
 /// (m, n, k) and which factor is stored transposed.
-type Product = ((usize, usize, usize), (bool, bool));
+type ProductShape = ((usize, usize, usize), (bool, bool));
 
 /// C = op(A)·op(B).
 fn product((m, n, k): (usize, usize, usize), (ta, tb): (bool, bool)) -> Arrays {
@@ -161,7 +161,7 @@ fn product((m, n, k): (usize, usize, usize), (ta, tb): (bool, bool)) -> Arrays {
 }
 
 /// The products of a training step of the layers 784 → 400 and 400 → 784: y = x·W, dx = dy·Wᵀ, dW = xᵀ·dy.
-fn layer_products(batch: usize) -> Vec<Product> {
+fn layer_products(batch: usize) -> Vec<ProductShape> {
     let of = |(i, o): (usize, usize)| {
         [((batch, o, i), (false, false)), ((batch, i, o), (false, true)), ((i, o, batch), (true, false))]
     };

@@ -8,7 +8,7 @@ use crate::engine::isa::Isa;
 
 /// The machine, the program and the moment.
 #[derive(Clone, Debug, Serialize)]
-pub struct Machine {
+pub struct MachineRecord {
     /// The version of this program.
     pub version: &'static str,
     /// With what it was compiled.
@@ -28,14 +28,14 @@ pub struct Machine {
     /// Operating system and architecture.
     pub platform: String,
     /// The GPU, if one was measured.
-    pub gpu: Option<Gpu>,
+    pub gpu: Option<GpuRecord>,
     /// Why none was.
     pub no_gpu: Option<String>,
 }
 
 /// A GPU.
 #[derive(Clone, Debug, Serialize)]
-pub struct Gpu {
+pub struct GpuRecord {
     /// Its name, as the driver says it.
     pub name: String,
     /// Its number.
@@ -54,11 +54,11 @@ pub struct Gpu {
     pub download_gbytes: f64,
 }
 
-impl Machine {
+impl MachineRecord {
     /// This machine, now.
-    pub fn this(threads: usize, gpu: Option<Gpu>, no_gpu: Option<String>) -> Machine {
+    pub fn this(threads: usize, gpu: Option<GpuRecord>, no_gpu: Option<String>) -> MachineRecord {
         let seconds = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_secs());
-        Machine {
+        MachineRecord {
             version: env!("CARGO_PKG_VERSION"),
             build: env!("ELBO_BUILD"),
             date: utc(seconds),

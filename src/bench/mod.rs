@@ -24,7 +24,7 @@ mod workload;
 
 pub use crossover::Crossover;
 pub use family::{Case, Family};
-pub use machine::{Gpu, Machine};
+pub use machine::{GpuRecord, MachineRecord};
 pub use report::{BenchReport, FamilyReport, Row};
 pub use workload::{Truth, Workload};
 
@@ -78,7 +78,7 @@ pub fn run(options: &BenchOptions, say: &mut dyn FnMut(&str)) -> Result<BenchRep
         say("roofline of the GPU");
         gpu = Some(open_gpu(ordinal, options.precision, cpu.effort)?);
     }
-    let machine = Machine::this(threads, gpu.as_ref().map(|g| g.about.clone()), options.gpu.clone().err());
+    let machine = MachineRecord::this(threads, gpu.as_ref().map(|g| g.about.clone()), options.gpu.clone().err());
     let mut families = Vec::new();
     for &family in &options.families {
         let mut rows = Vec::new();
@@ -102,7 +102,7 @@ struct Side {
 /// The GPU.
 struct GpuSide {
     side: Side,
-    about: Gpu,
+    about: GpuRecord,
     /// Keeps the context from being made anew for every workload.
     _open: Box<dyn std::any::Any>,
 }
@@ -113,7 +113,7 @@ fn open_gpu(ordinal: usize, precision: Precision, effort: Effort) -> Result<GpuS
     let ceilings = cuda.ceilings()?;
     let gpu = cuda.gpu();
     let emulated = gpu.emulated();
-    let about = Gpu {
+    let about = GpuRecord {
         name: gpu.name.clone(),
         ordinal,
         compute_capability: gpu.compute_capability.to_string(),

@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 
 use super::crossover::Crossover;
 use super::family::Family;
-use super::machine::Machine;
+use super::machine::MachineRecord;
 use super::measure::{Measured, Timing};
 use super::roofline::Roofline;
 
@@ -175,7 +175,7 @@ fn times(factor: f64) -> String {
 #[derive(Clone, Debug)]
 pub struct BenchReport {
     /// On what.
-    pub machine: Machine,
+    pub machine: MachineRecord,
     /// The CPU's ceilings.
     pub cpu_roofline: Roofline,
     /// The GPU's.
@@ -266,7 +266,7 @@ impl fmt::Display for BenchReport {
 #[cfg(test)]
 pub(super) mod tests {
     use super::*;
-    use crate::bench::machine::Gpu;
+    use crate::bench::machine::GpuRecord;
     use crate::bench::roofline::Bandwidth;
 
     fn measured(seconds: f64, trip: Option<f64>) -> Measured {
@@ -293,7 +293,7 @@ pub(super) mod tests {
 
     /// A report with invented figures.
     pub fn example(gpu: bool, emulated: bool) -> BenchReport {
-        let about = Gpu {
+        let about = GpuRecord {
             name: "Example & Sons".into(),
             ordinal: 0,
             compute_capability: "9.0".into(),
@@ -311,7 +311,7 @@ pub(super) mod tests {
             FamilyReport::new(family, rows)
         });
         let families = families.collect();
-        let machine = Machine::this(2, about, reason);
+        let machine = MachineRecord::this(2, about, reason);
         BenchReport { machine, gpu_roofline: gpu.then(|| roofline.clone()), cpu_roofline: roofline, families }
     }
 

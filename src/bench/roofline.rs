@@ -35,7 +35,7 @@ pub struct Roofline {
 }
 
 /// What a kernel has to do.
-struct Work {
+struct WorkCount {
     flops: u64,
     /// Whether they are those of a matrix product, which may run on tensor cores.
     product: bool,
@@ -45,9 +45,9 @@ struct Work {
     footprint: u64,
 }
 
-impl Work {
-    fn of(step: &Step) -> Work {
-        Work { flops: step.flops(), product: step.is_product(), bytes: step.bytes(), footprint: step.footprint() }
+impl WorkCount {
+    fn of(step: &Step) -> WorkCount {
+        WorkCount { flops: step.flops(), product: step.is_product(), bytes: step.bytes(), footprint: step.footprint() }
     }
 }
 
@@ -63,13 +63,13 @@ pub struct Bandwidth {
 impl Roofline {
     /// t_roof in seconds.
     pub fn seconds(&self, steps: &[Step]) -> f64 {
-        let mut waves: BTreeMap<usize, Vec<Work>> = BTreeMap::new();
-        steps.iter().for_each(|step| waves.entry(step.wave()).or_default().push(Work::of(step)));
+        let mut waves: BTreeMap<usize, Vec<WorkCount>> = BTreeMap::new();
+        steps.iter().for_each(|step| waves.entry(step.wave()).or_default().push(WorkCount::of(step)));
         waves.values().map(|wave| self.wave(wave)).sum()
     }
 
     /// The least time of kernels side by side. Tensor cores and other units work at the same time.
-    fn wave(&self, wave: &[Work]) -> f64 {
+    fn wave(&self, wave: &[WorkCount]) -> f64 {
         let flops = |products: bool| wave.iter().filter(|w| w.product == products).map(|w| w.flops as f64).sum::<f64>();
         let arithmetic = (flops(true) / self.product_gflops).max(flops(false) / self.gflops);
         let memory: f64 = wave.iter().map(|w| w.bytes as f64 / self.bandwidth(w.footprint)).sum();
@@ -231,7 +231,7 @@ mod tests {
         let bandwidths = bandwidths.map(|(bytes, gbytes)| Bandwidth { bytes, gbytes }).to_vec();
         let roof = Roofline { gflops: 100.0, product_gflops: 1000.0, bandwidths };
         // 1e9 operations take 10 ms on the arithmetic units and 1 ms as products, 1e8 bytes take 10 ms.
-        let work = |flops, bytes, product| Work { flops, product, bytes, footprint: bytes };
+        let work = |flops, bytes, product| WorkCount { flops, product, bytes, footprint: bytes };
         assert_eq!(roof.wave(&[work(1_000_000_000, 0, false)]), 0.01);
         assert_eq!(roof.wave(&[work(1_000_000_000, 0, true)]), 0.001);
         assert_eq!(roof.wave(&[work(1_000_000_000, 100_000_000, true)]), 0.01);

@@ -59,7 +59,7 @@ pub struct Truth {
 }
 
 /// An operand: a parameter, or the next input of the graph.
-struct Operand {
+struct BenchOperand {
     param: Option<&'static str>,
     rows: usize,
     cols: usize,
@@ -76,7 +76,7 @@ pub struct Arrays {
     build: Box<Build>,
     /// Rows of the result and of the inputs that go with it.
     rows: usize,
-    operands: Vec<Operand>,
+    operands: Vec<BenchOperand>,
     /// Steps of the check: one, and more where a step builds on the one before.
     steps: usize,
     products: bool,
@@ -119,7 +119,7 @@ impl Arrays {
         let mut values = vec![0.0; rows * cols];
         let draw = Draw { seed: 3, step: self.operands.len() as u32, stream: streams::OPERANDS };
         draw.fill_normal(Isa::detect(), 0, &mut values);
-        self.operands.push(Operand { param, rows, cols, values, by_row });
+        self.operands.push(BenchOperand { param, rows, cols, values, by_row });
     }
 
     /// Changes the numbers of the last operand.
@@ -149,7 +149,7 @@ impl Arrays {
 }
 
 impl Arrays {
-    fn inputs(&self) -> impl Iterator<Item = &Operand> {
+    fn inputs(&self) -> impl Iterator<Item = &BenchOperand> {
         self.operands.iter().filter(|o| o.param.is_none())
     }
 

@@ -23,14 +23,14 @@ const PER_DECADE: i32 = 10;
 const DEPTH: f64 = 60.0;
 
 /// (number of samples, estimate, standard error).
-type Point = (f64, f64, f64);
+type SamplePoint = (f64, f64, f64);
 
 /// Everything that is in the picture.
 struct Curves {
-    running: Vec<Point>,
+    running: Vec<SamplePoint>,
     bounds: Vec<(usize, Estimate)>,
-    prior: Vec<Point>,
-    harmonic: Vec<Point>,
+    prior: Vec<SamplePoint>,
+    harmonic: Vec<SamplePoint>,
     posterior: &'static str,
     annealed: Estimate,
     decodings: u64,
@@ -155,7 +155,7 @@ fn doubt(exact: &[Exact], lower: impl IntoIterator<Item = Estimate>) -> Option<S
 }
 
 /// The log-mean-exp of the first n values, for n in equal steps of log n.
-fn running(log_w: &[f64]) -> Vec<Point> {
+fn running(log_w: &[f64]) -> Vec<SamplePoint> {
     let mut sum = LogMeanExp::default();
     let mut points = Vec::new();
     let mut done = 0;
@@ -197,8 +197,8 @@ fn picture(curves: &Curves, title: &str, about: [&str; 2]) -> Plot {
 fn panel(plot: Plot, curves: &Curves, elbo: f64, range: (f64, f64)) -> Plot {
     // A point that is not finite makes a gap, so that what leaves the range and comes back is not joined.
     let inside = |y: f64| if (range.0..=range.1).contains(&y) { y } else { f64::NAN };
-    let bare = |points: &[Point]| points.iter().map(|p| (p.0, inside(p.1))).collect::<Vec<_>>();
-    let means: Vec<Point> = curves.bounds.iter().map(|(k, e)| (*k as f64, inside(e.value), e.standard_error)).collect();
+    let bare = |points: &[SamplePoint]| points.iter().map(|p| (p.0, inside(p.1))).collect::<Vec<_>>();
+    let means: Vec<SamplePoint> = curves.bounds.iter().map(|(k, e)| (*k as f64, inside(e.value), e.standard_error)).collect();
     let annealed = (curves.decodings as f64, inside(curves.annealed.value), curves.annealed.standard_error);
     let plot = plot
         .x(Axis::log("samples; for AIS decodings"))
@@ -216,7 +216,7 @@ fn panel(plot: Plot, curves: &Curves, elbo: f64, range: (f64, f64)) -> Plot {
 }
 
 fn report(curves: &Curves, mut about: Value) -> Value {
-    let points = |points: &[Point]| -> Vec<Value> {
+    let points = |points: &[SamplePoint]| -> Vec<Value> {
         points.iter().map(|p| json!({ "samples": p.0, "value": p.1, "standard_error": p.2 })).collect()
     };
     about["importance_running"] = points(&curves.running).into();
@@ -236,7 +236,7 @@ fn report(curves: &Curves, mut about: Value) -> Value {
 }
 
 fn summary(curves: &Curves, title: &str, out: &str) -> String {
-    let last = |points: &[Point]| *points.last().expect("there is a sample");
+    let last = |points: &[SamplePoint]| *points.last().expect("there is a sample");
     let mut text = format!("{title}, in nats\n");
     let mut row = |name: &str, samples: f64, value: f64, error: f64| {
         let error = if error.is_finite() { format!(" ± {error:.3}") } else { String::new() };

@@ -13,7 +13,7 @@ use crate::engine::error::{Error, Result};
 pub const INTERRUPTED: u8 = 130;
 
 /// What a request to stop does now.
-enum Now {
+enum OnSignal {
     /// Ends the program, with these words.
     End(String),
     /// Raises the flag, so that the step that runs is finished and the state is saved; a second one ends the program.
@@ -23,7 +23,7 @@ enum Now {
 /// The handler of requests to stop. There is one in a process.
 pub struct Interrupt {
     raised: Arc<AtomicBool>,
-    now: Arc<Mutex<Now>>,
+    now: Arc<Mutex<OnSignal>>,
 }
 
 impl Interrupt {
@@ -32,14 +32,14 @@ impl Interrupt {
     /// # Errors
     /// [`Error::Io`] when the operating system refuses.
     pub fn install() -> Result<Interrupt> {
-        let (raised, now) = (Arc::new(AtomicBool::new(false)), Arc::new(Mutex::new(Now::End("stopped".into()))));
+        let (raised, now) = (Arc::new(AtomicBool::new(false)), Arc::new(Mutex::new(OnSignal::End("stopped".into()))));
         let (flag, what) = (raised.clone(), now.clone());
         let handler = move || {
             let again = flag.swap(true, Ordering::Relaxed);
             match &*locked(&what) {
-                Now::End(words) => end(words),
-                Now::Save if again => end("stopped without saving"),
-                Now::Save => say("\nstopping after this step; once more to stop at once, without saving"),
+                OnSignal::End(words) => end(words),
+                OnSignal::Save if again => end("stopped without saving"),
+                OnSignal::Save => say("\nstopping after this step; once more to stop at once, without saving"),
             }
         };
         let failed = |e: ctrlc::Error| {
@@ -51,14 +51,14 @@ impl Interrupt {
 
     /// From here on there is something to save: requests raise this flag.
     pub fn save(&self) -> &AtomicBool {
-        *locked(&self.now) = Now::Save;
+        *locked(&self.now) = OnSignal::Save;
         &self.raised
     }
 
     /// From here on everything that can be saved is: requests, also one that has come already, end the program with
     /// these words.
     pub fn end_at_once(&self, words: &str) {
-        *locked(&self.now) = Now::End(words.into());
+        *locked(&self.now) = OnSignal::End(words.into());
         if self.raised.load(Ordering::Relaxed) {
             end(words);
         }
@@ -70,7 +70,7 @@ impl Interrupt {
     }
 }
 
-fn locked(now: &Mutex<Now>) -> MutexGuard<'_, Now> {
+fn locked(now: &Mutex<OnSignal>) -> MutexGuard<'_, OnSignal> {
     now.lock().unwrap_or_else(PoisonError::into_inner)
 }
 

@@ -32,10 +32,7 @@ use std::process::{ExitCode, Termination};
 
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 
-use crate::engine::device::cuda::BY_NAME;
-use crate::engine::device::memory::SMALLER;
-use crate::engine::error::{Error, Result};
-use crate::train::Run;
+use crate::engine::error::{Choice, Error, Result};
 
 /// Train a variational autoencoder on the evidence lower bound, with gradients made from scratch.
 ///
@@ -101,11 +98,14 @@ pub fn main() -> ExitCode {
 /// The options by which this command line does what an error of the library advises.
 fn options(error: &Error) -> &'static str {
     match error {
-        Error::File { found, .. } if found == Run::OCCUPIED => " (--out FOLDER, --resume FOLDER)",
-        Error::Device { remedy, .. } if remedy == BY_NAME => " (--device cuda)",
-        Error::Device { remedy, .. } if remedy.starts_with(SMALLER) => " (--hidden, --latent, --batch)",
-        Error::Device { remedy, .. } if remedy.contains("precision f32") => " (--precision f32)",
-        Error::Device { remedy, .. } if remedy.contains("the CPU") => " (--device cpu)",
+        Error::Occupied { .. } => " (--out FOLDER, --resume FOLDER)",
+        Error::Device { remedy, .. } => match remedy.choice {
+            Some(Choice::NamedGpu) => " (--device cuda)",
+            Some(Choice::Smaller) => " (--hidden, --latent, --batch)",
+            Some(Choice::F32) => " (--precision f32)",
+            Some(Choice::Cpu) => " (--device cpu)",
+            None => "",
+        },
         _ => "",
     }
 }
@@ -114,7 +114,7 @@ fn options(error: &Error) -> &'static str {
 fn exit_code(error: &Error) -> u8 {
     match error {
         Error::Argument { .. } => 2,
-        Error::Io { .. } | Error::File { .. } | Error::Device { .. } | Error::Slot { .. } | Error::Diverged { .. } => 1,
+        _ => 1,
     }
 }
 

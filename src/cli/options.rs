@@ -46,6 +46,17 @@ impl Data {
     }
 }
 
+/// How far a training goes in this session, and what is said meanwhile.
+#[derive(Args)]
+pub struct Session {
+    /// Stop after this many updates in all, as Ctrl-C would, leaving a checkpoint
+    #[arg(long, value_name = "UPDATES", hide_short_help = true)]
+    pub pause_at: Option<u32>,
+    /// No progress, only the result
+    #[arg(long, short)]
+    pub quiet: bool,
+}
+
 /// On what it runs.
 #[derive(Args)]
 #[command(next_help_heading = "Machine")]

@@ -22,7 +22,7 @@ pub fn train(run: &Run, trainer: &mut Trainer, data: &Splits, quiet: bool, stop:
     let config = trainer.config();
     // It knows what the test images score without any z.
     let alarm = Alarm::new(config, scale::collapse_line(&config.model, &data.test));
-    let mut progress = Progress::new(alarm, quiet);
+    let mut progress = ProgressDisplay::new(alarm, quiet);
     let outcome = run.train(trainer, &mut progress, stop);
     progress.finish();
     outcome.map_err(|error| match error {
@@ -34,7 +34,7 @@ pub fn train(run: &Run, trainer: &mut Trainer, data: &Splits, quiet: bool, stop:
 }
 
 /// Shows a run on stderr, and warns of collapse.
-struct Progress {
+struct ProgressDisplay {
     alarm: Alarm,
     quiet: bool,
     bar: Option<ProgressBar>,
@@ -44,9 +44,9 @@ struct Progress {
     first: Option<usize>,
 }
 
-impl Progress {
+impl ProgressDisplay {
     /// A display of a run; none but warnings if `quiet`.
-    fn new(alarm: Alarm, quiet: bool) -> Progress {
+    fn new(alarm: Alarm, quiet: bool) -> ProgressDisplay {
         let bar = (!quiet && std::io::stderr().is_terminal()).then(|| {
             let bar = ProgressBar::new(1);
             let style = ProgressStyle::with_template("{bar:20.cyan/blue} {msg}").expect("the template is constant");
@@ -54,7 +54,7 @@ impl Progress {
             bar
         });
         let now = Instant::now();
-        Progress { alarm, quiet, bar, started: now, shown: now, first: None }
+        ProgressDisplay { alarm, quiet, bar, started: now, shown: now, first: None }
     }
 
     /// Removes the bar.
@@ -65,7 +65,7 @@ impl Progress {
     }
 }
 
-impl Observer for Progress {
+impl Observer for ProgressDisplay {
     fn step(&mut self, r: &StepReport) {
         let done = (r.epoch - 1) as usize * r.of + r.images;
         let first = *self.first.get_or_insert(done);

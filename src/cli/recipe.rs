@@ -19,10 +19,10 @@ use super::options::Variants;
 use crate::data::Splits;
 use crate::engine::error::{Error, Result};
 use crate::engine::optim::Optimizer;
-use crate::train::{Experiment, RateSchedule, Schedule, TrainConfig};
+use crate::train::{EpochSchedules, Experiment, RateSchedule, TrainConfig};
 use crate::vae::Likelihood;
-pub use format::{Evaluation, Metric};
-use format::{Expected, Measured, Published, Requirement, Source, Stages, Variant};
+pub use format::{EvaluationSpec, Metric};
+use format::{Expected, MeasuredHere, Publication, Published, Requirement, Stages, Variant};
 
 /// What a recipe file may hold. Every field may be left out of a file; [`Recipe::check`] says what a whole recipe needs.
 #[derive(Clone, Debug, Default, Deserialize, Serialize)]
@@ -42,7 +42,7 @@ pub struct Recipe {
     /// Where code and paper differ, and this program from both.
     pub notes: Vec<String>,
     /// Who did it first.
-    pub source: Source,
+    pub source: Publication,
     /// The images that the numbers are for.
     pub data: Requirement,
     /// What is not usual of a run's configuration.
@@ -50,13 +50,13 @@ pub struct Recipe {
     schedule: Stages,
     variants: BTreeMap<String, Variant>,
     /// How the result is judged.
-    pub evaluation: Evaluation,
+    pub evaluation: EvaluationSpec,
     /// The number to reach.
     pub expected: Expected,
     /// Numbers by others.
     pub published: Vec<Published>,
     /// Numbers by this program.
-    pub measured: Vec<Measured>,
+    pub measured: Vec<MeasuredHere>,
 }
 
 /// A field that a run's configuration has and a recipe's has not: the command and [`Stages`] say it.
@@ -195,7 +195,7 @@ impl Recipe {
         let steps: Vec<(f64, f64)> = steps.collect();
         let lr_schedule = if steps.is_empty() { RateSchedule::Constant } else { RateSchedule::Steps(steps) };
         let (beta, kl_warmup) = (self.schedule.beta, self.schedule.kl_warmup);
-        Ok(Experiment { config, schedule: Schedule { lr: all[0].lr, lr_schedule, beta, kl_warmup } })
+        Ok(Experiment { config, schedule: EpochSchedules { lr: all[0].lr, lr_schedule, beta, kl_warmup } })
     }
 
     /// Says whether these are the recipe's images, by their number and the mean of the training set's pixels.

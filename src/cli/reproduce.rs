@@ -9,7 +9,7 @@ use std::time::Instant;
 use clap::Args;
 
 use super::interrupt::{INTERRUPTED, Interrupt};
-use super::options::{Data, Machine};
+use super::options::{Data, Machine, Session};
 use super::recipe::{Metric, Recipe};
 use super::{phase, plural, progress, train};
 use crate::data::Splits;
@@ -19,7 +19,7 @@ use crate::study::evidence;
 use crate::train::checkpoint::Checkpoint;
 use crate::train::{Entry, Outcome, Run, TEST, TRAIN, TrainConfig, Trainer};
 use crate::vae::Evaluation;
-use report::{Active, ReproductionReport, Seconds, Terms};
+use report::{Active, ReproductionReport, Seconds, TermsRecord};
 
 /// Run a published experiment, or take up its run, and set the result beside the published numbers
 #[derive(Args)]
@@ -45,12 +45,8 @@ pub struct Reproduce {
     /// Test images of that estimate, from the first on [default: as the recipe says]
     #[arg(long, value_name = "N")]
     pub nll_images: Option<usize>,
-    /// Stop after this many updates in all, as Ctrl-C would, leaving a checkpoint
-    #[arg(long, value_name = "UPDATES", hide_short_help = true)]
-    pub pause_at: Option<u32>,
-    /// No progress, only the result
-    #[arg(long, short)]
-    pub quiet: bool,
+    #[command(flatten)]
+    pub session: Session,
     #[command(flatten)]
     pub data: Data,
     #[command(flatten)]
@@ -92,11 +88,11 @@ fn reproduce(args: &Reproduce) -> Result<ExitCode> {
     let stop = interrupt.save();
     let (run, mut trainer) = entry.start(config, &images, device)?;
     args.machine.say_why_no_gpu()?;
-    trainer.pause_at = args.pause_at;
-    if !args.quiet {
+    trainer.pause_at = args.session.pause_at;
+    if !args.session.quiet {
         train::announce(&mut trainer, &images, &run);
     }
-    if progress::train(&run, &mut trainer, &images, args.quiet, stop)? == Outcome::Stopped {
+    if progress::train(&run, &mut trainer, &images, args.session.quiet, stop)? == Outcome::Stopped {
         super::print(&format!("stopped; the same command continues the run in {}\n", run.path().display()))?;
         return Ok(ExitCode::from(if interrupt.raised() { INTERRUPTED } else { 0 }));
     }
@@ -104,7 +100,7 @@ fn reproduce(args: &Reproduce) -> Result<ExitCode> {
         "stopped during the evaluation; the training in {} is finished and saved, and the same command evaluates it",
         run.path().display()
     ));
-    trainer.model().watch = phase::watch(args.quiet);
+    trainer.model().watch = phase::watch(args.session.quiet);
     let report = evaluate(args, recipe, own_images, &mut trainer, &run)?;
     let text = serde_json::to_string_pretty(&report).expect("a report is plain data") + "\n";
     let file = run.write("reproduction.json", text.as_bytes())?;
@@ -156,7 +152,7 @@ fn same_run(path: &Path, found: &Checkpoint, wanted: &TrainConfig) -> Result<()>
 fn evaluate(args: &Reproduce, recipe: Recipe, own_images: bool, trainer: &mut Trainer, run: &Run) -> Result<ReproductionReport> {
     let config = trainer.config().clone();
     let Evaluation { images, rec, kl } = trainer.evaluate()?;
-    let test = Terms { images, neg_elbo: rec + kl, rec, kl };
+    let test = TermsRecord { images, neg_elbo: rec + kl, rec, kl };
     let model = trainer.model();
     let timed = Instant::now();
     let samples = args.nll_samples.unwrap_or(recipe.evaluation.nll_samples);
@@ -172,7 +168,7 @@ fn evaluate(args: &Reproduce, recipe: Recipe, own_images: bool, trainer: &mut Tr
     let active_units = layers.iter().map(|e| Active { active: e.active_units(), of: e.latent }).collect();
     let active_seconds = timed.elapsed().as_secs_f64();
     let device = model.executor.describe();
-    let timings = run.timings();
+    let timings = run.timings()?;
     let training = timings.iter().map(|t| t.train_seconds).sum();
     let test_after_each_epoch = timings.iter().map(|t| t.test_seconds).sum();
     let value = match (recipe.expected.metric, &nll) {

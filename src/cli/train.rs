@@ -7,7 +7,7 @@ use std::time::Instant;
 use clap::{Args, Id};
 
 use super::interrupt::{INTERRUPTED, Interrupt};
-use super::options::{self, Data, Machine, Overrides, effects};
+use super::options::{self, Data, Machine, Overrides, Session, effects};
 use super::recipe::Recipe;
 use super::{pictures, plural, progress, say, scale, use_run, warn_if_debug_build};
 use crate::data::Splits;
@@ -46,12 +46,8 @@ pub struct Train {
     /// --pause-at and --quiet may be given with it. Device and precision are chosen anew.
     #[arg(long, value_name = "FOLDER", conflicts_with_all = answered_by_the_run())]
     pub resume: Option<PathBuf>,
-    /// Stop after this many updates in all, as Ctrl-C would, leaving a checkpoint
-    #[arg(long, value_name = "UPDATES", hide_short_help = true)]
-    pub pause_at: Option<u32>,
-    /// No progress, only the summary
-    #[arg(long, short)]
-    pub quiet: bool,
+    #[command(flatten)]
+    pub session: Session,
     #[command(flatten)]
     pub data: Data,
     #[command(flatten)]
@@ -101,15 +97,15 @@ fn train(args: &Train) -> Result<ExitCode> {
     // From here on there is a folder that must be left so that it can be resumed.
     interrupt.save();
     let (run, mut trainer) = entry.start(config, &data, device)?;
-    say_if_bits_change(&run, &mut trainer);
+    say_if_bits_change(&run, &mut trainer)?;
     args.machine.say_why_no_gpu()?;
-    trainer.pause_at = args.pause_at;
-    if !args.quiet {
+    trainer.pause_at = args.session.pause_at;
+    if !args.session.quiet {
         announce(&mut trainer, &data, &run);
     }
     let started = Instant::now();
     let path = run.path().display();
-    if progress::train(&run, &mut trainer, &data, args.quiet, interrupt.save())? == Outcome::Stopped {
+    if progress::train(&run, &mut trainer, &data, args.session.quiet, interrupt.save())? == Outcome::Stopped {
         super::print(&format!("stopped; continue with: elbo train --resume {path}\n"))?;
         return Ok(ExitCode::from(if interrupt.raised() { INTERRUPTED } else { 0 }));
     }
@@ -187,12 +183,13 @@ fn resume(path: &Path, args: &Train) -> Result<Option<Wanted>> {
 }
 
 /// Says so if the epochs that the run has done were not computed as this session computes.
-fn say_if_bits_change(run: &Run, trainer: &mut Trainer) {
-    if let Some(before) = run.timings().last()
+fn say_if_bits_change(run: &Run, trainer: &mut Trainer) -> Result<()> {
+    if let Some(before) = run.timings()?.last()
         && let Some(change) = change(before, &trainer.model().executor.describe(), env!("ELBO_BUILD"))
     {
         say(format_args!("note: {change}: the numbers will not be, to the last bit, those of an uninterrupted run"));
     }
+    Ok(())
 }
 
 /// Refuses what was typed beside `--resume` without effect, for a run that has done `done` of `epochs`.
@@ -202,7 +199,7 @@ fn check_effects(args: &Train, asked: &Experiment, done: u32, epochs: u32) -> Re
         let idle = [
             ("lr-schedule", args.training.has("lr_schedule")),
             ("data", args.data.data.is_some()),
-            ("pause-at", args.pause_at.is_some()),
+            ("pause-at", args.session.pause_at.is_some()),
         ];
         effects::without_effect(idle, "the run is finished", &remedy)?;
     }

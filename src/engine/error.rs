@@ -4,6 +4,7 @@
 //! caller's line, as array libraries do. Everything the world can do to us is an [`Error`] that names the place, the
 //! field, what was found, what was expected, and what to do about it.
 
+use std::fmt;
 use std::path::{Path, PathBuf};
 
 /// A `Result` of this crate.
@@ -64,6 +65,28 @@ pub enum Error {
         /// Why.
         reason: String,
         /// What to do, or what to use instead.
+        remedy: Remedy,
+    },
+    /// An index of [`gather_rows`](crate::Var::gather_rows), [`scatter_rows`](crate::Var::scatter_rows) or
+    /// [`pick`](crate::Var::pick) names no row or column. The steps were made, with what it should have named read as zeros.
+    #[error("an index of gather_rows, scatter_rows or pick is negative, fractional or outside the table")]
+    Index,
+    /// A folder is wanted for something new, and files are in it.
+    #[error("{}: there are files already; {remedy}", path.display())]
+    Occupied {
+        /// The folder.
+        path: PathBuf,
+        /// What the reader can do.
+        remedy: String,
+    },
+    /// Another process writes what only one may write.
+    #[error("{}: {by} writes it; {remedy}", path.display())]
+    Locked {
+        /// The folder.
+        path: PathBuf,
+        /// The process.
+        by: String,
+        /// What the reader can do.
         remedy: String,
     },
     /// A named slot does not exist or has another shape.
@@ -74,6 +97,61 @@ pub enum Error {
         /// What is wrong with it.
         problem: String,
     },
+}
+
+/// What can be done about a device that cannot be used: in words, and which choice of the caller's they speak of, so that a
+/// program can say by what that choice is made.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Remedy {
+    /// The words.
+    pub text: String,
+    /// The choice, if the remedy is one.
+    pub choice: Option<Choice>,
+}
+
+/// A choice of the caller's that a [`Remedy`] speaks of.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Choice {
+    /// The CPU instead of a GPU.
+    Cpu,
+    /// A GPU by its number, instead of the first that is taken by itself.
+    NamedGpu,
+    /// [`Precision::F32`](crate::engine::device::Precision::F32).
+    F32,
+    /// A smaller model, or smaller batches.
+    Smaller,
+}
+
+impl Choice {
+    /// The remedy that this choice is.
+    pub fn remedy(self, text: impl Into<String>) -> Remedy {
+        Remedy { text: text.into(), choice: Some(self) }
+    }
+}
+
+impl Remedy {
+    /// For a model that does not fit.
+    pub(crate) fn smaller() -> Remedy {
+        Choice::Smaller.remedy("make the layers narrower, or the batch smaller")
+    }
+}
+
+impl From<&str> for Remedy {
+    fn from(text: &str) -> Remedy {
+        Remedy { text: text.into(), choice: None }
+    }
+}
+
+impl From<String> for Remedy {
+    fn from(text: String) -> Remedy {
+        Remedy { text, choice: None }
+    }
+}
+
+impl fmt::Display for Remedy {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.text)
+    }
 }
 
 impl Error {

@@ -47,11 +47,11 @@ use Stencil::{FivePoint, ThreePoint};
 /// Where a function is differentiated: named arrays, in the order in which the function gets them.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Point {
-    inputs: Vec<NamedArray>,
+    inputs: Vec<PointInput>,
 }
 
 #[derive(Clone, Debug, PartialEq)]
-struct NamedArray {
+struct PointInput {
     name: String,
     shape: Shape,
     values: Vec<f64>,
@@ -72,7 +72,7 @@ impl Point {
         let (name, shape) = (name.into(), Shape::new(shape));
         assert!(shape.size() == values.len(), "input {name} of shape {shape} from {} numbers", values.len());
         assert!(self.inputs.iter().all(|i| i.name != name), "there is an input {name} already");
-        self.inputs.push(NamedArray { name, shape, values: values.to_vec() });
+        self.inputs.push(PointInput { name, shape, values: values.to_vec() });
         self
     }
 
@@ -307,13 +307,13 @@ struct Trace<'g> {
     run: Interp<'g, f64>,
     y: Var<'g>,
     xs: Vec<Var<'g>>,
-    at: Vec<NamedArray>,
+    at: Vec<PointInput>,
     /// ⟨dy, y⟩.
     s: Var<'g>,
 }
 
 /// An element of an input with both of its derivatives.
-struct Slope {
+struct ElementSlopes {
     input: usize,
     element: usize,
     found: f64,
@@ -353,14 +353,14 @@ impl<'g> Trace<'g> {
         let slopes = grad_with(self.y, dy, &self.xs);
         self.s = (self.y * dy).sum_all();
         self.xs.push(dy);
-        self.at.push(NamedArray { name, shape, values: random(shape.size(), seed, 100 * order as u32) });
+        self.at.push(PointInput { name, shape, values: random(shape.size(), seed, 100 * order as u32) });
         self.at.iter().for_each(|i| self.run.set(&i.name, &i.values).expect("the graph has its inputs"));
         slopes
     }
 
     /// s with one element of one input moved by `t`.
     fn moved(&mut self, input: usize, element: usize, t: f64) -> f64 {
-        let NamedArray { name, values, .. } = &self.at[input];
+        let PointInput { name, values, .. } = &self.at[input];
         let mut there = values.clone();
         there[element] += t;
         self.run.set(name, &there).expect("the graph has its inputs");
@@ -379,23 +379,23 @@ impl<'g> Trace<'g> {
     }
 
     /// The element whose derivatives are farthest apart; `None` when there is no element.
-    fn largest(&mut self, slopes: &[Var<'g>], stencil: Stencil, h: f64) -> Option<Slope> {
+    fn largest(&mut self, slopes: &[Var<'g>], stencil: Stencil, h: f64) -> Option<ElementSlopes> {
         let found: Vec<Vec<f64>> = slopes.iter().map(|&dx| self.run.eval(dx)).collect();
-        let mut largest: Option<Slope> = None;
+        let mut largest: Option<ElementSlopes> = None;
         for (input, found) in found.iter().enumerate() {
             for (element, &found) in found.iter().enumerate() {
                 let expected = self.difference(input, element, stencil, h);
                 let error = relative(found, expected);
                 if largest.as_ref().is_none_or(|l| error > relative(l.found, l.expected)) {
-                    largest = Some(Slope { input, element, found, expected });
+                    largest = Some(ElementSlopes { input, element, found, expected });
                 }
             }
         }
         largest
     }
 
-    fn comparison(&mut self, at: Slope, order: usize, inside: bool, step: f64) -> Comparison {
-        let Slope { input, element, found, expected } = at;
+    fn comparison(&mut self, at: ElementSlopes, order: usize, inside: bool, step: f64) -> Comparison {
+        let ElementSlopes { input, element, found, expected } = at;
         let expected_at_half = self.difference(input, element, FivePoint, step / 2.0);
         let input = self.at[input].name.clone();
         Comparison { order, inside, input, element, found, expected, expected_at_half }

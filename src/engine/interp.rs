@@ -144,8 +144,8 @@ impl<'g, F: Real> Interp<'g, F> {
 
     #[track_caller]
     fn check_indices(&mut self) {
-        if let Some((index, rows)) = self.bad_index.take() {
-            panic!("row {index} of a table with {rows} rows");
+        if let Some((index, n)) = self.bad_index.take() {
+            panic!("index {index} among {n} rows or columns");
         }
     }
 

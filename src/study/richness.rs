@@ -47,26 +47,26 @@ pub const VOTERS: [usize; 3] = [1, 5, 15];
 
 /// A number and the standard deviation of its estimate.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Estimate {
+pub struct Uncertain {
     /// The estimate.
     pub value: f64,
     /// Its standard error.
     pub standard_error: f64,
 }
 
-impl Estimate {
+impl Uncertain {
     /// The mean of independent values: s/√n.
-    pub fn mean(values: &[f64]) -> Estimate {
+    pub fn mean(values: &[f64]) -> Uncertain {
         let n = values.len() as f64;
         let value = values.iter().sum::<f64>() / n;
         let variance = values.iter().map(|v| (v - value).powi(2)).sum::<f64>() / (n - 1.0).max(1.0);
-        Estimate { value, standard_error: (variance / n).sqrt() }
+        Uncertain { value, standard_error: (variance / n).sqrt() }
     }
 
     /// A part of `n` trials: √(p(1 − p)/n).
-    pub fn part(count: usize, n: usize) -> Estimate {
+    pub fn part(count: usize, n: usize) -> Uncertain {
         let value = count as f64 / n.max(1) as f64;
-        Estimate { value, standard_error: (value * (1.0 - value) / n.max(1) as f64).sqrt() }
+        Uncertain { value, standard_error: (value * (1.0 - value) / n.max(1) as f64).sqrt() }
     }
 }
 
@@ -85,7 +85,7 @@ pub struct Voters {
     /// How many vote.
     pub k: usize,
     /// Part of the test images that they call by their label.
-    pub accuracy: Estimate,
+    pub accuracy: Uncertain,
 }
 
 /// What μ(x), and a draw of z, hold of the class.
@@ -98,7 +98,7 @@ pub struct Classes {
     /// Nearest neighbours of μ(x) among the training images', for each of [`VOTERS`].
     pub neighbours: Vec<Voters>,
     /// The linear probe on μ(x).
-    pub probe: Estimate,
+    pub probe: Uncertain,
     /// The smallest error of the four, P.
     pub error: f64,
     /// Which of them has it.
@@ -235,7 +235,7 @@ impl Classes {
     ) -> Result<Classes> {
         let [known, truth] = labels;
         let right = |found: &mut dyn Iterator<Item = u8>| {
-            Estimate::part(found.zip(truth).filter(|(a, b)| a == *b).count(), truth.len())
+            Uncertain::part(found.zip(truth).filter(|(a, b)| a == *b).count(), truth.len())
         };
         let nearest = Neighbours::of_points(&train.mu, &test.mu, test.latent, VOTERS[VOTERS.len() - 1], watch);
         let voters = |k: usize| {
@@ -312,9 +312,9 @@ mod tests {
 
     #[test]
     fn estimates_have_their_standard_errors() {
-        let e = Estimate::mean(&[1.0, 2.0, 3.0, 4.0]);
+        let e = Uncertain::mean(&[1.0, 2.0, 3.0, 4.0]);
         assert!(e.value == 2.5 && (e.standard_error - (5.0f64 / 3.0 / 4.0).sqrt()).abs() < 1e-15);
-        assert_eq!(Estimate::part(20, 100), Estimate { value: 0.2, standard_error: 0.04 });
+        assert_eq!(Uncertain::part(20, 100), Uncertain { value: 0.2, standard_error: 0.04 });
     }
 
     #[test]

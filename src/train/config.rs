@@ -151,7 +151,7 @@ pub enum OutputBias {
 /// A run: model, data, objective, schedule, seed. Two runs with equal configurations give equal bytes.
 ///
 /// With the feature `cli` also the options of a training, but for images, seed and epochs, which each command asks for in
-/// its own way, and for what [`Schedule`](super::Schedule) says in epochs.
+/// its own way, and for what [`EpochSchedules`](super::EpochSchedules) says in epochs.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 #[cfg_attr(feature = "cli", derive(clap::Args))]

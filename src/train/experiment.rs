@@ -17,7 +17,7 @@ pub struct Experiment {
     pub config: TrainConfig,
     /// Those two.
     #[cfg_attr(feature = "cli", command(flatten))]
-    pub schedule: Schedule,
+    pub schedule: EpochSchedules,
 }
 
 impl Experiment {
@@ -26,7 +26,7 @@ impl Experiment {
     /// # Errors
     /// [`Error::Argument`] naming the field, what it holds and what it may hold.
     pub fn on(&self, image: [usize; 2], rows: usize) -> Result<TrainConfig> {
-        let Schedule { lr, ref lr_schedule, beta, kl_warmup } = self.schedule;
+        let EpochSchedules { lr, ref lr_schedule, beta, kl_warmup } = self.schedule;
         if !(kl_warmup >= 0.0 && kl_warmup.is_finite()) {
             return Err(Error::argument("kl-warmup", kl_warmup, "a number of epochs ≥ 0"));
         }
@@ -42,9 +42,9 @@ impl Experiment {
 /// The learning rate and the weight of the KL term over a run, in epochs.
 #[derive(Clone, Debug, PartialEq)]
 #[cfg_attr(feature = "cli", derive(clap::Args), command(next_help_heading = "Training"))]
-pub struct Schedule {
+pub struct EpochSchedules {
     /// Learning rate per update.
-    #[cfg_attr(feature = "cli", arg(long, value_name = "RATE", default_value_t = Schedule::default().lr))]
+    #[cfg_attr(feature = "cli", arg(long, value_name = "RATE", default_value_t = EpochSchedules::default().lr))]
     pub lr: f64,
     /// How the learning rate changes: constant, steps:EPOCH=RATE,… or cosine:RATE.
     ///
@@ -53,16 +53,16 @@ pub struct Schedule {
     #[cfg_attr(feature = "cli", arg(long, value_name = "SCHEDULE", default_value = "constant"))]
     pub lr_schedule: RateSchedule,
     /// Weight of the KL term; 1 is the evidence lower bound.
-    #[cfg_attr(feature = "cli", arg(long, value_name = "BETA", default_value_t = Schedule::default().beta))]
+    #[cfg_attr(feature = "cli", arg(long, value_name = "BETA", default_value_t = EpochSchedules::default().beta))]
     pub beta: f64,
     /// Epochs over which the weight of the KL term rises from 0 to beta.
-    #[cfg_attr(feature = "cli", arg(long, value_name = "EPOCHS", default_value_t = Schedule::default().kl_warmup))]
+    #[cfg_attr(feature = "cli", arg(long, value_name = "EPOCHS", default_value_t = EpochSchedules::default().kl_warmup))]
     pub kl_warmup: f64,
 }
 
-impl Default for Schedule {
-    fn default() -> Schedule {
-        Schedule { lr: 1e-3, lr_schedule: RateSchedule::Constant, beta: 1.0, kl_warmup: 0.0 }
+impl Default for EpochSchedules {
+    fn default() -> EpochSchedules {
+        EpochSchedules { lr: 1e-3, lr_schedule: RateSchedule::Constant, beta: 1.0, kl_warmup: 0.0 }
     }
 }
 

@@ -31,17 +31,16 @@ use serde::{Deserialize, Serialize};
 
 pub use alarm::{Alarm, COLLAPSED_KL};
 pub use config::{Difference, OutputBias, Source, TrainConfig};
-pub use experiment::{Experiment, RateSchedule, Schedule};
+pub use experiment::{EpochSchedules, Experiment, RateSchedule};
 pub use report::{EpochRecord, EpochTiming, Observer, StepReport, Sums};
 pub use run::{Entry, Run, checkpoint};
 
 use crate::data::Splits;
-use crate::engine::device::memory::SMALLER;
 use crate::engine::device::room::must_fit;
 use crate::engine::device::{Array, Call, Device, Function, Key, Moment, Rows, Snapshot, call};
-use crate::engine::error::{Error, Result};
+use crate::engine::error::{Error, Remedy, Result};
 use crate::engine::graph::Graph;
-use crate::train::checkpoint::{Checkpoint, Images, families};
+use crate::train::checkpoint::{Checkpoint, ImageHashes, families};
 use crate::vae::{BETA, DeviceVae, Evaluation, Evaluator, HiddenUnits, Inspector, LEARNING_RATE, Vae, training_step};
 
 /// The data slot of the training images.
@@ -70,11 +69,11 @@ pub struct Progress {
 }
 
 /// A training step.
-type Step = Function<Array<3>>;
+type TrainStep = Function<Array<3>>;
 
 /// Which of the two sizes of a batch.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Batch {
+enum BatchSize {
     Full,
     Rest,
 }
@@ -93,15 +92,15 @@ pub struct Trainer {
     config: TrainConfig,
     model: DeviceVae,
     /// The step on a full batch, and on the smaller one at the end of an epoch.
-    full: Option<Step>,
-    rest: Option<Step>,
+    full: Option<TrainStep>,
+    rest: Option<TrainStep>,
     images: usize,
     /// Which images they are, and the test images.
-    hashes: Images,
+    hashes: ImageHashes,
     /// How far the run is. The sums are those of the running epoch, while they are not in a step.
     progress: Progress,
     /// The size of the step in which the sums go on.
-    running: Option<Batch>,
+    running: Option<BatchSize>,
     test: Evaluator,
     watched: Inspector,
     /// Stop when this many updates were made, as if the stop flag had been raised then.
@@ -118,7 +117,7 @@ impl Trainer {
         let mut model = DeviceVae::initial(Vae::new(config.model.clone())?, config.seed, device)?;
         // A checkpoint is made of three arrays of every parameter, which are read, encoded and put together in turn.
         let checkpoint = 3 * 3 * size_of::<f32>() as u64 * model.vae.params().count() as u64;
-        must_fit(checkpoint, "a checkpoint of this model", SMALLER)?;
+        must_fit(checkpoint, "a checkpoint of this model", Remedy::smaller())?;
         let train = start::training_images(&config, &data.train)?;
         train.load_into(&mut model, TRAIN)?;
         data.test.load_into(&mut model, TEST)?;
@@ -136,7 +135,7 @@ impl Trainer {
             rest: (!images.is_multiple_of(batch)).then(|| step(images % batch)).transpose()?,
             test: model.evaluator(TEST)?,
             watched: model.inspector(WATCHED)?,
-            hashes: Images::of(&train, &data.test),
+            hashes: ImageHashes::of(&train, &data.test),
             config,
             model,
             images,
@@ -237,8 +236,8 @@ impl Trainer {
             }
             let whole = (self.images - done) / self.config.batch;
             let (batch, updates) = match whole {
-                0 => (Batch::Rest, 1),
-                _ => (Batch::Full, whole.min(self.model.executor.steps_per_call())),
+                0 => (BatchSize::Rest, 1),
+                _ => (BatchSize::Full, whole.min(self.model.executor.steps_per_call())),
             };
             let allowed = self.pause_at.map_or(updates, |limit| (limit - made) as usize);
             self.go_on_in(batch)?;
@@ -256,15 +255,15 @@ impl Trainer {
         }
     }
 
-    fn step(&mut self, batch: Batch) -> &mut Step {
-        let step = if batch == Batch::Full { &mut self.full } else { &mut self.rest };
+    fn step(&mut self, batch: BatchSize) -> &mut TrainStep {
+        let step = if batch == BatchSize::Full { &mut self.full } else { &mut self.rest };
         step.as_mut().expect("a step for every size of batch")
     }
 
     /// Makes `updates` updates.
-    fn update(&mut self, batch: Batch, updates: usize) -> Result<()> {
+    fn update(&mut self, batch: BatchSize, updates: usize) -> Result<()> {
         let Trainer { config, model, progress, .. } = self;
-        let step = if batch == Batch::Full { &mut self.full } else { &mut self.rest };
+        let step = if batch == BatchSize::Full { &mut self.full } else { &mut self.rest };
         let step = step.as_mut().expect("a step for every size of batch");
         let key = Key { seed: config.seed, step: progress.step };
         let rows = Rows { cursor: progress.cursor, epoch: progress.epoch, shuffle: config.shuffle };
@@ -279,7 +278,7 @@ impl Trainer {
 
     /// Lets the epoch's sums go on in a step. They stay inside the device from update to update, so that the order of
     /// the additions does not depend on how updates are grouped, and is the same in a run that was interrupted.
-    fn go_on_in(&mut self, batch: Batch) -> Result<()> {
+    fn go_on_in(&mut self, batch: BatchSize) -> Result<()> {
         if self.running != Some(batch) {
             self.settle()?;
             let sums = self.progress.sums.to_totals();

@@ -4,7 +4,7 @@
 //! makes a function.
 
 use super::Vae;
-use super::gaussian::Gaussian;
+use super::gaussian::DiagonalGaussian;
 use crate::engine::graph::{Graph, Var};
 use crate::engine::nn::Mlp;
 use crate::vae::streams;
@@ -33,7 +33,7 @@ pub(crate) fn images<'g>(g: &'g Graph, vae: &Vae, data: &str, rows: usize) -> Va
 
 /// One draw of z₁ for each image.
 #[track_caller]
-fn draw<'g>(q: Gaussian<'g>) -> Var<'g> {
+fn draw<'g>(q: DiagonalGaussian<'g>) -> Var<'g> {
     q.sample(q.mu.graph().normal(&q.mu.shape(), streams::LATENT[0]))
 }
 
@@ -72,7 +72,7 @@ pub fn reconstruction<'g>(g: &'g Graph, vae: &Vae, data: &str, rows: usize) -> [
 
 /// q of every stochastic layer of `rows` images of the data set `data`, from below: q(z₁|x), and q(z_{l+1}|z_l) at one draw
 /// of z_l.
-pub fn posteriors<'g>(g: &'g Graph, vae: &Vae, data: &str, rows: usize) -> Vec<Gaussian<'g>> {
+pub fn posteriors<'g>(g: &'g Graph, vae: &Vae, data: &str, rows: usize) -> Vec<DiagonalGaussian<'g>> {
     let first = vae.encoder.apply(images(g, vae, data, rows));
     if vae.upper.is_empty() {
         return vec![first];

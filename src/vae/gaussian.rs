@@ -12,14 +12,14 @@ pub(super) const HALF_LN_2PI: f64 = 0.918_938_533_204_672_7;
 
 /// N(μ, diag e^lv), one for each row.
 #[derive(Clone, Copy, Debug)]
-pub struct Gaussian<'g> {
+pub struct DiagonalGaussian<'g> {
     /// μ, `[rows, K]`.
     pub mu: Var<'g>,
     /// lv = log σ², `[rows, K]`.
     pub logvar: Var<'g>,
 }
 
-impl<'g> Gaussian<'g> {
+impl<'g> DiagonalGaussian<'g> {
     /// z = μ + e^(lv/2)·ε, `[rows, K]`, the reparameterised draw: for noise ε ~ N(0, I) that is drawn apart from them, z
     /// is a differentiable function of μ and lv.
     #[track_caller]
@@ -42,14 +42,14 @@ impl<'g> Gaussian<'g> {
 
     /// The same distribution as a constant of the reverse pass: what sticking-the-landing puts into log q.
     #[track_caller]
-    pub fn detached(self) -> Gaussian<'g> {
-        Gaussian { mu: self.mu.stop_gradient(), logvar: self.logvar.stop_gradient() }
+    pub fn detached(self) -> DiagonalGaussian<'g> {
+        DiagonalGaussian { mu: self.mu.stop_gradient(), logvar: self.logvar.stop_gradient() }
     }
 
     /// Every row `k` times: rows s·B … s·B + B − 1 of the result are those of this one, for s = 0 … k − 1.
     #[track_caller]
-    pub fn repeated(self, k: usize) -> Gaussian<'g> {
-        Gaussian { mu: repeat_rows(self.mu, k), logvar: repeat_rows(self.logvar, k) }
+    pub fn repeated(self, k: usize) -> DiagonalGaussian<'g> {
+        DiagonalGaussian { mu: repeat_rows(self.mu, k), logvar: repeat_rows(self.logvar, k) }
     }
 }
 
@@ -144,21 +144,21 @@ impl Conditional {
 
     /// The distribution for each row of `x`.
     #[track_caller]
-    pub fn apply<'g>(&self, x: Var<'g>) -> Gaussian<'g> {
+    pub fn apply<'g>(&self, x: Var<'g>) -> DiagonalGaussian<'g> {
         self.split(self.heads.apply(self.hidden.apply(x)))
     }
 
     /// As [`Conditional::apply`], with the parameters as constants of the reverse pass: a gradient goes to `x` alone.
     #[track_caller]
-    pub fn apply_frozen<'g>(&self, x: Var<'g>) -> Gaussian<'g> {
+    pub fn apply_frozen<'g>(&self, x: Var<'g>) -> DiagonalGaussian<'g> {
         let step = |x: Var<'g>, layer: &Linear| self.hidden.activation.apply(layer.apply_frozen(x));
         self.split(self.heads.apply_frozen(self.hidden.layers.iter().fold(x, step)))
     }
 
     #[track_caller]
-    fn split<'g>(&self, heads: Var<'g>) -> Gaussian<'g> {
+    fn split<'g>(&self, heads: Var<'g>) -> DiagonalGaussian<'g> {
         let raw = heads.slice_cols(self.latent, self.latent);
-        Gaussian { mu: heads.slice_cols(0, self.latent), logvar: self.spread.log_variance(raw) }
+        DiagonalGaussian { mu: heads.slice_cols(0, self.latent), logvar: self.spread.log_variance(raw) }
     }
 
     /// Its layers, from the input on.
@@ -210,7 +210,7 @@ mod tests {
     #[test]
     fn log_density_is_the_density() {
         let g = Graph::new();
-        let q = Gaussian { mu: g.tensor(&[1, 2], &[0.5, -1.0]), logvar: g.tensor(&[1, 2], &[0.0, 4f64.ln()]) };
+        let q = DiagonalGaussian { mu: g.tensor(&[1, 2], &[0.5, -1.0]), logvar: g.tensor(&[1, 2], &[0.0, 4f64.ln()]) };
         let found = Interp::<f64>::new(&g).eval(q.log_density(g.tensor(&[1, 2], &[1.5, 1.0])));
         // N(1.5; 0.5, 1) and N(1; −1, 4): e^(−½)/√(2π), e^(−½)/(2√(2π)).
         let base = -0.5 - 0.5 * (2.0 * std::f64::consts::PI).ln();

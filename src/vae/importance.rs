@@ -2,7 +2,7 @@
 //! made of.
 
 use super::Vae;
-use super::gaussian::{Gaussian, log_standard_normal, repeat_rows};
+use super::gaussian::{DiagonalGaussian, log_standard_normal, repeat_rows};
 use crate::engine::graph::Var;
 use crate::vae::streams;
 
@@ -17,7 +17,7 @@ pub struct Draws<'g> {
     /// z₁, z₂, … from below, `[k·B, K_l]` each; row s·B + i is draw s for image i.
     pub z: Vec<Var<'g>>,
     /// q(z₁|x), one row per image.
-    pub first: Gaussian<'g>,
+    pub first: DiagonalGaussian<'g>,
 }
 
 /// The logarithms that make up a weight, `[k, B]` each.
@@ -49,7 +49,7 @@ impl Vae {
 
     /// As [`Vae::draw`], where q(z₁|x) is known already.
     #[track_caller]
-    pub fn draw_from<'g>(&self, first: Gaussian<'g>, samples: usize) -> Draws<'g> {
+    pub fn draw_from<'g>(&self, first: DiagonalGaussian<'g>, samples: usize) -> Draws<'g> {
         let mut z = Vec::new();
         let mut q = first.repeated(samples);
         for (layer, stream) in streams::LATENT.into_iter().take(self.upper.len() + 1).enumerate() {
@@ -68,7 +68,7 @@ impl Vae {
     pub fn log_weights<'g>(
         &self,
         x: Var<'g>,
-        first: Gaussian<'g>,
+        first: DiagonalGaussian<'g>,
         z: &[Var<'g>],
         frozen: bool,
         training: bool,

@@ -43,7 +43,7 @@
 //! # The gradient
 //!
 //! The expectation is over a distribution that is itself being learned. With ε ~ N(0, I) and z = μ + e^(lv/2)·ε
-//! ([`Gaussian::sample`]) the randomness no longer depends on the parameters, and one draw per image gives an unbiased
+//! ([`DiagonalGaussian::sample`]) the randomness no longer depends on the parameters, and one draw per image gives an unbiased
 //! gradient (Kingma & Welling 2014, arXiv 1312.6114; Rezende et al. 2014, arXiv 1401.4082). The KL term needs no draw:
 //! for two Gaussians it has a [closed form](Gaussian::kl).
 //!
@@ -79,7 +79,7 @@ pub use decoder::Decoder;
 pub(crate) use decoder::SHARED_SIGMA;
 pub(crate) use elbo::images;
 pub use elbo::{Terms, evaluation, pixels, posteriors, reconstruction, sampling, slopes, terms};
-pub use gaussian::{Conditional, Gaussian, Spread};
+pub use gaussian::{Conditional, DiagonalGaussian, Spread};
 pub use importance::{Draws, LogWeights};
 pub use kl::kl_to_standard_normal;
 pub use likelihood::{Baseline, Facts, Histograms, Likelihood, PixelDistribution, Raw};

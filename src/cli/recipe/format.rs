@@ -3,12 +3,12 @@
 use serde::{Deserialize, Serialize};
 use toml::Table;
 
-use crate::train::Schedule;
+use crate::train::EpochSchedules;
 
 /// Paper and code of an experiment.
 #[derive(Clone, Debug, Default, Deserialize, Serialize)]
 #[serde(deny_unknown_fields, default)]
-pub struct Source {
+pub struct Publication {
     /// Title, authors, year.
     pub paper: String,
     /// The number on arXiv.
@@ -45,7 +45,7 @@ pub struct Stages {
 
 impl Default for Stages {
     fn default() -> Stages {
-        let Schedule { beta, kl_warmup, .. } = Schedule::default();
+        let EpochSchedules { beta, kl_warmup, .. } = EpochSchedules::default();
         Stages { stages: Vec::new(), beta, kl_warmup }
     }
 }
@@ -73,7 +73,7 @@ pub struct Variant {
 /// How a trained model is judged.
 #[derive(Clone, Debug, Default, Deserialize, Serialize)]
 #[serde(deny_unknown_fields, default)]
-pub struct Evaluation {
+pub struct EvaluationSpec {
     /// Importance samples per image of the estimate of log p(x); 0 for no estimate.
     pub nll_samples: usize,
     /// From the first test image on.
@@ -123,7 +123,7 @@ pub struct Published {
 /// A number by this program.
 #[derive(Clone, Debug, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
-pub struct Measured {
+pub struct MeasuredHere {
     /// In nats per test image.
     pub value: f64,
     /// Which runs.

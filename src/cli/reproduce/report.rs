@@ -5,7 +5,7 @@ use std::fmt;
 use serde::Serialize;
 
 use super::super::plural;
-use super::super::recipe::{Evaluation, Metric, Recipe};
+use super::super::recipe::{EvaluationSpec, Metric, Recipe};
 use crate::study::evidence::Summary;
 use crate::train::TrainConfig;
 
@@ -23,7 +23,7 @@ pub struct ReproductionReport {
     pub device: String,
     pub build: &'static str,
     /// −ELBO, its terms, in nats per test image.
-    pub test: Terms,
+    pub test: TermsRecord,
     /// The estimate of −log p(x).
     pub nll: Option<Summary>,
     /// Of each stochastic layer, from below.
@@ -39,7 +39,7 @@ pub struct ReproductionReport {
 
 /// −ELBO and its terms.
 #[derive(Clone, Copy, Serialize)]
-pub struct Terms {
+pub struct TermsRecord {
     pub images: usize,
     pub neg_elbo: f64,
     pub rec: f64,
@@ -90,7 +90,7 @@ impl ReproductionReport {
     }
 
     fn numbers(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Terms { images, neg_elbo, rec, kl } = self.test;
+        let TermsRecord { images, neg_elbo, rec, kl } = self.test;
         writeln!(f, "nats per test image")?;
         writeln!(f, "{neg_elbo:>9.2}  ours: −ELBO = rec {rec:.2} + KL {kl:.2}, {images} images, one draw each")?;
         if let Some(n) = &self.nll {
@@ -130,7 +130,7 @@ impl ReproductionReport {
                 self.epochs
             ),
             (Some(_), None) => {
-                let Evaluation { nll_samples, nll_images, .. } = recipe.evaluation;
+                let EvaluationSpec { nll_samples, nll_images, .. } = recipe.evaluation;
                 format!(
                     "no verdict: the published numbers are with {nll_samples} samples for each of {nll_images} images"
                 )
@@ -176,7 +176,7 @@ mod tests {
             config: TrainConfig::new(VaeConfig::new(2)),
             device: "a device".into(),
             build: "a build",
-            test: Terms { images: 10_000, neg_elbo: 90.0, rec: 65.0, kl: 25.0 },
+            test: TermsRecord { images: 10_000, neg_elbo: 90.0, rec: 65.0, kl: 25.0 },
             nll: Some(nll),
             active_units: vec![Active { active: 19, of: 50 }],
             active_unit_images: 500,

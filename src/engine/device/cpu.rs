@@ -12,11 +12,11 @@ use std::sync::atomic::AtomicBool;
 use std::time::Instant;
 
 use super::call::{Call, Sequence};
-use super::memory::{Aligned, HostMemory, SMALLER, check_size};
+use super::memory::{Aligned, HostMemory, check_size};
 use super::room::must_fit;
 use super::team::{self, Course, MOST_CHUNKS, MOST_WAVES};
-use super::{Backend, CompiledFunction, Memory, Snapshot, bad_index, check_rows, foreign_memory};
-use crate::engine::error::{Error, Result};
+use super::{Backend, CompiledFunction, Memory, Snapshot, check_rows, foreign_memory};
+use crate::engine::error::{Error, Remedy, Result};
 use crate::engine::graph::{Graph, Slot, SlotKind};
 use crate::engine::isa::Isa;
 use crate::engine::params::Params;
@@ -66,10 +66,10 @@ struct CpuFunction {
     /// Where the last run ended.
     position: (u32, u64),
     /// The launches, for the memory that they point into.
-    bound: Option<BoundPlan>,
+    bound: Option<BoundSteps>,
 }
 
-struct BoundPlan {
+struct BoundSteps {
     /// The number of the memory.
     memory: u64,
     steps: Vec<Box<dyn Work>>,
@@ -149,7 +149,7 @@ impl Backend for Cpu {
         if self.guarded {
             plan = guard::apart(&plan);
         }
-        must_fit(plan.size(), "a step of this model", SMALLER)?;
+        must_fit(plan.size(), "a step of this model", Remedy::smaller())?;
         let mut tensors: Vec<Aligned> = plan.tensors.iter().map(|t| Aligned::zeroed(t.len())).collect();
         tensors.iter_mut().zip(&plan.tensors).for_each(|(to, from)| to.slice_mut().copy_from_slice(from));
         let cells = plan.slots.iter().enumerate().filter(|(_, slot)| slot.kind == SlotKind::Cell);
@@ -192,7 +192,7 @@ impl CpuFunction {
         Ok(())
     }
 
-    fn launches(&self, memory: &HostMemory) -> Result<BoundPlan> {
+    fn launches(&self, memory: &HostMemory) -> Result<BoundSteps> {
         let plan = &self.plan;
         let named = |kind| matches!(kind, SlotKind::Param | SlotKind::Buffer);
         plan.slots.iter().filter(|slot| named(slot.kind)).try_for_each(|slot| memory.check(slot))?;
@@ -205,7 +205,7 @@ impl CpuFunction {
             let found = format!("{} chunks in a wave", wave.chunks);
             return Err(Error::argument("plan", found, format!("1 to {MOST_CHUNKS}")));
         }
-        Ok(BoundPlan { memory: memory.number, steps, waves })
+        Ok(BoundSteps { memory: memory.number, steps, waves })
     }
 
     /// The number of waves of so many steps.
@@ -253,7 +253,7 @@ impl CompiledFunction for CpuFunction {
         if self.guarded {
             guard::check(&self.plan, self.arena.slice())?;
         }
-        if bad.into_inner() { Err(bad_index()) } else { Ok(()) }
+        if bad.into_inner() { Err(Error::Index) } else { Ok(()) }
     }
 
     fn write(&mut self, cell: Slot, values: &[f32]) -> Result<()> {
@@ -283,11 +283,6 @@ impl CompiledFunction for CpuFunction {
         Ok(taken)
     }
 
-    fn synchronize(&mut self) -> Result<()> {
-        // A run ends when its last step has.
-        Ok(())
-    }
-
     fn plan(&self) -> Option<&Plan> {
         Some(&self.plan)
     }
@@ -301,9 +296,9 @@ impl CompiledFunction for CpuFunction {
     ) -> Result<Vec<f64>> {
         self.bind(memory, call)?;
         let values = Sequence::new(&self.plan, call, updates)?.values();
-        let bad_index = AtomicBool::new(false);
+        let bad = AtomicBool::new(false);
         let scratch = self.team.scratch.borrow()[0].ptr();
-        let context = Context { values: &values, scratch, sums: self.totals.as_mut_ptr(), bad_index: &bad_index };
+        let context = Context { values: &values, scratch, sums: self.totals.as_mut_ptr(), bad_index: &bad };
         let steps = &self.bound.as_ref().expect("bound above").steps;
         let mut best = vec![f64::INFINITY; steps.len()];
         for _ in 0..repetitions {
@@ -316,7 +311,7 @@ impl CompiledFunction for CpuFunction {
                 *best = best.min(start.elapsed().as_secs_f64());
             }
         }
-        Ok(best)
+        if bad.into_inner() { Err(Error::Index) } else { Ok(best) }
     }
 }
 
@@ -328,7 +323,7 @@ struct Now<'a> {
 
 /// What the threads of a run share.
 struct Shared<'a> {
-    plan: &'a BoundPlan,
+    plan: &'a BoundSteps,
     scratch: Vec<Region>,
     sums: Region,
     now: UnsafeCell<Now<'a>>,

@@ -43,14 +43,11 @@ pub use executor::Cuda;
 #[cfg(feature = "cuda")]
 pub(crate) use lower::Lower;
 #[cfg(feature = "cuda")]
-pub(crate) use memory::Data;
+pub(crate) use memory::DeviceData;
 #[cfg(feature = "cuda")]
 pub use roofline::Ceilings;
 
-use crate::engine::error::{Error, Result};
-
-/// What is done about a GPU that is not taken by itself.
-pub(crate) const BY_NAME: &str = "to use it nevertheless, ask for it by name";
+use crate::engine::error::{Choice, Error, Result};
 
 /// The GPU that `--device auto` takes: the first that can be used and is no emulation.
 ///
@@ -62,7 +59,7 @@ pub fn automatic() -> Result<probe::Gpu> {
         return Err(Error::Device {
             device: "cuda".into(),
             reason: "the driver is the emulator of the tests, thousands of times slower than the CPU".into(),
-            remedy: BY_NAME.into(),
+            remedy: Choice::NamedGpu.remedy("to use it nevertheless, ask for it by name"),
         });
     }
     Ok(gpu)

@@ -154,13 +154,13 @@ impl<L: Layout> Function<L> {
     ///
     /// # Errors
     /// [`Error::Slot`] when the state lacks an array or a data set that the graph reads, or has it in another shape, when
-    /// the rows would run over the end of a data set, or a row index is out of range (the state then holds the results of
-    /// all steps, with such rows read as zeros); [`Error::Argument`] when a schedule is missing or the steps are too many
+    /// the rows would run over the end of a data set; [`Error::Index`], with which the state holds the results of all steps;
+    /// [`Error::Argument`] when a schedule is missing or the steps are too many
     /// to be counted; [`Error::Device`] when the state is another executor's. Other errors leave the state as it was.
     pub fn run(&mut self, state: &mut State, call: &Call<'_>) -> Result<()> {
         let updates = state.updates;
         let ended = self.compiled.run(state.memory(), call, updates);
-        let done = ended.is_ok() || matches!(&ended, Err(Error::Slot { name, .. }) if name == "gather_rows");
+        let done = ended.is_ok() || matches!(ended, Err(Error::Index));
         if self.updates && done {
             state.updates += call.steps as u64;
         }

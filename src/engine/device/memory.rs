@@ -6,14 +6,11 @@ use std::collections::HashMap;
 use super::data::{DataSets, whole_rows};
 use super::room::must_fit;
 use super::{Memory, Moment, Values, fresh_number};
-use crate::engine::error::{Error, Result};
+use crate::engine::error::{Error, Remedy, Result};
 use crate::engine::graph::{SlotInfo, SlotKind};
 use crate::engine::params::Params;
 use crate::engine::shape::Shape;
 use crate::engine::steps::{DataRows, Numbers};
-
-/// What is done about a model that does not fit.
-pub(crate) const SMALLER: &str = "make the layers narrower, or the batch smaller";
 
 /// A cache line; arrays of it start on one.
 #[derive(Clone, Copy)]
@@ -101,7 +98,7 @@ impl HostMemory {
     pub(crate) fn new(params: &Params) -> Result<HostMemory> {
         // A parameter has a value and two moments, and a fourth array holds its initial values while they are drawn.
         let words = params.iter().map(|p| p.shape.size() as u64 * if p.trainable { 4 } else { 1 });
-        must_fit(4 * words.sum::<u64>(), "a model of this size", SMALLER)?;
+        must_fit(4 * words.sum::<u64>(), "a model of this size", Remedy::smaller())?;
         let (mut homes, mut buffers, mut len) = (HashMap::new(), Vec::new(), 0);
         for param in params.iter() {
             let home = if param.trainable { HostHome::Param(len) } else { HostHome::Buffer(buffers.len()) };

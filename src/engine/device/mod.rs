@@ -30,6 +30,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 pub use call::{Call, Key, Rows, Schedule};
 pub use function::{Array, Function, Layout, Many, Outputs};
+pub(crate) use state::ArrayKind;
 pub use state::State;
 
 use crate::engine::error::{Error, Result};
@@ -154,8 +155,8 @@ pub trait CompiledFunction {
     /// Makes the steps of `call` after `updates` updates.
     ///
     /// # Errors
-    /// [`Error::Slot`] when the memory lacks an array or a data set, when the rows would run over the end of one, or a row
-    /// index is out of range; [`Error::Argument`] when a schedule is missing or the steps cannot be counted;
+    /// [`Error::Slot`] when the memory lacks an array or a data set, or when the rows would run over the end of one;
+    /// [`Error::Index`], after all steps; [`Error::Argument`] when a schedule is missing or the steps cannot be counted;
     /// [`Error::Device`] when the memory is another back end's.
     fn run(&mut self, memory: &mut dyn Memory, call: &Call<'_>, updates: u64) -> Result<()>;
 
@@ -198,10 +199,14 @@ pub trait CompiledFunction {
     ///
     /// # Errors
     /// What went wrong meanwhile.
-    fn synchronize(&mut self) -> Result<()>;
+    fn synchronize(&mut self) -> Result<()> {
+        Ok(())
+    }
 
     /// The plan that is run, where there is one.
-    fn plan(&self) -> Option<&Plan>;
+    fn plan(&self) -> Option<&Plan> {
+        None
+    }
 
     /// The shortest time in seconds that each step of the [plan](CompiledFunction::plan) took, one after the other, over
     /// `repetitions` whole passes; on the CPU on one thread. The steps run for real: parameters change as in as many runs
@@ -215,7 +220,10 @@ pub trait CompiledFunction {
         call: &Call<'_>,
         updates: u64,
         repetitions: usize,
-    ) -> Result<Vec<f64>>;
+    ) -> Result<Vec<f64>> {
+        let _ = (memory, call, updates, repetitions);
+        Ok(Vec::new())
+    }
 }
 
 /// An opened device: compiles functions and makes states. A handle that is copied freely.
@@ -408,10 +416,4 @@ pub(crate) fn foreign_memory(device: &str) -> Error {
         reason: "the state was made by another executor".into(),
         remedy: "compile the function with the executor that made the state".into(),
     }
-}
-
-/// What is said of a row index that is none.
-pub(crate) fn bad_index() -> Error {
-    let problem = "a row index is negative, fractional or outside the table".into();
-    Error::Slot { name: "gather_rows".into(), problem }
 }

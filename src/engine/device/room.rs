@@ -3,7 +3,7 @@
 
 use std::fs;
 
-use crate::engine::error::{Error, Result};
+use crate::engine::error::{Error, Remedy, Result};
 
 /// Below this, in bytes, nobody asks: the answer costs a few reads of files.
 const SMALL: u64 = 64 << 20;
@@ -13,21 +13,21 @@ const GIB: f64 = (1u64 << 30) as f64;
 ///
 /// # Errors
 /// [`Error::Device`] with both numbers and the remedy.
-pub(crate) fn must_fit(bytes: u64, what: &str, remedy: &str) -> Result<()> {
+pub(crate) fn must_fit(bytes: u64, what: &str, remedy: impl Into<Remedy>) -> Result<()> {
     if bytes < SMALL {
         return Ok(());
     }
     // Where nothing is known of the machine, no process has more addresses than this.
-    within(bytes, available().unwrap_or(isize::MAX as u64), what, remedy)
+    within(bytes, available().unwrap_or(isize::MAX as u64), what, remedy.into())
 }
 
-fn within(bytes: u64, free: u64, what: &str, remedy: &str) -> Result<()> {
+fn within(bytes: u64, free: u64, what: &str, remedy: Remedy) -> Result<()> {
     if bytes <= free {
         return Ok(());
     }
     let (bytes, free) = (bytes as f64 / GIB, free as f64 / GIB);
     let reason = format!("{what} would take {bytes:.1} GiB of memory, and {free:.1} GiB are free");
-    Err(Error::Device { device: "cpu".into(), reason, remedy: remedy.into() })
+    Err(Error::Device { device: "cpu".into(), reason, remedy })
 }
 
 /// Bytes that this process can still take, on Linux: what the kernel calls available and what can be swapped out, and what
@@ -60,8 +60,8 @@ mod tests {
 
     #[test]
     fn what_is_too_large_is_refused_with_both_numbers() {
-        within(5 << 30, 5 << 30, "it", "less").unwrap();
-        let message = within(6 << 30, 5 << 30, "a model", "take less").unwrap_err().to_string();
+        within(5 << 30, 5 << 30, "it", "less".into()).unwrap();
+        let message = within(6 << 30, 5 << 30, "a model", "take less".into()).unwrap_err().to_string();
         for part in ["a model would take 6.0 GiB", "5.0 GiB are free", "take less"] {
             assert!(message.contains(part), "{message}");
         }

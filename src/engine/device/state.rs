@@ -9,11 +9,12 @@ use crate::engine::error::{Error, Result};
 use crate::engine::params::{Param, Params};
 use crate::engine::tensors::{NamedArray, Stored, TensorFile, save_tensors};
 
-type Kind = (&'static str, Moment);
+/// Arrays of all parameters of one kind, with the prefix of their names in a file.
+pub(crate) type ArrayKind = (&'static str, Moment);
 
 /// What a file has of every array, with the prefix of the tensors' names: the values, and for a training that is to go on
 /// the moments.
-const KINDS: [Kind; 3] = [("", Moment::Value), ("first.", Moment::First), ("second.", Moment::Second)];
+const KINDS: [ArrayKind; 3] = [("", Moment::Value), ("first.", Moment::First), ("second.", Moment::Second)];
 /// The number of updates, in the metadata of a file that has moments.
 const UPDATES: &str = "updates";
 
@@ -158,7 +159,7 @@ impl State {
         Ok(())
     }
 
-    fn write_file(&self, path: &Path, kinds: &[Kind]) -> Result<()> {
+    fn write_file(&self, path: &Path, kinds: &[ArrayKind]) -> Result<()> {
         let mut tensors = Vec::new();
         for (prefix, moment, param) in arrays(&self.params, kinds) {
             tensors.extend(NamedArray::of_param(prefix, param, &self.memory.read(&param.name, moment)?));
@@ -169,7 +170,7 @@ impl State {
 }
 
 /// Every array of these kinds. A buffer has no moments.
-fn arrays<'a>(params: &'a Params, kinds: &'a [Kind]) -> impl Iterator<Item = (&'static str, Moment, &'a Param)> {
+fn arrays<'a>(params: &'a Params, kinds: &'a [ArrayKind]) -> impl Iterator<Item = (&'static str, Moment, &'a Param)> {
     let of = |param| kinds.iter().map(move |&(prefix, moment)| (prefix, moment, param));
     params.iter().flat_map(of).filter(|(_, moment, param)| *moment == Moment::Value || param.trainable)
 }
@@ -188,12 +189,15 @@ mod tests {
         let mut params = Params::new();
         let layer = params.linear("layer", 3, 2);
         params.buffer("seen", &[2], |_| vec![0.0; 2]);
+        // No matrix, as the weights of a convolution are not.
+        params.declare("kernel", &[2, 1, 3, 2], |_| (0..12).map(|i| i as f32).collect());
         let executor = Executor::reference();
         let mut state = executor.state(&params, 7).unwrap();
         let g = Graph::new();
         let y = layer.apply(g.tensor(&[1, 3], &[1.0, -2.0, 0.5]));
         g.store("seen", y.reshape(&[2]));
-        g.minimise(y.square().sum_all(), &params, Optimizer::adam(), 0.1, None);
+        let bent = g.param("kernel", &[2, 1, 3, 2]).tanh().sum_all();
+        g.minimise(y.square().sum_all() + bent, &params, Optimizer::adam(), 0.1, None);
         let mut train = executor.compile(&g, []).unwrap();
         train.run(&mut state, &Call { steps, ..Call::once(Key::new(0)) }).unwrap();
         state
@@ -222,6 +226,7 @@ mod tests {
         let (w, weight) = (file.tensor("layer.weight").unwrap(), saved.read("layer.weight").unwrap());
         let transposed: Vec<u8> = [0, 2, 4, 1, 3, 5].iter().flat_map(|&i: &usize| weight[i].to_le_bytes()).collect();
         assert_eq!((w.shape(), w.data()), (&[2, 3][..], &transposed[..]));
+        assert_eq!(file.tensor("kernel").unwrap().shape(), [2, 1, 3, 2]);
     }
 
     #[test]
@@ -247,6 +252,6 @@ mod tests {
         refuses(&swap("\"layer.bias\"", "\"layer.bais\""), ["tensor layer.bias", "no such tensor"]);
         refuses(&swap("\"shape\":[2,3]", "\"shape\":[3,2]"), ["F32 [3, 2]", "bf16 or f16 [2, 3]"]);
         refuses(&swap("\"updates\":\"2\"", "\"updates\":\"x\""), ["__metadata__.updates", "a number"]);
-        refuses(&swap("\"updates\"", "\"repairs\""), ["tensor first.layer.bias", "does not name"]);
+        refuses(&swap("\"updates\"", "\"repairs\""), ["tensor first.kernel", "does not name"]);
     }
 }

@@ -8,10 +8,9 @@ use crate::engine::device::call::{Call, Sequence};
 use crate::engine::device::data::{DataSets, whole_rows};
 use crate::engine::device::memory::{check_size, check_slot, no_moments, unknown};
 use crate::engine::device::{
-    Backend, CompiledFunction, Key, Memory, Moment, Rows, Snapshot, Values, bad_index, check_rows, check_steps,
-    foreign_memory,
+    Backend, CompiledFunction, Key, Memory, Moment, Rows, Snapshot, Values, check_rows, check_steps, foreign_memory,
 };
-use crate::engine::error::Result;
+use crate::engine::error::{Error, Result};
 use crate::engine::graph::{Graph, Slot, SlotKind};
 use crate::engine::math::Real;
 use crate::engine::params::Params;
@@ -134,7 +133,7 @@ impl<F: Real + 'static> CompiledFunction for InterpretedFunction<F> {
         }
         *memory = whole;
         self.position = sequence.position();
-        if bad { Err(bad_index()) } else { Ok(()) }
+        if bad { Err(Error::Index) } else { Ok(()) }
     }
 
     fn write(&mut self, cell: Slot, values: &[f32]) -> Result<()> {
@@ -161,18 +160,6 @@ impl<F: Real + 'static> CompiledFunction for InterpretedFunction<F> {
     fn take_totals(&mut self) -> Result<Vec<f64>> {
         let none = vec![0.0; self.totals.len()];
         Ok(std::mem::replace(&mut self.totals, none))
-    }
-
-    fn synchronize(&mut self) -> Result<()> {
-        Ok(())
-    }
-
-    fn plan(&self) -> Option<&Plan> {
-        None
-    }
-
-    fn time_steps(&mut self, _: &mut dyn Memory, _: &Call<'_>, _: u64, _: usize) -> Result<Vec<f64>> {
-        Ok(Vec::new())
     }
 }
 

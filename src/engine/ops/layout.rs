@@ -6,6 +6,7 @@
 //! slice columns  dx = dy between zeros          (pad is the transpose of slice)
 //! concat columns da, db = the column blocks of dy
 //! gather rows    dtable[r] = Σ over the i with index[i] = r of dy[i]     (in order of i: deterministic)
+//! pick           dx[r, index[r]] = dy[r], 0 elsewhere        (place is the transpose of pick)
 //! stop_gradient  nothing: the value is a constant to the reverse pass
 //! ```
 
@@ -97,6 +98,34 @@ impl<'g> Var<'g> {
         g.push(Op::ScatterRows, &[self, index], Shape::new(&[rows, s[1]]))
     }
 
+    /// One element of each row, along the last axis: y[r] = x[r, index[r]], for `index` of this value's shape without its
+    /// last dimension, or with 1 in its place. An index that is no column fails when the graph runs.
+    ///
+    /// Of [`Var::log_softmax`] it is the log-likelihood of a class: `-logits.log_softmax(1).pick(labels).mean_all()` is the
+    /// loss of a classifier.
+    ///
+    /// # Panics
+    /// When `index` has another shape.
+    #[track_caller]
+    pub fn pick(self, index: Var<'g>) -> Var<'g> {
+        let (s, i) = (self.shape(), index.shape());
+        let both = || format!("{} and {}", self.made(), index.made());
+        let lead = s.split_last().map(|(_, lead)| lead).unwrap_or_else(|| panic!("pick of the scalar {}", self.made()));
+        let column = i.split_last().is_some_and(|(&last, rows)| last == 1 && rows == lead);
+        assert!(*i == *lead || column, "pick needs an index for each row of a value, not {}", both());
+        let (rows, cols) = s.matrix();
+        let g = self.graph();
+        let (x, index) = (self.reshape(&[rows, cols]), index.reshape(&[rows]));
+        g.push(Op::Pick, &[x, index], Shape::new(&[rows])).reshape(lead)
+    }
+
+    /// This vector's numbers in column `index[r]` of row r of a matrix of `cols` columns, zero elsewhere.
+    #[track_caller]
+    fn place(self, index: Var<'g>, cols: usize) -> Var<'g> {
+        let g = self.graph();
+        g.push(Op::Place, &[self, index], Shape::new(&[self.shape()[0], cols]))
+    }
+
     /// The value, treated as a constant by the reverse pass.
     #[track_caller]
     pub fn stop_gradient(self) -> Var<'g> {
@@ -161,26 +190,30 @@ pub(super) fn vjp(op: Op, c: &mut Cotangents<'_, '_>) {
         }
         Op::GatherRows => c.give(0, dy.scatter_rows(c.x(1), x.shape()[0])),
         Op::ScatterRows => c.give(0, dy.gather_rows(c.x(1))),
+        Op::Pick => c.give(0, dy.place(c.x(1), cols)),
+        Op::Place => c.give(0, dy.pick(c.x(1))),
         _ => unreachable!("{op:?} moves no elements"),
     }
 }
 
-/// The row, of so many, whose number is held as a real number.
-fn row_index(value: f64, rows: usize) -> Option<usize> {
-    (value >= 0.0 && value < rows as f64 && value.fract() == 0.0).then_some(value as usize)
+/// The row or column, of `n`, whose number is held as a real number.
+fn whole_index(value: f64, n: usize) -> Option<usize> {
+    (value >= 0.0 && value < n as f64 && value.fract() == 0.0).then_some(value as usize)
 }
 
-/// An index of `node` that is no row of its table, and the number of rows that the table has.
+/// An index of `node` that is no row of its table, or no column, and the number that there are.
 pub(crate) fn bad_index<F: Real>(node: &Node, shapes: &[Shape], ins: &[&[F]]) -> Option<(f64, usize)> {
-    let rows = match node.op {
+    let n = match node.op {
         Op::GatherRows => shapes[0][0],
         Op::ScatterRows => node.shape[0],
+        Op::Pick => shapes[0][1],
+        Op::Place => node.shape[1],
         _ => return None,
     };
-    ins[1].iter().map(|index| (index.to_f64(), rows)).find(|&(index, rows)| row_index(index, rows).is_none())
+    ins[1].iter().map(|index| (index.to_f64(), n)).find(|&(index, n)| whole_index(index, n).is_none())
 }
 
-/// Rows of [`bad_index`]es are read as zeros, and not written.
+/// What [`bad_index`]es name is read as zeros, and not written.
 pub(super) fn eval<F: Real>(node: &Node, shapes: &[Shape], ins: &[&[F]]) -> Vec<F> {
     let x = ins[0];
     let (rows, cols) = node.shape.matrix();
@@ -206,15 +239,27 @@ pub(super) fn eval<F: Real>(node: &Node, shapes: &[Shape], ins: &[&[F]]) -> Vec<
         }
         Op::GatherRows => {
             for (r, row) in out.chunks_exact_mut(cols.max(1)).enumerate() {
-                if let Some(i) = row_index(ins[1][r].to_f64(), shapes[0][0]) {
+                if let Some(i) = whole_index(ins[1][r].to_f64(), shapes[0][0]) {
                     row.copy_from_slice(&x[i * cols..][..cols]);
                 }
             }
         }
         Op::ScatterRows => {
             for (r, row) in x.chunks_exact(cols.max(1)).enumerate() {
-                if let Some(i) = row_index(ins[1][r].to_f64(), rows) {
+                if let Some(i) = whole_index(ins[1][r].to_f64(), rows) {
                     out[i * cols..][..cols].iter_mut().zip(row).for_each(|(o, &v)| *o = *o + v);
+                }
+            }
+        }
+        Op::Pick => {
+            for (r, y) in out.iter_mut().enumerate() {
+                *y = whole_index(ins[1][r].to_f64(), from).map_or(F::default(), |i| x[r * from + i]);
+            }
+        }
+        Op::Place => {
+            for (r, row) in out.chunks_exact_mut(cols.max(1)).enumerate() {
+                if let Some(i) = whole_index(ins[1][r].to_f64(), cols) {
+                    row[i] = x[r];
                 }
             }
         }

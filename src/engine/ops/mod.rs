@@ -6,7 +6,7 @@
 //! | [`matmul`] | the matrix product with transposition flags |
 //! | [`reduce`] | sums and maxima over axes, and their inverse, broadcasting |
 //! | [`softmax`] | the softmax of rows and its logarithm, with their gradients |
-//! | [`layout`] | reshape, transpose, columns, rows by index, stop_gradient |
+//! | [`layout`] | reshape, transpose, columns, rows and elements by index, stop_gradient |
 //! | [`custom`] | rules of differentiation and operations of one's own |
 //!
 //! The contract of a rule of differentiation: it gets the inputs, the value y and dy = ∂loss/∂y, and *pushes nodes*
@@ -94,6 +94,10 @@ pub enum Op {
     GatherRows,
     /// Sums rows into a table by index: the transpose of `GatherRows`.
     ScatterRows,
+    /// One element of every row by index.
+    Pick,
+    /// Each number into its row by index, between zeros: the transpose of `Pick`.
+    Place,
     /// The value, without a gradient.
     StopGradient,
     /// The value, with the rule of differentiation of this number.
@@ -132,6 +136,8 @@ impl Op {
             Op::ConcatCols => "concat_cols",
             Op::GatherRows => "gather_rows",
             Op::ScatterRows => "scatter_rows",
+            Op::Pick => "pick",
+            Op::Place => "place",
             Op::StopGradient => "stop_gradient",
             Op::CustomVjp(_) => "custom_vjp",
             Op::Custom(_) => "custom_op",

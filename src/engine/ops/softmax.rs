@@ -39,22 +39,6 @@ impl<'g> Var<'g> {
         self - self.log_sum_exp(&[axis]).reshape(&self.shape().with_ones(1 << axis))
     }
 
-    /// One element of each row of a matrix, `[rows]`: `x[r, index[r]]`, for `index` of shape `[rows]` or `[rows, 1]`. Of
-    /// [`Var::log_softmax`] it is the log-likelihood of a class. An index that is no column gives 0.
-    ///
-    /// # Panics
-    /// When the value is no matrix, or `index` has not one element for each of its rows.
-    #[track_caller]
-    pub fn pick(self, index: Var<'g>) -> Var<'g> {
-        let shape = self.shape();
-        let &[rows, cols] = &*shape else { panic!("pick: a value of shape {shape} is no matrix") };
-        assert!(index.shape().size() == rows, "pick: {} indices for {rows} rows", index.shape());
-        let numbers: Vec<f64> = (0..cols).map(|c| c as f64).collect();
-        let here = index.reshape(&[rows, 1]).equal(self.graph().tensor(&[1, cols], &numbers));
-        // A choice and not a product: an element that is not picked may be infinite.
-        here.select(self, self.graph().constant(0.0)).sum(&[1])
-    }
-
     #[track_caller]
     fn is_last(self, axis: usize) -> bool {
         let shape = self.shape();
@@ -117,20 +101,4 @@ pub(super) fn eval<F: Real>(op: Op, shape: Shape, ins: &[&[F]]) -> Vec<F> {
         }
     }
     out
-}
-
-#[cfg(test)]
-mod tests {
-    use crate::{Graph, Interp, grad};
-
-    #[test]
-    fn a_row_is_picked_from_and_its_gradient_goes_there_alone() {
-        let g = Graph::new();
-        let x = g.tensor(&[2, 3], &[1.0, f64::NEG_INFINITY, 3.0, 4.0, 5.0, 6.0]);
-        let picked = x.pick(g.tensor(&[2, 1], &[2.0, 0.0]));
-        let slope = grad((picked * g.tensor(&[2], &[10.0, 20.0])).sum_all(), &[x])[0];
-        let mut run = Interp::<f64>::new(&g);
-        assert_eq!(run.eval(picked), [3.0, 4.0]);
-        assert_eq!(run.eval(slope), [0.0, 0.0, 10.0, 20.0, 0.0, 0.0]);
-    }
 }

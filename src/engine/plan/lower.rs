@@ -21,7 +21,7 @@ use crate::engine::steps::scalars::Scalars;
 use crate::engine::steps::softmax::Softmax;
 
 /// Steps in no particular order, over buffers without addresses.
-pub(super) struct Lowered {
+pub(super) struct LoweredGraph {
     pub steps: Vec<(Arc<dyn Kernel>, String)>,
     /// (size, zeroed and unshared).
     pub buffers: Vec<(usize, bool)>,
@@ -32,7 +32,7 @@ pub(super) struct Lowered {
     pub batch_rows: usize,
 }
 
-struct Lower {
+struct Lowering {
     f: Fused,
     effects: Effects,
     custom_ops: Vec<Arc<dyn CustomOp>>,
@@ -45,8 +45,8 @@ struct Lower {
     buffers: Vec<(usize, bool)>,
 }
 
-pub(super) fn lower(graph: &Graph, fusion: Fusion) -> Lowered {
-    let mut l = Lower {
+pub(super) fn lower(graph: &Graph, fusion: Fusion) -> LoweredGraph {
+    let mut l = Lowering {
         f: fuse::fuse(graph, fusion),
         effects: graph.effects(),
         custom_ops: graph.custom_ops(),
@@ -76,11 +76,11 @@ pub(super) fn lower(graph: &Graph, fusion: Fusion) -> Lowered {
     l.write_optimize(gradients);
     let batches = l.f.live.iter().filter(|&&id| matches!(l.f.node(id).op, Op::Leaf(Leaf::Batch(..))));
     let batch_rows = batches.map(|&id| l.f.node(id).shape[0]).max().unwrap_or(0);
-    Lowered { steps: l.steps, buffers: l.buffers, written_first: l.written_first, effects: l.effects, batch_rows }
+    LoweredGraph { steps: l.steps, buffers: l.buffers, written_first: l.written_first, effects: l.effects, batch_rows }
 }
 
 /// Places: where values are in memory.
-impl Lower {
+impl Lowering {
     fn buffer(&mut self, len: usize, persistent: bool) -> Mem {
         self.buffers.push((len, persistent));
         Mem::Buffer(self.buffers.len() as u32 - 1)
@@ -224,7 +224,7 @@ impl Lower {
 }
 
 /// Steps.
-impl Lower {
+impl Lowering {
     /// Adds a step, unless there is nothing that it would write.
     fn push(&mut self, kernel: impl Kernel + 'static, id: Id) {
         if !kernel.is_empty() {
@@ -280,11 +280,19 @@ impl Lower {
             Op::Transpose => How::Transpose,
             Op::GatherRows => How::Gather,
             Op::ScatterRows => How::Scatter,
+            Op::Pick => How::Pick,
+            Op::Place => How::Place,
             Op::Scalar(_) | Op::Pow(_) | Op::Binary(_) | Op::Select | Op::StopGradient | Op::CustomVjp(_) => return,
         };
-        let x = self.view(ins[0]);
+        let mut x = self.view(ins[0]);
         let index = ins.get(1).map(|&i| self.contiguous_view(i));
-        let out = self.place_of(id);
+        let mut out = self.place_of(id);
+        // A vector with a number for each row of the other operand is a column beside it.
+        match how {
+            How::Pick => out = out.reshaped(x.rows, 1),
+            How::Place => x = x.reshaped(out.rows, 1),
+            _ => {}
+        }
         self.push(Move { how, x, index, out }, id);
     }
 

@@ -2,12 +2,12 @@
 
 use std::collections::HashSet;
 
-use super::lower::Lowered;
+use super::lower::LoweredGraph;
 use super::{Buffer, Mem, Plan, Step, View, memory};
 use crate::engine::graph::{Graph, Slot};
 
 /// Orders the steps, finds out how long each buffer lives, and places it.
-pub(super) fn schedule(graph: &Graph, lowered: Lowered) -> Plan {
+pub(super) fn schedule(graph: &Graph, lowered: LoweredGraph) -> Plan {
     let waves_of = waves(&lowered);
     let mut steps: Vec<Step> =
         lowered.steps.into_iter().zip(&waves_of).map(|((kernel, at), &wave)| Step { kernel, wave, at }).collect();
@@ -35,7 +35,7 @@ pub(super) fn schedule(graph: &Graph, lowered: Lowered) -> Plan {
 }
 
 /// The wave of every step: the length of the longest chain of steps that it waits for.
-fn waves(lowered: &Lowered) -> Vec<usize> {
+fn waves(lowered: &LoweredGraph) -> Vec<usize> {
     let kernels = lowered.steps.iter().map(|(kernel, _)| kernel);
     let reads: Vec<Vec<View>> = kernels.clone().map(|k| k.reads()).collect();
     let writes: Vec<Vec<View>> = kernels.clone().map(|k| k.writes()).collect();

@@ -6,7 +6,7 @@
 use super::{Context, DataRows, DataUse, Kernel, Numbers, Region, Work};
 use crate::engine::device::cpu::Binder;
 #[cfg(feature = "cuda")]
-use crate::engine::device::cuda::{Data, Lower, params::BatchParams};
+use crate::engine::device::cuda::{DeviceData, Lower, params::BatchParams};
 #[cfg(feature = "cuda")]
 use crate::engine::error::Result;
 use crate::engine::graph::Slot;
@@ -70,7 +70,7 @@ impl Kernel for Batch {
         let (out, unit) = (to.view(&self.out), self.unit);
         let params = BatchParams { clock: to.clock, out, unit, data: 0, data_rows: 0, floats: 0, pad: 0 };
         let launch = to.launch("batch", grid, 256, 0, &params)?;
-        let found = move |data: &Data| BatchParams {
+        let found = move |data: &DeviceData| BatchParams {
             data: data.address(),
             data_rows: data.rows() as u32,
             floats: i32::from(data.floats),

@@ -7,7 +7,7 @@ use crate::engine::device::cpu::Binder;
 #[cfg(feature = "cuda")]
 use crate::engine::device::cuda::Lower;
 #[cfg(feature = "cuda")]
-use crate::engine::error::{Error, Result};
+use crate::engine::error::{Choice, Error, Result};
 use crate::engine::ops::custom::{CustomOp, MOST_INPUTS, Operand};
 use crate::engine::plan::View;
 use crate::engine::shape::Shape;
@@ -68,7 +68,7 @@ impl Kernel for Custom {
         Err(Error::Device {
             device: "cuda".into(),
             reason: format!("the operation {} has no kernel for it", self.op.name()),
-            remedy: "run this graph on the CPU, or write the operation with those of the graph".into(),
+            remedy: Choice::Cpu.remedy("run this graph on the CPU, or write the operation with those of the graph"),
         })
     }
 }

@@ -105,7 +105,7 @@ pub(crate) struct Context<'a> {
     pub scratch: *mut f32,
     /// Room for the plan's running sums.
     pub sums: *mut f64,
-    /// Set by a kernel that meets a row index outside its table.
+    /// Set by a kernel that meets an index outside its table.
     pub bad_index: &'a AtomicBool,
 }
 

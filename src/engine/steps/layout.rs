@@ -1,4 +1,5 @@
-//! Steps that move elements: copies between views, transposition, broadcasting along inner axes, rows by index.
+//! Steps that move elements: copies between views, transposition, broadcasting along inner axes, rows and elements by
+//! index.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -40,6 +41,10 @@ pub(crate) enum How {
     Gather,
     /// Rows summed into a table by index.
     Scatter,
+    /// One element of every row by index.
+    Pick,
+    /// Each number into its row by index, between zeros.
+    Place,
 }
 
 /// Elements moved, as a step.
@@ -49,7 +54,7 @@ pub(crate) struct Move {
     pub how: How,
     /// From where.
     pub x: View,
-    /// Row indices, for gathering and scattering.
+    /// Indices, for all that moves by index.
     pub index: Option<View>,
     /// To where.
     pub out: View,
@@ -71,6 +76,8 @@ impl Kernel for Move {
             How::Broadcast { .. } => "broadcast",
             How::Gather => "gather_rows",
             How::Scatter => "scatter_rows",
+            How::Pick => "pick",
+            How::Place => "place",
         }
     }
 
@@ -93,8 +100,8 @@ impl Kernel for Move {
     fn bytes(&self) -> u64 {
         let index = self.index.iter().map(View::bytes).sum::<u64>();
         match self.how {
-            // Of the table only the rows that are asked for.
-            How::Gather => 2 * self.out.bytes() + index,
+            // Only what is asked for.
+            How::Gather | How::Pick => 2 * self.out.bytes() + index,
             _ => self.x.bytes() + index + self.out.bytes(),
         }
     }
@@ -137,6 +144,8 @@ impl Kernel for Move {
             }
             How::Gather => (4, quads, 0),
             How::Scatter => (5, out.rows.max(1) * out.cols.div_ceil(256).max(1), 32),
+            How::Pick => (6, quads, 0),
+            How::Place => (7, quads, 0),
         };
         params.kind = code;
         if self.index.is_some() {
@@ -186,31 +195,43 @@ impl Work for MoveWork {
                     self.out.row_mut(r).iter_mut().enumerate().for_each(|(c, o)| *o = *self.x.at(c, r));
                 }),
                 How::Broadcast { from, to } => self.broadcast(rows, from, to),
-                How::Gather => rows.for_each(|r| match self.row_index(r, self.x.rows, bad_index) {
+                How::Gather => rows.for_each(|r| match self.index_at(r, self.x.rows, bad_index) {
                     Some(i) => self.out.row_mut(r).copy_from_slice(self.x.row(i)),
                     None => self.out.row_mut(r).fill(0.0),
                 }),
                 How::Scatter => {
                     rows.clone().for_each(|r| self.out.row_mut(r).fill(0.0));
                     for r in 0..self.x.rows {
-                        if let Some(i) = self.row_index(r, self.out.rows, bad_index) {
+                        if let Some(i) = self.index_at(r, self.out.rows, bad_index) {
                             self.out.row_mut(i).iter_mut().zip(self.x.row(r)).for_each(|(o, v)| *o += v);
                         }
                     }
                 }
+                How::Pick => rows.for_each(|r| {
+                    let i = self.index_at(r, self.x.cols, bad_index);
+                    *self.out.at(r, 0) = i.map_or(0.0, |i| *self.x.at(r, i));
+                }),
+                How::Place => rows.for_each(|r| {
+                    self.out.row_mut(r).fill(0.0);
+                    if let Some(i) = self.index_at(r, self.out.cols, bad_index) {
+                        *self.out.at(r, i) = *self.x.at(r, 0);
+                    }
+                }),
             }
         }
     }
 }
 
 impl MoveWork {
+    /// index[r], if it is one of `n` rows or columns; a sign to the host if not.
+    ///
     /// # Safety
     /// As for [`Work::run`].
-    unsafe fn row_index(&self, r: usize, rows: usize, bad_index: &AtomicBool) -> Option<usize> {
-        let index = self.index.expect("gathering has an index");
+    unsafe fn index_at(&self, r: usize, n: usize, bad_index: &AtomicBool) -> Option<usize> {
+        let index = self.index.expect("what moves by index has one");
         // SAFETY: the index vector is contiguous and has an element for every row.
         let value = unsafe { *index.ptr.add(r) };
-        let good = value >= 0.0 && value < rows as f32 && value.fract() == 0.0;
+        let good = value >= 0.0 && value < n as f32 && value.fract() == 0.0;
         if !good {
             bad_index.store(true, Ordering::Relaxed);
         }

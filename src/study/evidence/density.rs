@@ -13,7 +13,7 @@ use crate::engine::interp::Interp;
 use crate::vae::Vae;
 
 /// The decoder's parameters, in f64.
-pub(super) type Parameters = [(String, Vec<f64>)];
+pub(super) type DecoderParameters = [(String, Vec<f64>)];
 
 /// Points at a time.
 const ROWS: usize = 64;
@@ -67,7 +67,7 @@ pub(super) struct Graphs {
 
 impl<'g> Density<'g> {
     /// Of the image `x`, `[D]`, with an ascent from `seeds` places at once.
-    pub fn new(graphs: &'g Graphs, vae: &Vae, parameters: &Parameters, x: &[f32], seeds: usize) -> Density<'g> {
+    pub fn new(graphs: &'g Graphs, vae: &Vae, parameters: &DecoderParameters, x: &[f32], seeds: usize) -> Density<'g> {
         let latent = vae.config.latent;
         let x: Vec<f64> = x.iter().map(|&v| f64::from(v)).collect();
         let g = &graphs.values;

@@ -24,7 +24,7 @@ use crate::engine::device::{Call, Function, Key};
 use crate::engine::error::{Error, Result};
 use crate::engine::graph::Graph;
 use crate::vae::streams;
-use crate::vae::{DeviceVae, Gaussian, evaluation_seed};
+use crate::vae::{DeviceVae, DiagonalGaussian, evaluation_seed};
 
 /// Where z is drawn from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -195,7 +195,7 @@ fn weights(model: &DeviceVae, proposal: Proposal, images: usize, draws: usize) -
         return model.executor.compile(&g, vec![pairwise_log_likelihood(vae, z[0], columns)]);
     }
     let x = g.input(&[images, pixels]);
-    let first = Gaussian { mu: g.input(&[images, latent]), logvar: g.input(&[images, latent]) };
+    let first = DiagonalGaussian { mu: g.input(&[images, latent]), logvar: g.input(&[images, latent]) };
     let z = vae.draw_from(first, draws).z;
     let w = vae.log_weights(x, first, &z, false, false);
     model.executor.compile(&g, vec![w.log_weight(None), w.likelihood])

@@ -14,7 +14,7 @@
 
 use std::collections::BTreeMap;
 
-use super::density::{Density, Graphs, Mode, Parameters};
+use super::density::{DecoderParameters, Density, Graphs, Mode};
 use super::grid::GridPoint;
 use super::observed::Observed;
 use super::quadrature::{Exact, Quadrature, REACH};
@@ -34,7 +34,7 @@ const SEEN: f64 = 2.0;
 /// log p(x) and the ELBO of the one image of `observed`, climbing from `seeds` (none of them needs to be right).
 pub(super) fn local(
     vae: &Vae,
-    parameters: &Parameters,
+    parameters: &DecoderParameters,
     observed: &Observed,
     seeds: Vec<Vec<f64>>,
     settings: &Quadrature,

@@ -21,7 +21,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use rayon::prelude::*;
 
 use super::Estimate;
-use super::density::Parameters;
+use super::density::DecoderParameters;
 use super::grid::{Grid, GridPoint};
 use super::importance::transposed;
 use super::local::local;
@@ -218,7 +218,7 @@ fn parameters(model: &DeviceVae) -> Result<Vec<(String, Vec<f64>)>> {
 /// A chunk of images: on the grid that they share, and one by one where that did not find the mass.
 fn chunk(
     model: &mut DeviceVae,
-    parameters: &Parameters,
+    parameters: &DecoderParameters,
     observed: &Observed,
     settings: &Quadrature,
 ) -> Result<Vec<Exact>> {
@@ -272,7 +272,7 @@ fn seeds(
 /// where the edge is.
 fn common(
     model: &mut DeviceVae,
-    parameters: &Parameters,
+    parameters: &DecoderParameters,
     observed: &Observed,
     settings: &Quadrature,
 ) -> Result<(Vec<Option<Exact>>, f64)> {
@@ -329,7 +329,7 @@ fn select(observed: &Observed, which: &[usize]) -> Observed {
 /// The second pass: sums in f64, tile by tile in parallel, added in the order of the tiles.
 fn integrate(
     model: &DeviceVae,
-    parameters: &Parameters,
+    parameters: &DecoderParameters,
     observed: &Observed,
     grid: &Grid,
     scan: &Scan,
@@ -387,7 +387,12 @@ fn integrate(
 }
 
 /// log p(x|z) in f64, `[points, images]`.
-fn exact_log_likelihoods(vae: &Vae, parameters: &Parameters, points: &[GridPoint], observed: &Observed) -> Vec<f64> {
+fn exact_log_likelihoods(
+    vae: &Vae,
+    parameters: &DecoderParameters,
+    points: &[GridPoint],
+    observed: &Observed,
+) -> Vec<f64> {
     let g = Graph::new();
     let z: Vec<f64> = points.iter().flat_map(|p| p.z.iter().copied()).collect();
     let columns: Vec<f64> = transposed(&observed.x, observed.pixels).into_iter().map(f64::from).collect();

@@ -4,7 +4,7 @@ use std::fmt::Write;
 
 use super::axis::{Axis, Scale};
 use super::series::Series;
-use super::svg::{self, INK, Place, SvgShape, line, marker, polygon, polyline, text};
+use super::svg::{self, INK, Pixel, SvgShape, line, marker, polygon, polyline, text};
 use super::{ORDER, PALETTE};
 
 /// Width and height of a frame, in pixels.
@@ -60,7 +60,7 @@ impl Panel {
     }
 
     /// The panel, its upper left corner at (x, y), `head` pixels of it above the frame.
-    pub(crate) fn draw(&self, out: &mut String, (left, top): Place, head: f64, clip: usize) {
+    pub(crate) fn draw(&self, out: &mut String, (left, top): Pixel, head: f64, clip: usize) {
         let frame = [(left + LEFT, top + head), (left + LEFT + FRAME.0, top + head + FRAME.1)];
         let scales = self.scales(frame);
         if !self.title.is_empty() {
@@ -81,7 +81,7 @@ impl Panel {
     }
 
     /// The reference lines, and the names of those that stand: the first one's at its left, the second one's at its right.
-    fn lines(&self, out: &mut String, (xs, ys): &(Scale, Scale), [(left, top), (right, bottom)]: [Place; 2]) {
+    fn lines(&self, out: &mut String, (xs, ys): &(Scale, Scale), [(left, top), (right, bottom)]: [Pixel; 2]) {
         for (value, _) in self.references.iter().filter(|(v, _)| self.y.shows(*v)) {
             let y = ys.at(*value);
             line(out, (left, y), (right, y), "stroke=\"#555\" stroke-width=\"1.3\" stroke-dasharray=\"6 4\"");
@@ -96,7 +96,7 @@ impl Panel {
     }
 
     /// Axes that hold every point that has a place, its error, and every reference line.
-    fn scales(&self, [(left, top), (right, bottom)]: [Place; 2]) -> (Scale, Scale) {
+    fn scales(&self, [(left, top), (right, bottom)]: [Pixel; 2]) -> (Scale, Scale) {
         let points = || self.series.iter().flat_map(|s| &s.points).filter(|p| self.shown(p));
         let xs = self.x.place(points().map(|p| p.0), (left, right));
         let ends = |&(_, y, error): &(f64, f64, f64)| [y, y - error, y + error];
@@ -108,7 +108,7 @@ impl Panel {
         self.x.shows(x) && self.y.shows(y)
     }
 
-    fn axes(&self, out: &mut String, (xs, ys): &(Scale, Scale), [(left, top), (right, bottom)]: [Place; 2]) {
+    fn axes(&self, out: &mut String, (xs, ys): &(Scale, Scale), [(left, top), (right, bottom)]: [Pixel; 2]) {
         let grid = |named: bool| if named { "stroke=\"#ddd\"" } else { "stroke=\"#f2f2f2\"" };
         let ink = format!("stroke=\"{INK}\"");
         for mark in self.x.marks(xs, 52.0) {
@@ -145,7 +145,7 @@ impl Panel {
                 let style = format!("fill=\"{colour}\" fill-opacity=\"0.2\"");
                 polygon(out, &upper.chain(lower).collect::<Vec<_>>(), &style);
             }
-            let points: Vec<Place> = run.iter().map(|&(x, y, _)| (xs.at(x), ys.at(y))).collect();
+            let points: Vec<Pixel> = run.iter().map(|&(x, y, _)| (xs.at(x), ys.at(y))).collect();
             polyline(out, &points, &stroke(series, &colour));
         }
         for &(x, y, error) in series.points.iter().filter(|p| self.shown(p)) {
@@ -181,7 +181,7 @@ impl Panel {
     }
 
     /// The legend, whose last row ends at `bottom`: above the frame it can cover nothing.
-    fn legend(&self, out: &mut String, (left, bottom): Place) {
+    fn legend(&self, out: &mut String, (left, bottom): Pixel) {
         let rows = self.legend_rows();
         for (r, row) in rows.iter().enumerate() {
             let y = bottom - LEGEND * (rows.len() - r) as f64 + 10.0;
@@ -200,7 +200,7 @@ impl Panel {
     }
 
     /// The names of the reference lines beside them, moved apart where lines are close.
-    fn reference_labels(&self, out: &mut String, ys: &Scale, [(_, top), (right, bottom)]: [Place; 2]) {
+    fn reference_labels(&self, out: &mut String, ys: &Scale, [(_, top), (right, bottom)]: [Pixel; 2]) {
         let shown = self.references.iter().filter(|(v, _)| self.y.shows(*v) && ys.holds(*v));
         let mut labels: Vec<(f64, Vec<String>)> =
             shown.map(|(v, label)| (ys.at(*v), svg::wrapped(label, SMALL, WIDEST))).collect();
@@ -235,7 +235,7 @@ fn stroke(series: &Series, colour: &str) -> String {
     format!("fill=\"none\" stroke=\"{colour}\" {line}")
 }
 
-fn mark(out: &mut String, at: Place, series: &Series, colour: &str, shape: SvgShape) {
+fn mark(out: &mut String, at: Pixel, series: &Series, colour: &str, shape: SvgShape) {
     match (series.joined, series.dashed) {
         (false, _) => marker(out, at, shape, DOT, &format!("fill=\"{colour}\" fill-opacity=\"0.7\"")),
         // Dashed lines have hollow markers.

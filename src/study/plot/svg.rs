@@ -7,7 +7,7 @@ pub(crate) const INK: &str = "#222";
 const FONT: &str = "DejaVu Sans, Verdana, Helvetica, Arial, sans-serif";
 
 /// A point of the picture: x to the right, y downwards, in pixels.
-pub(crate) type Place = (f64, f64);
+pub(crate) type Pixel = (f64, f64);
 
 /// The head of a picture with a white background; `</svg>` ends it.
 pub(crate) fn open(width: f64, height: f64) -> String {
@@ -25,32 +25,32 @@ pub(crate) fn escape(words: &str) -> String {
 }
 
 /// A line of text whose baseline starts at a place, or is centred or ends there if `style` says so.
-pub(crate) fn text(out: &mut String, (x, y): Place, style: &str, words: &str) {
+pub(crate) fn text(out: &mut String, (x, y): Pixel, style: &str, words: &str) {
     let words = escape(words);
     writeln!(out, "<text x=\"{x:.1}\" y=\"{y:.1}\" {style}>{words}</text>").expect("a string");
 }
 
 /// Text that reads upwards, placed as [`text`] is.
-pub(crate) fn text_upwards(out: &mut String, (x, y): Place, style: &str, words: &str) {
+pub(crate) fn text_upwards(out: &mut String, (x, y): Pixel, style: &str, words: &str) {
     text(out, (x, y), &format!("{style} transform=\"rotate(-90 {x:.1} {y:.1})\""), words);
 }
 
 /// A straight line.
-pub(crate) fn line(out: &mut String, (x1, y1): Place, (x2, y2): Place, style: &str) {
+pub(crate) fn line(out: &mut String, (x1, y1): Pixel, (x2, y2): Pixel, style: &str) {
     writeln!(out, "<line x1=\"{x1:.1}\" y1=\"{y1:.1}\" x2=\"{x2:.1}\" y2=\"{y2:.1}\" {style}/>").expect("a string");
 }
 
 /// A line through several points.
-pub(crate) fn polyline(out: &mut String, points: &[Place], style: &str) {
+pub(crate) fn polyline(out: &mut String, points: &[Pixel], style: &str) {
     writeln!(out, "<polyline points=\"{}\" {style}/>", listed(points)).expect("a string");
 }
 
 /// A closed and filled shape.
-pub(crate) fn polygon(out: &mut String, points: &[Place], style: &str) {
+pub(crate) fn polygon(out: &mut String, points: &[Pixel], style: &str) {
     writeln!(out, "<polygon points=\"{}\" {style}/>", listed(points)).expect("a string");
 }
 
-fn listed(points: &[Place]) -> String {
+fn listed(points: &[Pixel]) -> String {
     points.iter().map(|(x, y)| format!("{x:.1},{y:.1}")).collect::<Vec<_>>().join(" ")
 }
 
@@ -68,7 +68,7 @@ impl SvgShape {
 }
 
 /// A marker of half width `r` at a place.
-pub(crate) fn marker(out: &mut String, (x, y): Place, shape: SvgShape, r: f64, style: &str) {
+pub(crate) fn marker(out: &mut String, (x, y): Pixel, shape: SvgShape, r: f64, style: &str) {
     match shape {
         SvgShape::Circle => {
             writeln!(out, "<circle cx=\"{x:.1}\" cy=\"{y:.1}\" r=\"{r}\" {style}/>").expect("a string");

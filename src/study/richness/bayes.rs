@@ -6,7 +6,7 @@ use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
 use super::surgery::{Mixture, draw};
-use super::{Estimate, entropy, shares};
+use super::{Uncertain, entropy, shares};
 use crate::vae::Encoded;
 use crate::vae::watch::Watch;
 
@@ -33,11 +33,11 @@ pub struct Bayes {
     /// Images that are judged, a draw of z each.
     pub images: usize,
     /// Part of them whose z Bayes' rule, with the training images known, calls by their label.
-    pub accuracy: Estimate,
+    pub accuracy: Uncertain,
     /// I_q(z;y) from below, in nats.
-    pub at_least: Estimate,
+    pub at_least: Uncertain,
     /// I_q(z;y) from above, in nats.
-    pub at_most: Estimate,
+    pub at_most: Uncertain,
 }
 
 impl Bayes {
@@ -72,9 +72,9 @@ impl Bayes {
         let below: Vec<f64> = (0..truth.len()).map(|n| entropy + score(n, chosen_by[1 - halves[n]])).collect();
         Bayes {
             images: truth.len(),
-            accuracy: Estimate::part(right, truth.len()),
-            at_least: Estimate::mean(&below),
-            at_most: Estimate::mean(&above),
+            accuracy: Uncertain::part(right, truth.len()),
+            at_least: Uncertain::mean(&below),
+            at_most: Uncertain::mean(&above),
         }
     }
 }

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::Estimate;
+use super::Uncertain;
 use super::neighbours::Neighbours;
 use crate::data::Dataset;
 use crate::engine::device::Device;
@@ -20,9 +20,9 @@ pub struct Prior {
     /// Number of draws.
     pub draws: usize,
     /// The part of the draws whose neighbours agree.
-    pub confident: Estimate,
+    pub confident: Uncertain,
     /// The same of as many test images, or all of them: what real images reach.
-    pub confident_test: Estimate,
+    pub confident_test: Uncertain,
     /// The part of each class among the confident draws.
     pub shares: Vec<f64>,
     /// −Σ s ln s over the shares, in nats: at most ln of the number of classes, reached when all are equally frequent;
@@ -48,7 +48,7 @@ impl Prior {
             Ok(votes.into_iter().map(|(class, count)| (count >= AGREE).then_some(class)).collect())
         };
         let (drawn, real) = (confident(decoded)?, confident(&real)?);
-        let part = |found: &[Option<u8>]| Estimate::part(found.iter().flatten().count(), found.len());
+        let part = |found: &[Option<u8>]| Uncertain::part(found.iter().flatten().count(), found.len());
         let sure = drawn.iter().flatten().count();
         let share = |class: usize| {
             drawn.iter().flatten().filter(|&&c| usize::from(c) == class).count() as f64 / sure.max(1) as f64

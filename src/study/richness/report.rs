@@ -3,13 +3,13 @@
 use std::fmt::{self, Write};
 
 use super::{AGREE, Bayes, Classes};
-use super::{Estimate, NEIGHBOURS, Prior, Richness, VOTERS};
+use super::{NEIGHBOURS, Prior, Richness, Uncertain, VOTERS};
 use crate::study::plot::{Axis, Plot, Series};
 
 /// Why a text or a table has no accuracies.
 const NO_LABELS: &str = "no accuracies, nothing on I(z;y), no classes of prior draws: the images have no labels";
 
-impl Estimate {
+impl Uncertain {
     fn percent(&self) -> String {
         format!("{:.1} ± {:.1} %", 100.0 * self.value, 100.0 * self.standard_error)
     }
@@ -61,12 +61,12 @@ impl Richness {
 }
 
 /// `  6.41 ± 0.02 nats`, the number in seven places.
-fn padded(e: &Estimate) -> String {
+fn padded(e: &Uncertain) -> String {
     format!("{:>7.2} ± {:.2} nats", e.value, e.standard_error)
 }
 
 /// `1.043 ± 0.006 nats`.
-fn exact(e: &Estimate) -> String {
+fn exact(e: &Uncertain) -> String {
     format!("{:.3} ± {:.3} nats", e.value, e.standard_error)
 }
 
@@ -229,7 +229,7 @@ pub fn plot(found: &[Richness], subtitle: &str) -> Plot {
     plot = plot
         .series(line("test −ELBO", &|r| Some((r.neg_elbo, 0.0))))
         .series(line("rec", &|r| Some((r.rec, 0.0))).dashed());
-    let percent = |e: Estimate| Some((100.0 * e.value, 100.0 * e.standard_error));
+    let percent = |e: Uncertain| Some((100.0 * e.value, 100.0 * e.standard_error));
     if found.iter().any(|r| r.classes.is_some()) {
         plot = plot
             .panel("Which digit: accuracy from μ(x) and from a draw of z")
@@ -255,7 +255,7 @@ pub fn plot(found: &[Richness], subtitle: &str) -> Plot {
 type RichnessLine<'a> = dyn Fn(&str, &dyn Fn(&Richness) -> Option<(f64, f64)>) -> Series + 'a;
 
 fn nats(plot: Plot, found: &[Richness], line: &RichnessLine<'_>) -> Plot {
-    let of = |e: Estimate| Some((e.value, e.standard_error));
+    let of = |e: Uncertain| Some((e.value, e.standard_error));
     let mut plot = plot
         .series(line("KL(q(z|x)‖p)", &|r| Some((r.surgery.kl, 0.0))))
         .series(line("I_q(x;z)", &|r| of(r.surgery.information)))
@@ -283,7 +283,7 @@ mod tests {
     use super::*;
 
     fn example(latent: usize, neg_elbo: f64, accuracy: Option<f64>) -> Richness {
-        let e = |value| Estimate { value, standard_error: 0.01 };
+        let e = |value| Uncertain { value, standard_error: 0.01 };
         let entropy = 10f64.ln();
         let classes = accuracy.map(|a| Classes {
             classes: 10,

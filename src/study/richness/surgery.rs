@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
-use super::Estimate;
+use super::Uncertain;
 use crate::engine::isa::Isa;
 use crate::engine::rng::Draw;
 use crate::vae::Encoded;
@@ -30,9 +30,9 @@ pub struct Surgery {
     /// N.
     pub images: usize,
     /// I_q(x;z), in nats.
-    pub information: Estimate,
+    pub information: Uncertain,
     /// KL(q(z) ‖ p(z)), in nats.
-    pub marginal_kl: Estimate,
+    pub marginal_kl: Uncertain,
     /// E_n KL(q(z|x_n) ‖ p(z)) in closed form, in nats: what the two should add up to.
     pub kl: f64,
     /// ln N.
@@ -61,8 +61,8 @@ impl Surgery {
         let (information, marginal): (Vec<f64>, Vec<f64>) = (0..images).into_par_iter().map(terms).unzip();
         Surgery {
             images,
-            information: Estimate::mean(&information),
-            marginal_kl: Estimate::mean(&marginal),
+            information: Uncertain::mean(&information),
+            marginal_kl: Uncertain::mean(&marginal),
             kl: encoded.kl_per_dimension().iter().sum(),
             saturation: (images as f64).ln(),
         }

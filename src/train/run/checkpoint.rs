@@ -18,7 +18,7 @@ use std::path::Path;
 use serde::{Deserialize, Serialize};
 
 use crate::data::Dataset;
-use crate::engine::device::{Device, Moment};
+use crate::engine::device::{ArrayKind, Device, Moment};
 use crate::engine::error::{Error, Result};
 use crate::engine::file::{Disk, Files};
 use crate::engine::optim::Optimizer;
@@ -37,21 +37,21 @@ const REMEDY: &str = "use a checkpoint written by `elbo train`, or train again";
 /// Tells the images that a run is of from others: [`Dataset::hash`] of what it learns from, and of what judges it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Images {
+pub struct ImageHashes {
     /// Of the training images.
     pub train: String,
     /// Of the test images.
     pub test: String,
 }
 
-impl Images {
+impl ImageHashes {
     /// Of these two sets.
-    pub fn of(train: &Dataset, test: &Dataset) -> Images {
-        Images { train: train.hash(), test: test.hash() }
+    pub fn of(train: &Dataset, test: &Dataset) -> ImageHashes {
+        ImageHashes { train: train.hash(), test: test.hash() }
     }
 
     /// The first set in which `found` differs, and its two hashes: there, here.
-    pub(crate) fn difference<'a>(&'a self, found: &'a Images) -> Option<(&'static str, &'a str, &'a str)> {
+    pub(crate) fn difference<'a>(&'a self, found: &'a ImageHashes) -> Option<(&'static str, &'a str, &'a str)> {
         let sets = [("training images", &self.train, &found.train), ("test images", &self.test, &found.test)];
         sets.into_iter().find(|(_, there, here)| there != here).map(|(set, there, here)| (set, &there[..], &here[..]))
     }
@@ -65,7 +65,7 @@ pub struct Checkpoint {
     /// How far it got.
     pub progress: Progress,
     /// Which images it is of; none in files of version 1.
-    pub images: Option<Images>,
+    pub images: Option<ImageHashes>,
     /// Parameters and moments, in the layout of memory: `encoder.heads.weight`, `adam.m.encoder.heads.weight`, …; no
     /// moments if it was read from an exported file.
     pub slots: BTreeMap<String, Vec<f32>>,
@@ -78,17 +78,14 @@ struct Header {
     config: TrainConfig,
     progress: Progress,
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    images: Option<Images>,
+    images: Option<ImageHashes>,
 }
 
-/// Arrays of all parameters of one kind, with the prefix of their names.
-pub(crate) type Family = (&'static str, Moment);
-
 /// The parameters themselves.
-const VALUES: [Family; 1] = [("", Moment::Value)];
+const VALUES: [ArrayKind; 1] = [("", Moment::Value)];
 
 /// The arrays that a rule keeps of every parameter: values, then moments.
-pub(crate) fn families(rule: &Optimizer) -> &'static [Family] {
+pub(crate) fn families(rule: &Optimizer) -> &'static [ArrayKind] {
     match rule {
         Optimizer::Adam { .. } => &[VALUES[0], ("adam.m.", Moment::First), ("adam.v.", Moment::Second)],
         Optimizer::Sgd { .. } => &[VALUES[0], ("sgd.m.", Moment::First)],
@@ -140,7 +137,7 @@ impl Checkpoint {
         self.encode_families(families(&self.config.objective.optimizer), Stored::F32)
     }
 
-    fn encode_families(&self, families: &[Family], stored: Stored) -> Result<Vec<u8>> {
+    fn encode_families(&self, families: &[ArrayKind], stored: Stored) -> Result<Vec<u8>> {
         let params = Vae::new(self.config.model.clone())?.params();
         let mut arrays = Vec::new();
         for (prefix, _) in families {
@@ -225,7 +222,7 @@ mod tests {
         let mut progress = Progress::default();
         progress.sums.rec = 1.0 / 3.0;
         progress.updates = 7;
-        let images = Some(Images { train: "1".into(), test: "2".into() });
+        let images = Some(ImageHashes { train: "1".into(), test: "2".into() });
         Checkpoint { config, progress, images, slots }
     }
 

@@ -48,7 +48,7 @@ impl Entry {
     /// The run in `path`, which is there.
     ///
     /// # Errors
-    /// [`Error::File`] when another process writes the run, and when `path` is a file; as [`Checkpoint::load`].
+    /// [`Error::Locked`] when another process writes the run, [`Error::File`] when `path` is a file; as [`Checkpoint::load`].
     pub fn resumed(files: impl Files + 'static, path: &Path) -> Result<Entry> {
         must_be_a_folder(path)?;
         let (files, state): (Arc<dyn Files>, _) = (Arc::new(files), path.join(CHECKPOINT));
@@ -93,7 +93,7 @@ impl Entry {
     /// with or have its images elsewhere. From the moment that a new folder exists it can be taken up.
     ///
     /// # Errors
-    /// As [`Trainer::new`] and [`Trainer::resume`]; [`Error::File`] when a run is to be begun where files are; [`Error::Io`].
+    /// As [`Trainer::new`] and [`Trainer::resume`]; [`Error::Occupied`] when a run is to be begun where files are; [`Error::Io`].
     pub fn start(self, config: TrainConfig, data: &Splits, device: Device) -> Result<(Run, Trainer)> {
         let Some((run, checkpoint)) = self.there else {
             let trainer = Trainer::new(config, data, device)?;
@@ -110,7 +110,7 @@ impl Entry {
         loop {
             match (begin_at(self.files.clone(), &path, first), &self.label) {
                 // Another run took the number at the same moment.
-                (Err(Error::File { .. }), Some(label)) => {
+                (Err(Error::Occupied { .. } | Error::Locked { .. }), Some(label)) => {
                     let number = path.file_name().and_then(|name| number(&name.to_string_lossy())).unwrap_or(0);
                     path.set_file_name(format!("{:03}-{label}", number + 1));
                 }
@@ -165,13 +165,7 @@ fn must_be_unused(files: &dyn Files, path: &Path) -> Result<()> {
 }
 
 fn occupied(path: &Path) -> Error {
-    Error::File {
-        path: path.into(),
-        field: "run folder".into(),
-        found: Run::OCCUPIED.into(),
-        expected: "an empty folder or a new name".into(),
-        remedy: "choose another folder, or resume the run in it".into(),
-    }
+    Error::Occupied { path: path.into(), remedy: "choose another folder, or resume the run in it".into() }
 }
 
 /// Whether a file was being written when its process ended.

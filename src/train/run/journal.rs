@@ -3,6 +3,7 @@
 use std::io::ErrorKind;
 use std::path::Path;
 
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use crate::engine::error::{Error, Result};
@@ -13,6 +14,28 @@ pub(super) fn line(record: &impl Serialize) -> Vec<u8> {
     let mut line = serde_json::to_vec(record).expect("a record is plain data");
     line.push(b'\n');
     line
+}
+
+/// The records of every line; none of a journal that was not begun.
+///
+/// # Errors
+/// [`Error::File`] naming the line that is no record; [`Error::Io`].
+pub(super) fn read<T: DeserializeOwned>(files: &dyn Files, path: &Path) -> Result<Vec<T>> {
+    let bytes = match files.read(path) {
+        Err(e) if e.kind() == ErrorKind::NotFound => return Ok(Vec::new()),
+        read => read.map_err(Error::io("read", path))?,
+    };
+    let lines = bytes.split(|&b| b == b'\n').enumerate().filter(|(_, line)| !line.is_empty());
+    let record = |(number, line): (usize, &[u8])| {
+        serde_json::from_slice(line).map_err(|error| Error::File {
+            path: path.into(),
+            field: format!("line {}", number + 1),
+            found: error.to_string(),
+            expected: "the record of an epoch".into(),
+            remedy: "remove the line".into(),
+        })
+    };
+    lines.map(record).collect()
 }
 
 /// Keeps the whole lines of the first `epochs` epochs, and nothing else.

@@ -59,9 +59,6 @@ impl Run {
     /// The files that a run is made of, as against pictures, which can be drawn again.
     pub const FILES: [&str; 6] = [CHECKPOINT, CONFIG, METRICS, TIMING, "reproduction.json", LOCK];
 
-    /// What an error says to have found where a run is to be begun and files are.
-    pub const OCCUPIED: &str = "a folder with files in it";
-
     /// Whether a run is in `path`.
     pub fn is_there(path: &Path) -> bool {
         Disk.exists(&path.join(CHECKPOINT))
@@ -107,10 +104,12 @@ impl Run {
         Ok(outcome)
     }
 
-    /// What the epochs of the run took, as far as its journal says.
-    pub fn timings(&self) -> Vec<EpochTiming> {
-        let text = self.files.read(&self.path.join(TIMING)).unwrap_or_default();
-        String::from_utf8_lossy(&text).lines().filter_map(|line| serde_json::from_str(line).ok()).collect()
+    /// What the epochs of the run took, as its journal says.
+    ///
+    /// # Errors
+    /// [`Error::File`] naming the line that cannot be understood; [`Error::Io`].
+    pub fn timings(&self) -> Result<Vec<EpochTiming>> {
+        journal::read(&*self.files, &self.path.join(TIMING))
     }
 
     /// Locks a folder that is there.
@@ -121,13 +120,8 @@ impl Run {
                 let text = files.read(&lock).unwrap_or_default();
                 let process = String::from_utf8_lossy(&text).trim().parse::<u32>();
                 let process = process.map_or("another process".into(), |pid| format!("process {pid}"));
-                Error::File {
-                    path: path.into(),
-                    field: "run folder".into(),
-                    found: format!("{process}, which writes this run"),
-                    expected: "a run that nobody writes".into(),
-                    remedy: "wait until it ends or stop it, or choose another folder".into(),
-                }
+                let remedy = "wait until it ends or stop it, or choose another folder".into();
+                Error::Locked { path: path.into(), by: process, remedy }
             }
             _ => Error::io("lock", &lock)(error),
         };

@@ -179,7 +179,7 @@ fn a_second_writer_is_refused_and_readers_are_not() {
     assert_eq!(Run::read(&path).unwrap().progress.updates, 1);
     drop(run);
     let run = session(Entry::at(Disk, &path).unwrap(), None);
-    assert_eq!((Run::read(&path).unwrap().progress.epoch, run.timings().len()), (3, 3));
+    assert_eq!((Run::read(&path).unwrap().progress.epoch, run.timings().unwrap().len()), (3, 3));
 }
 
 #[test]
@@ -197,6 +197,13 @@ fn a_run_of_before_is_taken_up_and_what_was_being_written_is_removed() {
     let (run, _) = Entry::at(Disk, folder.path()).unwrap().start(config(), &data(), CPU).unwrap();
     assert_eq!(fs::read_to_string(at(METRICS)).unwrap(), journal);
     assert!(!at("config.json.9.tmp").exists() && run.path().join(LOCK).exists());
+    fs::write(at(TIMING), format!("{}\n{{\"epoch\":2}}\n", fs::read_to_string(at(TIMING)).unwrap().trim())).unwrap();
+    let lines = fs::read_to_string(at(TIMING)).unwrap().lines().count();
+    let error = run.timings().unwrap_err().to_string();
+    assert!(
+        error.contains(TIMING) && error.contains(&format!("line {lines}")) && error.contains("missing field"),
+        "{error}"
+    );
 }
 
 #[test]

@@ -14,22 +14,21 @@ use cudarc::driver::{DriverError, result, sys};
 
 use super::images;
 use super::probe::{Gpu, Version, probe};
-use crate::engine::device::memory::SMALLER;
-use crate::engine::error::{Error, Result};
+use crate::engine::error::{Choice, Error, Result};
 
 /// An address on the device; 0 is null.
 pub(crate) type Address = u64;
 
 /// A kernel, ready to be launched.
 #[derive(Clone, Copy)]
-pub(crate) struct Function {
+pub(crate) struct DeviceKernel {
     handle: sys::CUfunction,
 }
 
 /// What is launched: a kernel over a grid, with its parameter struct as bytes.
 #[derive(Clone)]
 pub(crate) struct Launch {
-    pub function: Function,
+    pub function: DeviceKernel,
     pub kernel: &'static str,
     pub grid: [u32; 3],
     pub threads: u32,
@@ -53,7 +52,7 @@ pub(crate) struct Driver {
     fork: sys::CUevent,
     join: sys::CUevent,
     modules: RefCell<Vec<sys::CUmodule>>,
-    functions: RefCell<HashMap<&'static str, Function>>,
+    functions: RefCell<HashMap<&'static str, DeviceKernel>>,
     /// The next image to be loaded when a kernel is in none of the modules.
     next_image: Cell<usize>,
 }
@@ -113,14 +112,14 @@ impl Driver {
     }
 
     /// `bytes` bytes of device memory, zeroed. `what` says what for, in the message if there is not enough.
-    pub fn alloc(self: &Rc<Driver>, bytes: usize, what: &str) -> Result<Buffer> {
+    pub fn alloc(self: &Rc<Driver>, bytes: usize, what: &str) -> Result<DeviceBuffer> {
         self.enter()?;
         // SAFETY: a plain allocation, freed by the buffer.
         let ptr = unsafe { result::malloc_sync(bytes.max(1)) }.map_err(|e| match e.0 {
             sys::CUresult::CUDA_ERROR_OUT_OF_MEMORY => self.out_of_memory(bytes, what),
             _ => failure(&self.name(), "cuMemAlloc", e),
         })?;
-        let buffer = Buffer { driver: self.clone(), ptr };
+        let buffer = DeviceBuffer { driver: self.clone(), ptr };
         if bytes > 0 {
             self.clear(ptr, bytes)?;
         }
@@ -133,7 +132,10 @@ impl Driver {
         Error::Device {
             device: self.name(),
             reason: format!("{:.1} MiB of memory were asked for {what}, {:.1} MiB are free", mib(bytes), mib(free)),
-            remedy: format!("{SMALLER}, load fewer rows of data, end other programs on this GPU, or use the CPU"),
+            remedy: Choice::Smaller.remedy(
+                "make the layers narrower, or the batch smaller, load fewer rows of data, end other programs on this GPU, or \
+                 use the CPU",
+            ),
         }
     }
 
@@ -174,7 +176,7 @@ impl Driver {
     }
 
     /// The kernel of this name, from whichever image has it.
-    pub fn function(&self, name: &'static str) -> Result<Function> {
+    pub fn function(&self, name: &'static str) -> Result<DeviceKernel> {
         if let Some(function) = self.functions.borrow().get(name) {
             return Ok(*function);
         }
@@ -197,7 +199,7 @@ impl Driver {
             let Some(module) = self.load_next_image()? else { return Err(self.no_kernel(name)) };
             handle = find(module)?;
         }
-        let function = Function { handle: handle.expect("the loop ended") };
+        let function = DeviceKernel { handle: handle.expect("the loop ended") };
         // The driver loads a kernel's code when it is first asked about it. Better now than while a step is recorded.
         let attribute = sys::CUfunction_attribute::CU_FUNC_ATTRIBUTE_NUM_REGS;
         // SAFETY: the function belongs to a loaded module.
@@ -233,12 +235,12 @@ impl Driver {
         Error::Device {
             device: self.name(),
             reason: format!("kernel {name} is in none of the embedded images for compute capability {major}.{minor}"),
-            remedy: format!("build with ELBO_CUDA_ARCH={major}{minor}, or use the CPU"),
+            remedy: Choice::Cpu.remedy(format!("build with ELBO_CUDA_ARCH={major}{minor}, or use the CPU")),
         }
     }
 
     /// Lets a kernel use `bytes` of shared memory, which above 48 KiB must be asked for.
-    pub fn allow_shared(&self, function: Function, bytes: u32) -> Result<()> {
+    pub fn allow_shared(&self, function: DeviceKernel, bytes: u32) -> Result<()> {
         const WITHOUT_ASKING: u32 = 48 * 1024;
         if bytes <= WITHOUT_ASKING {
             return Ok(());
@@ -333,7 +335,7 @@ impl Driver {
                 return Err(Error::Device {
                     device: self.name(),
                     reason: format!("the captured step holds a node that is no kernel: {kind:?}"),
-                    remedy: "this is a fault of the program; please report it, and use the CPU".into(),
+                    remedy: Choice::Cpu.remedy("this is a fault of the program; please report it, and use the CPU"),
                 });
             }
         }
@@ -389,19 +391,19 @@ impl Drop for Driver {
 }
 
 /// Device memory, freed with it.
-pub(crate) struct Buffer {
+pub(crate) struct DeviceBuffer {
     driver: Rc<Driver>,
     ptr: Address,
 }
 
-impl Buffer {
+impl DeviceBuffer {
     /// The first byte's address.
     pub fn address(&self) -> Address {
         self.ptr
     }
 }
 
-impl Drop for Buffer {
+impl Drop for DeviceBuffer {
     fn drop(&mut self) {
         if self.driver.enter().is_ok() {
             // SAFETY: the memory was allocated by `Driver::alloc` and is not used any more; the driver waits for
@@ -466,6 +468,6 @@ fn failure(device: &str, call: &str, error: DriverError) -> Error {
     Error::Device {
         device: device.into(),
         reason: format!("{call} failed with {name}{text}"),
-        remedy: "see `elbo info`; the CPU works without a GPU".into(),
+        remedy: Choice::Cpu.remedy("see what the driver says of its GPUs; the CPU works without one"),
     }
 }

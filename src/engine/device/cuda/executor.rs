@@ -3,8 +3,8 @@
 use std::collections::HashMap;
 use std::rc::Rc;
 
-use super::driver::{Address, Buffer, Captured, Driver, Lane, Launch};
-use super::lower::{DataUse, Lower, Lowered, Placed, Places};
+use super::driver::{Address, Captured, DeviceBuffer, Driver, Lane, Launch};
+use super::lower::{DataLaunch, Lower, Lowered, Placed, Places};
 use super::mailbox::Mailbox;
 use super::memory::DeviceMemory;
 use super::params::{self, Clock, Ctl, HashParams, StepValues};
@@ -13,9 +13,9 @@ use super::probe::{Gpu, Version};
 use crate::engine::device::call::{Call, Sequence};
 use crate::engine::device::memory::check_size;
 use crate::engine::device::{
-    Backend, CompiledFunction, Memory, Precision, Snapshot, bad_index, check_rows, check_steps, foreign_memory,
+    Backend, CompiledFunction, Memory, Precision, Snapshot, check_rows, check_steps, foreign_memory,
 };
-use crate::engine::error::{Error, Result};
+use crate::engine::error::{Choice, Error, Result};
 use crate::engine::graph::{Graph, Slot, SlotKind};
 use crate::engine::params::Params;
 use crate::engine::plan::{Fusion, Plan};
@@ -66,7 +66,7 @@ struct CudaFunction {
     /// The launches, for the memory that they point into.
     bound: Option<BoundPlan>,
     // Dropped before the driver that it holds.
-    _scratch: Buffer,
+    _scratch: DeviceBuffer,
     driver: Rc<Driver>,
 }
 
@@ -74,14 +74,14 @@ struct BoundPlan {
     /// The number of the memory.
     memory: u64,
     launches: Vec<Placed>,
-    data: Vec<DataUse>,
+    data: Vec<DataLaunch>,
     /// The versions of the data sets that the launches point to.
     versions: Vec<u64>,
     indices: bool,
     /// Graphs of one step and of [`UNROLL`] steps, recorded at the first run.
     one: Option<Captured>,
     many: Option<Captured>,
-    _shared: Option<Buffer>,
+    _shared: Option<DeviceBuffer>,
 }
 
 /// Parts of one allocation, each at a multiple of 256 bytes.
@@ -110,7 +110,7 @@ impl Cuda {
                 reason: format!(
                     "precision {precision} needs tensor cores of compute capability 8.0, this GPU has {cc}"
                 ),
-                remedy: "ask for precision f32".into(),
+                remedy: Choice::F32.remedy("ask for precision f32"),
             });
         }
         Ok(Cuda { precision, driver })
@@ -221,7 +221,7 @@ impl CudaFunction {
     }
 
     /// Workspace and tickets of sums that several blocks share.
-    fn shared_memory(&self, lowered: &mut Lowered) -> Result<Option<Buffer>> {
+    fn shared_memory(&self, lowered: &mut Lowered) -> Result<Option<DeviceBuffer>> {
         let mut layout = Placement::default();
         let mut places = Vec::new();
         for sum in &lowered.shared_sums {
@@ -380,7 +380,7 @@ impl CompiledFunction for CudaFunction {
             // The next portion clears the mark.
             bad |= self.met_bad_index()?;
         }
-        if bad { Err(bad_index()) } else { Ok(()) }
+        if bad { Err(Error::Index) } else { Ok(()) }
     }
 
     fn write(&mut self, cell: Slot, values: &[f32]) -> Result<()> {
@@ -456,6 +456,6 @@ impl CompiledFunction for CudaFunction {
                 *best = best.min(seconds / PASSES as f64);
             }
         }
-        if self.met_bad_index()? { Err(bad_index()) } else { Ok(best) }
+        if self.met_bad_index()? { Err(Error::Index) } else { Ok(best) }
     }
 }

@@ -2,17 +2,17 @@
 //! that plans can take, checked, and the one that they do take, timed in every precision.
 
 use super::Cuda;
-use super::driver::{Buffer, Lane, Launch};
+use super::driver::{DeviceBuffer, Lane, Launch};
 use super::params::{GemmParams, words, zeroed};
 use super::probe::Version;
 use crate::engine::device::Precision;
 use crate::engine::error::{Error, Result};
 use crate::engine::rng::{Draw, OPERANDS};
-use crate::engine::steps::gemm::cuda::{self as gemm, Choice, LADDER};
+use crate::engine::steps::gemm::cuda::{self as gemm, GemmLaunch, LADDER};
 
 /// What one kernel of the ladder did.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Rung {
+pub struct RungResult {
     /// The kernel's name: `dev_gemm_1` … and at the end the kernel that plans use for this shape.
     pub kernel: &'static str,
     /// ‖C − C₆₄‖ / ‖C₆₄‖ in the Frobenius norm, C₆₄ computed in f64 on the host.
@@ -110,12 +110,12 @@ impl Cuda {
     ///
     /// # Errors
     /// [`Error::Device`] from the device.
-    pub fn climb_ladder(&self, n: usize, repetitions: usize) -> Result<Vec<Rung>> {
+    pub fn climb_ladder(&self, n: usize, repetitions: usize) -> Result<Vec<RungResult>> {
         assert!(n > 0 && n.is_multiple_of(8), "the ladder takes multiples of 8, not {n}");
         debug_assert!(LADDER.iter().all(|rung| 8 % rung.multiple == 0));
         let matrices = Matrices::new(self, n, 1)?;
         let cc = self.capability();
-        let rungs = LADDER.iter().filter(|rung| rung.cc <= cc).map(|rung| Choice {
+        let rungs = LADDER.iter().filter(|rung| rung.cc <= cc).map(|rung| GemmLaunch {
             kernel: rung.name,
             grid: rung.grid(n, n),
             threads: rung.threads,
@@ -126,13 +126,13 @@ impl Cuda {
             tickets: 0,
         });
         let usual = gemm::choose(n, n, n, Precision::F32, cc, false);
-        let climb = |choice: Choice| {
+        let climb = |choice: GemmLaunch| {
             let run = matrices.run(self, &choice, false)?;
             let mut seconds = f64::INFINITY;
             for _ in 0..repetitions {
                 seconds = seconds.min(self.driver.time(|| self.driver.launch(&run.launch, Lane::Main))?);
             }
-            Ok(Rung { kernel: choice.kernel, error: matrices.error(&run.c), seconds })
+            Ok(RungResult { kernel: choice.kernel, error: matrices.error(&run.c), seconds })
         };
         rungs.chain([usual]).map(climb).collect()
     }
@@ -144,7 +144,7 @@ impl Cuda {
     /// [`Error::Device`] from the device.
     pub fn check_products(&self, n: usize) -> Result<Vec<ProductCheck>> {
         let matrices = Matrices::new(self, n, 1)?;
-        let check = |choice: Choice| {
+        let check = |choice: GemmLaunch| {
             let run = matrices.run(self, &choice, true)?;
             Ok(ProductCheck {
                 kernel: choice.kernel,
@@ -166,7 +166,7 @@ impl Cuda {
     /// [`Error::Device`] from the device.
     pub fn every_product(&self, n: usize, a: &[f32], b: &[f32]) -> Result<Vec<(&'static str, u32, Vec<f32>)>> {
         let matrices = Matrices::of(self, n, a, b, 1)?;
-        let compute = |choice: Choice| Ok((choice.kernel, choice.splits, matrices.run(self, &choice, false)?.c));
+        let compute = |choice: GemmLaunch| Ok((choice.kernel, choice.splits, matrices.run(self, &choice, false)?.c));
         gemm::every(n, n, n, self.capability()).into_iter().map(compute).collect()
     }
 
@@ -179,8 +179,8 @@ impl Cuda {
 /// A and B on the device, and what comes out in f64.
 struct Matrices {
     n: usize,
-    a: Buffer,
-    b: Buffer,
+    a: DeviceBuffer,
+    b: DeviceBuffer,
     /// Of so many rows of A·B, one is in `truth`.
     every: usize,
     /// A·B: its rows 0, `every`, 2·`every` …
@@ -194,7 +194,7 @@ struct RungRun {
     launch: Launch,
     c: Vec<f32>,
     column_sums: Vec<f32>,
-    _memory: [Buffer; 4],
+    _memory: [DeviceBuffer; 4],
 }
 
 impl Matrices {
@@ -223,7 +223,7 @@ impl Matrices {
     }
 
     /// Launches a kernel once and reads what it wrote; without `sums` the column sums stay NaN.
-    fn run(&self, cuda: &Cuda, choice: &Choice, sums: bool) -> Result<RungRun> {
+    fn run(&self, cuda: &Cuda, choice: &GemmLaunch, sums: bool) -> Result<RungRun> {
         let (n, driver) = (self.n, &cuda.driver);
         // Not a number until the kernel has written it.
         let (c, column_sums) = (cuda.matrix(&vec![f32::NAN; n * n])?, cuda.matrix(&vec![f32::NAN; n])?);
@@ -263,7 +263,7 @@ impl Matrices {
 
 impl Cuda {
     /// Numbers on the device.
-    fn matrix(&self, values: &[f32]) -> Result<Buffer> {
+    fn matrix(&self, values: &[f32]) -> Result<DeviceBuffer> {
         let buffer = self.driver.alloc(4 * values.len(), "a matrix")?;
         self.driver.upload(buffer.address(), values)?;
         Ok(buffer)

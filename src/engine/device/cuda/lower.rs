@@ -6,12 +6,12 @@
 use std::collections::HashMap;
 
 use super::driver::{Address, Driver, Launch, Pod};
-use super::memory::{Data, DeviceMemory, ParamAddresses};
+use super::memory::{DeviceData, DeviceMemory, ParamAddresses};
 use super::params::{self, Clock, TickParams, words};
 use super::probe::Version;
 use super::program;
 use crate::engine::device::Precision;
-use crate::engine::error::{Error, Result};
+use crate::engine::error::{Choice, Error, Result};
 use crate::engine::graph::Slot;
 use crate::engine::plan::program::{Output, Program};
 use crate::engine::plan::{Mem, Plan, View};
@@ -25,19 +25,19 @@ pub(crate) struct Placed {
 }
 
 /// The words of a launch's parameters, given the data set it reads.
-type Parameters = Box<dyn Fn(&Data) -> Box<[u64]>>;
+type Parameters = Box<dyn Fn(&DeviceData) -> Box<[u64]>>;
 
 /// A launch that reads a data set, whose address is only known when the plan runs.
-pub(crate) struct DataUse {
+pub(crate) struct DataLaunch {
     pub slot: String,
     pub cols: usize,
     pub launch: usize,
     params: Parameters,
 }
 
-impl DataUse {
+impl DataLaunch {
     /// The launch's parameters for a data set.
-    pub fn params(&self, data: &Data) -> Box<[u64]> {
+    pub fn params(&self, data: &DeviceData) -> Box<[u64]> {
         (self.params)(data)
     }
 }
@@ -45,7 +45,7 @@ impl DataUse {
 /// The plan as launches.
 pub(crate) struct Lowered {
     pub launches: Vec<Placed>,
-    pub data: Vec<DataUse>,
+    pub data: Vec<DataLaunch>,
     /// Whether a kernel checks row indices.
     pub indices: bool,
     /// What needs memory for sums that several blocks share.
@@ -168,10 +168,10 @@ impl<'a> Lower<'a> {
         launch: usize,
         slot: Slot,
         cols: usize,
-        params: impl Fn(&Data) -> P + 'static,
+        params: impl Fn(&DeviceData) -> P + 'static,
     ) {
-        let params = Box::new(move |data: &Data| words(&params(data)));
-        self.out.data.push(DataUse { slot: self.name(slot).into(), cols, launch, params });
+        let params = Box::new(move |data: &DeviceData| words(&params(data)));
+        self.out.data.push(DataLaunch { slot: self.name(slot).into(), cols, launch, params });
     }
 
     /// Says that launch number `launch` splits a sum over blocks. See [`SharedSum`].
@@ -247,6 +247,6 @@ pub(super) fn too_large(what: &str, found: usize, most: usize) -> Error {
     Error::Device {
         device: "cuda".into(),
         reason: format!("a fused program has {found} {what}, the kernels' parameters have room for {most}"),
-        remedy: "use the CPU, or split the expression by storing an intermediate value".into(),
+        remedy: Choice::Cpu.remedy("use the CPU, or split the expression by storing an intermediate value"),
     }
 }

@@ -4,7 +4,7 @@ use std::any::Any;
 use std::collections::HashMap;
 use std::rc::Rc;
 
-use super::driver::{Address, Buffer, Driver};
+use super::driver::{Address, DeviceBuffer, Driver};
 use crate::engine::device::data::{DataSets, whole_rows};
 use crate::engine::device::memory::{check_size, check_slot, no_moments, unknown};
 use crate::engine::device::{Memory, Moment, Values, fresh_number};
@@ -34,8 +34,8 @@ pub(crate) struct ParamAddresses {
 }
 
 /// A data set on the device.
-pub(crate) struct Data {
-    numbers: Buffer,
+pub(crate) struct DeviceData {
+    numbers: DeviceBuffer,
     /// f32, or bytes.
     pub floats: bool,
     count: usize,
@@ -44,7 +44,7 @@ pub(crate) struct Data {
     columns: usize,
 }
 
-impl Data {
+impl DeviceData {
     pub fn address(&self) -> Address {
         self.numbers.address()
     }
@@ -59,9 +59,9 @@ pub(crate) struct DeviceMemory {
     /// Tells this memory from all others, for functions whose launches keep addresses into it.
     pub number: u64,
     homes: HashMap<String, DeviceHome>,
-    data: DataSets<Data>,
+    data: DataSets<DeviceData>,
     /// All arrays in one allocation; none without arrays.
-    _arrays: Option<Buffer>,
+    _arrays: Option<DeviceBuffer>,
     driver: Rc<Driver>,
 }
 
@@ -73,7 +73,7 @@ impl DeviceMemory {
         let buffers: usize = size(false).map(|n| n.next_multiple_of(ALIGN)).sum();
         let floats = 3 * block + buffers;
         let arrays = (floats > 0).then(|| driver.alloc(4 * floats, "parameters, moments and buffers")).transpose()?;
-        let base = arrays.as_ref().map_or(0, Buffer::address);
+        let base = arrays.as_ref().map_or(0, DeviceBuffer::address);
         let at = |float: usize| base + 4 * float as Address;
         let (mut param, mut buffer) = (0, 3 * block);
         let mut homes = HashMap::new();
@@ -136,7 +136,7 @@ impl DeviceMemory {
     }
 
     /// The data set of this name for a graph that reads `columns` numbers of each row.
-    pub fn data(&self, name: &str, columns: usize) -> Result<&Data> {
+    pub fn data(&self, name: &str, columns: usize) -> Result<&DeviceData> {
         self.data.get(name, columns)
     }
 }
@@ -171,7 +171,7 @@ impl Memory for DeviceMemory {
         let bytes = count * if floats { 4 } else { 1 };
         let numbers = self.driver.alloc(bytes, &format!("the data set \"{name}\""))?;
         upload(numbers.address())?;
-        self.data.insert(name, Data { numbers, floats, count, version: fresh_number(), columns }, columns);
+        self.data.insert(name, DeviceData { numbers, floats, count, version: fresh_number(), columns }, columns);
         Ok(())
     }
 

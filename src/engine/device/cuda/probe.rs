@@ -8,7 +8,7 @@
 use std::fmt;
 
 use super::images::{self, Toolkit};
-use crate::engine::error::Error;
+use crate::engine::error::{Choice, Error, Remedy};
 
 /// A version of CUDA, major and minor.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -118,32 +118,34 @@ pub enum NoCuda {
 
 impl NoCuda {
     /// What to do about it.
-    pub fn remedy(&self) -> String {
+    pub fn remedy(&self) -> Remedy {
         match self {
             NoCuda::NotBuilt => "build it with `--features cuda`".into(),
             NoCuda::NoKernels(_) => {
                 "build it where nvcc is (ELBO_REQUIRE_NVCC=1 makes the build say where it looks and how to get nvcc)"
                     .into()
             }
-            NoCuda::NoDriver => {
-                "install NVIDIA's driver; in a container, start it with the GPUs (`--gpus all`); or use the CPU".into()
-            }
+            NoCuda::NoDriver => Choice::Cpu.remedy(
+                "install NVIDIA's driver; in a container, start it with the GPUs (`--gpus all`); or use the CPU",
+            ),
             NoCuda::Incomplete(_) => "install NVIDIA's driver anew: this one is too old or damaged".into(),
             NoCuda::Stub => {
                 "take the toolkit's `stubs` folder out of LD_LIBRARY_PATH, so that the driver's own libcuda is found"
                     .into()
             }
-            NoCuda::Start(code) | NoCuda::Call { code, .. } => Code(*code).remedy().into(),
+            NoCuda::Start(code) | NoCuda::Call { code, .. } => Code(*code).remedy(),
             NoCuda::OldDriver { needed, .. } => {
-                format!("update NVIDIA's driver{}, or build with an older nvcc", first_driver(*needed))
+                format!("update NVIDIA's driver{}, or build with an older nvcc", first_driver(*needed)).into()
             }
-            NoCuda::NoGpu => {
-                "see whether `nvidia-smi` lists one, and whether CUDA_VISIBLE_DEVICES hides it; or use the CPU".into()
+            NoCuda::NoGpu => Choice::Cpu.remedy(
+                "see whether `nvidia-smi` lists one, and whether CUDA_VISIBLE_DEVICES hides it; or use the CPU",
+            ),
+            NoCuda::NoSuchGpu { count, .. } => format!("use one of cuda:0 to cuda:{}", count - 1).into(),
+            NoCuda::OldGpu { .. } => {
+                Choice::Cpu.remedy("use a GPU of the Turing generation (2018) or newer, or the CPU")
             }
-            NoCuda::NoSuchGpu { count, .. } => format!("use one of cuda:0 to cuda:{}", count - 1),
-            NoCuda::OldGpu { .. } => "use a GPU of the Turing generation (2018) or newer, or the CPU".into(),
             NoCuda::NoImage { found, .. } => {
-                format!("build again with {}{} in ELBO_CUDA_ARCH", found.0, found.1)
+                format!("build again with {}{} in ELBO_CUDA_ARCH", found.0, found.1).into()
             }
         }
     }
@@ -186,11 +188,12 @@ impl Code {
         })
     }
 
-    fn remedy(&self) -> &'static str {
-        self.known().map_or(
-            "look this number up among the CUresult codes of the CUDA driver API; or use the CPU",
-            |(_, remedy)| remedy,
-        )
+    fn remedy(&self) -> Remedy {
+        match self.known() {
+            Some((_, remedy)) => remedy.into(),
+            None => Choice::Cpu
+                .remedy("look this number up among the CUresult codes of the CUDA driver API; or use the CPU"),
+        }
     }
 }
 
@@ -449,7 +452,9 @@ mod tests {
         }
         assert!(matches!(with((7, 0), (13, 1)), Err(NoCuda::OldGpu { .. })));
         let old = with((9, 0), (12, 8)).unwrap_err();
-        assert!(old.to_string().contains("12.8") && old.to_string().contains("13.0") && old.remedy().contains("580"));
+        assert!(
+            old.to_string().contains("12.8") && old.to_string().contains("13.0") && old.remedy().text.contains("580")
+        );
     }
 
     #[test]
@@ -459,7 +464,7 @@ mod tests {
         assert_eq!(usable(&emulated, Err("why")), Ok(()));
         let few = Toolkit { architectures: &[90], ptx: &[90], ..TOOLKIT };
         let none = usable(&gpu((8, 6), (13, 1)), Ok(few)).unwrap_err();
-        assert!(none.to_string().contains("sm_90") && none.remedy().contains("86 in ELBO_CUDA_ARCH"), "{none}");
+        assert!(none.to_string().contains("sm_90") && none.remedy().text.contains("86 in ELBO_CUDA_ARCH"), "{none}");
     }
 
     #[test]

@@ -4,7 +4,7 @@
 //! (6 + 2) / 12 = 0.67, below the one load per FMA these cores can do; 12 accumulators cover 2 FMAs per cycle at a
 //! latency of 4 or 5. One ymm (8 columns) for narrow panels.
 
-use super::micro::{Class, Family, Micro, Vector, class, micro};
+use super::micro::{Class, Micro, MicroKernels, Vector, class, micro};
 use super::pack;
 use std::arch::x86_64::*;
 
@@ -15,8 +15,11 @@ unsafe fn kernel<V: Vector, const MR: usize, const NV: usize, const TA: bool, co
 }
 
 /// See the module.
-pub(super) static FAMILY: Family =
-    Family { rows: 6, classes: &[class!(__m256, 2; 1 2 3 4 5 6), class!(__m256, 1; 1 2 3 4 5 6)], pack_transposed };
+pub(super) static FAMILY: MicroKernels = MicroKernels {
+    rows: 6,
+    classes: &[class!(__m256, 2; 1 2 3 4 5 6), class!(__m256, 1; 1 2 3 4 5 6)],
+    pack_transposed,
+};
 
 // SAFETY (all methods): called only from functions that enable AVX2 and FMA; pointers are the caller's promise.
 impl Vector for __m256 {

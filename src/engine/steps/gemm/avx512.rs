@@ -8,7 +8,7 @@
 //!
 //! Narrow panels: one zmm (16 columns), or one ymm (8 columns), which Zen cores execute at twice the rate.
 
-use super::micro::{Class, Family, Micro, Vector, class, micro};
+use super::micro::{Class, Micro, MicroKernels, Vector, class, micro};
 use std::arch::x86_64::*;
 
 #[target_feature(enable = "avx512f,avx512vl,avx512dq,avx512bw,avx2,fma")]
@@ -18,7 +18,7 @@ unsafe fn kernel<V: Vector, const MR: usize, const NV: usize, const TA: bool, co
 }
 
 /// See the module.
-pub(super) static FAMILY: Family = Family {
+pub(super) static FAMILY: MicroKernels = MicroKernels {
     rows: 12,
     classes: &[
         class!(__m512, 2; 1 2 3 4 5 6 7 8 9 10 11 12),

@@ -1,6 +1,6 @@
 //! How a product is cut: chunks for the threads, blocks of k for the cache. A function of shape and family only.
 
-use super::micro::Family;
+use super::micro::MicroKernels;
 use std::ops::Range;
 
 /// Multiply-adds that are worth a chunk of their own: 100 000 take 1.7 µs on one Zen 4 core at its AVX-512 peak.
@@ -40,7 +40,7 @@ pub(super) struct Blocks {
     pub depths: usize,
     /// Floats of a packed panel.
     pub panel: usize,
-    /// Floats of the tile scratch for `Output::Tiles`.
+    /// Floats of the tile scratch for `Destination::Tiles`.
     pub tiles: usize,
     /// Leading dimension of the tile scratch when there are several blocks of k.
     pub tile_ld: usize,
@@ -48,7 +48,7 @@ pub(super) struct Blocks {
 }
 
 impl Blocks {
-    pub fn new(family: &Family, m: usize, n: usize, k: usize, ta: bool, tb: bool) -> Blocks {
+    pub fn new(family: &MicroKernels, m: usize, n: usize, k: usize, ta: bool, tb: bool) -> Blocks {
         let width = family.classes[0].width;
         let depths = k.div_ceil(DEPTH).max(1);
         let depth = k.div_ceil(depths);
@@ -68,7 +68,7 @@ pub(super) fn even(len: usize, parts: usize, i: usize) -> Range<usize> {
 /// Cuts C along columns first, because chunks that share columns pack the same panels of B twice; rows are cut where
 /// columns do not give enough chunks, or where a chunk would outgrow the cache. If all chunks span all rows, the last
 /// two groups of columns are halved by rows: that leaves half-sized chunks for the threads that finish first.
-fn chunks(family: &Family, m: usize, n: usize, k: usize, depth: usize, tb: bool) -> Vec<Chunk> {
+fn chunks(family: &MicroKernels, m: usize, n: usize, k: usize, depth: usize, tb: bool) -> Vec<Chunk> {
     if m == 0 || n == 0 {
         return Vec::new();
     }
@@ -95,7 +95,7 @@ fn chunks(family: &Family, m: usize, n: usize, k: usize, depth: usize, tb: bool)
 /// Cuts C along rows first. For AᵀB, which in training is the gradient dW = Xᵀ·dY of a weight [in, out]: its bands of
 /// rows are the pieces in which the parameters are updated (see `steps::optimize::pieces`), so that what a thread has
 /// computed is in its caches when it updates it. The order of the chunks is that of their rows.
-fn bands(family: &Family, m: usize, n: usize, k: usize, depth: usize) -> Vec<Chunk> {
+fn bands(family: &MicroKernels, m: usize, n: usize, k: usize, depth: usize) -> Vec<Chunk> {
     if m == 0 || n == 0 {
         return Vec::new();
     }

@@ -56,7 +56,7 @@ impl Arithmetic {
 }
 
 /// A kernel: the `Tile` of kernels/gemm_tile.cuh it is compiled for, and what is expected of it.
-struct Kernel {
+struct GemmKernel {
     name: &'static str,
     arithmetic: Arithmetic,
     /// Rows and columns of C a block computes.
@@ -71,27 +71,27 @@ struct Kernel {
     efficiency: f64,
 }
 
-impl Kernel {
+impl GemmKernel {
     const fn simt(
         name: &'static str,
         side: usize,
         threads: u32,
         strip: (usize, usize),
         expect: (usize, f64),
-    ) -> Kernel {
+    ) -> GemmKernel {
         let (arithmetic, tile, padding) = (Arithmetic::Simt, (side, side), 4);
         let ((depth, stages), (resident, efficiency)) = (strip, expect);
-        Kernel { name, arithmetic, tile, threads, depth, stages, padding, resident, efficiency }
+        GemmKernel { name, arithmetic, tile, threads, depth, stages, padding, resident, efficiency }
     }
 
-    const fn tensor(name: &'static str, arithmetic: Arithmetic, side: usize, threads: u32) -> Kernel {
+    const fn tensor(name: &'static str, arithmetic: Arithmetic, side: usize, threads: u32) -> GemmKernel {
         let (tile, padding) = ((side, side), 0);
         let (depth, stages, resident, efficiency) = match side {
             128 => (16, 3, 256 / threads as usize, 0.6),
             64 => (16, 4, 3, 0.45),
             _ => (64, 3, 4, 0.25),
         };
-        Kernel { name, arithmetic, tile, threads, depth, stages, padding, resident, efficiency }
+        GemmKernel { name, arithmetic, tile, threads, depth, stages, padding, resident, efficiency }
     }
 
     fn shared_bytes(&self, cc: (u32, u32)) -> usize {
@@ -107,27 +107,27 @@ impl Kernel {
     }
 }
 
-const KERNELS: &[Kernel] = &[
-    Kernel::simt("gemm_f32_128x128", 128, 256, (8, 4), (2, 0.85)),
-    Kernel::simt("gemm_f32_64x64", 64, 128, (16, 4), (4, 0.75)),
-    Kernel::simt("gemm_f32_32x32", 32, 256, (32, 4), (2, 0.5)),
-    Kernel::tensor("gemm_tf32_128x128", Arithmetic::Tf32, 128, 128),
-    Kernel::tensor("gemm_tf32_64x64", Arithmetic::Tf32, 64, 128),
-    Kernel::tensor("gemm_tf32_32x32", Arithmetic::Tf32, 32, 128),
-    Kernel::tensor("gemm_bf16_128x128", Arithmetic::Bf16, 128, 128),
-    Kernel::tensor("gemm_bf16_64x64", Arithmetic::Bf16, 64, 128),
-    Kernel::tensor("gemm_bf16_32x32", Arithmetic::Bf16, 32, 128),
-    Kernel::tensor("gemm_bf16x3_128x128", Arithmetic::Bf16x3, 128, 256),
-    Kernel::tensor("gemm_bf16x3_64x64", Arithmetic::Bf16x3, 64, 128),
-    Kernel::tensor("gemm_bf16x3_32x32", Arithmetic::Bf16x3, 32, 128),
-    Kernel::tensor("gemm_bf16x6_128x128", Arithmetic::Bf16x6, 128, 256),
-    Kernel::tensor("gemm_bf16x6_64x64", Arithmetic::Bf16x6, 64, 128),
-    Kernel::tensor("gemm_bf16x6_32x32", Arithmetic::Bf16x6, 32, 128),
+const KERNELS: &[GemmKernel] = &[
+    GemmKernel::simt("gemm_f32_128x128", 128, 256, (8, 4), (2, 0.85)),
+    GemmKernel::simt("gemm_f32_64x64", 64, 128, (16, 4), (4, 0.75)),
+    GemmKernel::simt("gemm_f32_32x32", 32, 256, (32, 4), (2, 0.5)),
+    GemmKernel::tensor("gemm_tf32_128x128", Arithmetic::Tf32, 128, 128),
+    GemmKernel::tensor("gemm_tf32_64x64", Arithmetic::Tf32, 64, 128),
+    GemmKernel::tensor("gemm_tf32_32x32", Arithmetic::Tf32, 32, 128),
+    GemmKernel::tensor("gemm_bf16_128x128", Arithmetic::Bf16, 128, 128),
+    GemmKernel::tensor("gemm_bf16_64x64", Arithmetic::Bf16, 64, 128),
+    GemmKernel::tensor("gemm_bf16_32x32", Arithmetic::Bf16, 32, 128),
+    GemmKernel::tensor("gemm_bf16x3_128x128", Arithmetic::Bf16x3, 128, 256),
+    GemmKernel::tensor("gemm_bf16x3_64x64", Arithmetic::Bf16x3, 64, 128),
+    GemmKernel::tensor("gemm_bf16x3_32x32", Arithmetic::Bf16x3, 32, 128),
+    GemmKernel::tensor("gemm_bf16x6_128x128", Arithmetic::Bf16x6, 128, 256),
+    GemmKernel::tensor("gemm_bf16x6_64x64", Arithmetic::Bf16x6, 64, 128),
+    GemmKernel::tensor("gemm_bf16x6_32x32", Arithmetic::Bf16x6, 32, 128),
 ];
 
 /// How a product is launched.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub(crate) struct Choice {
+pub(crate) struct GemmLaunch {
     /// The kernel's name.
     pub kernel: &'static str,
     /// Blocks along n and along m. The third dimension of the grid is `splits`.
@@ -158,7 +158,14 @@ const LEAST_SPLIT: usize = 128;
 
 /// The kernel for C = op(A)·op(B), [m, n] = [m, k]·[k, n], on a GPU of compute capability `cc`. `interprets`: the product
 /// goes through a program that is none of the hand-written epilogues.
-pub(crate) fn choose(m: usize, n: usize, k: usize, precision: Precision, cc: (u32, u32), interprets: bool) -> Choice {
+pub(crate) fn choose(
+    m: usize,
+    n: usize,
+    k: usize,
+    precision: Precision,
+    cc: (u32, u32),
+    interprets: bool,
+) -> GemmLaunch {
     let allowed = |a: Arithmetic| match precision {
         _ if cc.0 < 8 => a == Arithmetic::Simt,
         Precision::F32 => a == Arithmetic::Simt || a == Arithmetic::Bf16x6 && m * n * k >= LARGE,
@@ -166,7 +173,7 @@ pub(crate) fn choose(m: usize, n: usize, k: usize, precision: Precision, cc: (u3
         Precision::Bf16 => a == Arithmetic::Bf16,
         Precision::Bf16x3 => a == Arithmetic::Bf16x3,
     };
-    let mut best: Option<(f64, Choice)> = None;
+    let mut best: Option<(f64, GemmLaunch)> = None;
     for kernel in KERNELS.iter().filter(|c| allowed(c.arithmetic) && (c.interprets() || !interprets)) {
         let tiles = m.div_ceil(kernel.tile.0) * n.div_ceil(kernel.tile.1);
         let most = MOST_SPLITS.min(k / LEAST_SPLIT).min(MOST_BLOCKS * multiprocessors(cc) / tiles).max(1);
@@ -195,7 +202,7 @@ fn multiprocessors(cc: (u32, u32)) -> usize {
 
 /// Every kernel that runs on compute capability `cc`, with one split and with about three: for tests, since a test's
 /// shapes are too small for `choose` to take the large tiles.
-pub(crate) fn every(m: usize, n: usize, k: usize, cc: (u32, u32)) -> Vec<Choice> {
+pub(crate) fn every(m: usize, n: usize, k: usize, cc: (u32, u32)) -> Vec<GemmLaunch> {
     let usable = KERNELS.iter().filter(|kernel| cc.0 >= 8 || kernel.arithmetic == Arithmetic::Simt);
     usable.flat_map(|kernel| [1, 3].map(|splits| candidate(kernel, (m, n, k), splits, cc).1)).collect()
 }
@@ -205,7 +212,12 @@ pub(crate) fn every(m: usize, n: usize, k: usize, cc: (u32, u32)) -> Vec<Choice>
 /// The model: the blocks are spread evenly; a multiprocessor works at a rate that grows with its warps up to eight;
 /// joining the splits costs a trip through the second-level cache, and writing and reading all their tiles. It has to
 /// order the candidates, no more.
-fn candidate(kernel: &Kernel, (m, n, k): (usize, usize, usize), splits: usize, cc: (u32, u32)) -> (f64, Choice) {
+fn candidate(
+    kernel: &GemmKernel,
+    (m, n, k): (usize, usize, usize),
+    splits: usize,
+    cc: (u32, u32),
+) -> (f64, GemmLaunch) {
     /// Cycles in which the last block of a tile learns that it is the last.
     const JOIN: f64 = 2500.0;
     /// Floats per cycle that a multiprocessor moves to or from the second-level cache.
@@ -222,7 +234,7 @@ fn candidate(kernel: &Kernel, (m, n, k): (usize, usize, usize), splits: usize, c
     if splits > 1 {
         cycles += JOIN + (2 * blocks * area) as f64 / READ;
     }
-    let choice = Choice {
+    let choice = GemmLaunch {
         kernel: kernel.name,
         grid: (cols as u32, rows as u32),
         threads: kernel.threads,

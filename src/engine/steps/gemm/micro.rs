@@ -34,7 +34,7 @@ pub(super) struct Micro {
 }
 
 /// A compiled micro-kernel for a fixed number of rows.
-pub(super) type Kernel = unsafe fn(&Micro);
+pub(super) type MicroKernel = unsafe fn(&Micro);
 
 /// A vector of `LANES` floats.
 ///
@@ -134,11 +134,11 @@ pub(super) struct Class {
     /// Columns of a packed panel: NV·LANES.
     pub width: usize,
     /// `kernels[ta][in_place][rows − 1]`.
-    pub kernels: [[&'static [Kernel]; 2]; 2],
+    pub kernels: [[&'static [MicroKernel]; 2]; 2],
 }
 
 /// What an instruction set offers to the blocked loop.
-pub(super) struct Family {
+pub(super) struct MicroKernels {
     /// Most rows of a tile.
     pub rows: usize,
     /// Panel widths, widest first. Together they cover every number of columns with less than one of the
@@ -148,7 +148,7 @@ pub(super) struct Family {
     pub pack_transposed: super::pack::PackTransposed,
 }
 
-impl Family {
+impl MicroKernels {
     /// The class for the first panel of `rest` columns, and how many of them it takes.
     ///
     /// The narrowest class that covers `rest`, unless more than a narrow vector of it would idle; then the widest that

@@ -44,7 +44,7 @@ pub(crate) use product::{Product, Target};
 
 use crate::engine::isa::Isa;
 use blocks::{Blocks, Chunk, even};
-use micro::{Class, Family, Micro};
+use micro::{Class, Micro, MicroKernels};
 
 /// Most elements (rows × columns) of a [`Tile`].
 pub const TILE_MAX: usize = 256;
@@ -72,7 +72,7 @@ pub struct Tile {
 }
 
 /// Where the product goes.
-pub enum Output<'a> {
+pub enum Destination<'a> {
     /// Into memory: C[i, j] is `c[i·ldc + j]`, written and never read before it was written.
     Store {
         /// C[0, 0] of the whole product, whichever chunk runs.
@@ -87,7 +87,7 @@ pub enum Output<'a> {
 /// A matrix product of fixed shape, cut into independent chunks of work. See the module for the formula.
 pub struct Gemm {
     isa: Isa,
-    family: &'static Family,
+    family: &'static MicroKernels,
     ta: bool,
     tb: bool,
     lda: usize,
@@ -133,7 +133,7 @@ impl Gemm {
     ///
     /// # Safety
     /// `chunk` < [`Gemm::chunks`]; `a` and `b` point to the matrices described to [`Gemm::new`]; `scratch` is the
-    /// caller's alone, [`Gemm::scratch`] floats; `b_sums` has n floats; with `Output::Store`, C is writable and each
+    /// caller's alone, [`Gemm::scratch`] floats; `b_sums` has n floats; with `Destination::Store`, C is writable and each
     /// chunk runs on one thread at a time.
     pub unsafe fn run(
         &self,
@@ -141,7 +141,7 @@ impl Gemm {
         a: *const f32,
         b: *const f32,
         scratch: *mut f32,
-        mut out: Output<'_>,
+        mut out: Destination<'_>,
         b_sums: Option<*mut f32>,
     ) {
         let chunk = &self.blocks.chunks[chunk];
@@ -171,7 +171,7 @@ impl Gemm {
         a: *const f32,
         b: *const f32,
         scratch: *mut f32,
-        out: &mut Output<'_>,
+        out: &mut Destination<'_>,
         b_sums: Option<*mut f32>,
     ) {
         let (panel, width) = (scratch, s.class.width);
@@ -203,10 +203,10 @@ impl Gemm {
                     ldc,
                     cols: s.cols,
                     resume: s.p0 > 0,
-                    fetch: matches!(out, Output::Store { .. }),
+                    fetch: matches!(out, Destination::Store { .. }),
                 };
                 (s.class.kernels[self.ta as usize][in_place as usize][part.len() - 1])(&micro);
-                if let Output::Tiles(deliver) = out
+                if let Destination::Tiles(deliver) = out
                     && s.p0 + s.k == self.blocks.k
                 {
                     hand_over(*deliver, Tile { r0, rows: part.len(), c0: s.col, cols: s.cols, acc: c, ld: ldc });
@@ -217,11 +217,13 @@ impl Gemm {
 
     /// Where the kernel puts C[r0.., col..]: C itself, or scratch. A single block of k uses the scratch of one tile over
     /// and over, so that it stays in L1; several blocks need the whole chunk.
-    fn target(&self, s: &Strip<'_>, r0: usize, scratch: *mut f32, out: &Output<'_>) -> (*mut f32, usize) {
+    fn target(&self, s: &Strip<'_>, r0: usize, scratch: *mut f32, out: &Destination<'_>) -> (*mut f32, usize) {
         match *out {
-            Output::Store { c, ldc } => (c.wrapping_add(r0 * ldc + s.col), ldc),
-            Output::Tiles(_) if self.blocks.depths == 1 => (scratch.wrapping_add(self.blocks.panel), s.class.width),
-            Output::Tiles(_) => {
+            Destination::Store { c, ldc } => (c.wrapping_add(r0 * ldc + s.col), ldc),
+            Destination::Tiles(_) if self.blocks.depths == 1 => {
+                (scratch.wrapping_add(self.blocks.panel), s.class.width)
+            }
+            Destination::Tiles(_) => {
                 let ld = self.blocks.tile_ld;
                 let offset = (r0 - s.chunk.rows.start) * ld + (s.col - s.chunk.cols.start);
                 (scratch.wrapping_add(self.blocks.panel + offset), ld)

@@ -4,7 +4,7 @@
 //! (6 + 4) / 24 = 0.42, for cores with 2 to 4 FMAs and 2 or 3 loads per cycle.
 //! Panels of 16, 12, 8 and 4 columns, so that at most 3 lanes idle.
 
-use super::micro::{Class, Family, Micro, Vector, class, micro};
+use super::micro::{Class, Micro, MicroKernels, Vector, class, micro};
 use super::pack;
 use std::arch::aarch64::*;
 
@@ -15,7 +15,7 @@ unsafe fn kernel<V: Vector, const MR: usize, const NV: usize, const TA: bool, co
 }
 
 /// See the module.
-pub(super) static FAMILY: Family = Family {
+pub(super) static FAMILY: MicroKernels = MicroKernels {
     rows: 6,
     classes: &[
         class!(float32x4_t, 4; 1 2 3 4 5 6),

@@ -4,7 +4,7 @@
 //! Multiplication and addition round separately here (`f32::mul_add` without hardware is a library call), so the bits
 //! differ from those of the fused families.
 
-use super::micro::{Class, Family, Micro, Vector, class, micro};
+use super::micro::{Class, Micro, MicroKernels, Vector, class, micro};
 use super::pack;
 
 /// # Safety
@@ -15,7 +15,7 @@ unsafe fn kernel<V: Vector, const MR: usize, const NV: usize, const TA: bool, co
 }
 
 /// See the module.
-pub(super) static FAMILY: Family = Family {
+pub(super) static FAMILY: MicroKernels = MicroKernels {
     rows: 4,
     classes: &[class!(Four, 2; 1 2 3 4), class!(Four, 1; 1 2 3 4)],
     pack_transposed: pack::pack_transposed,

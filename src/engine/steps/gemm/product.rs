@@ -3,7 +3,7 @@
 #[cfg(feature = "cuda")]
 use std::mem::offset_of;
 
-use super::{Gemm, Output};
+use super::{Destination, Gemm};
 use crate::engine::device::cpu::Binder;
 #[cfg(feature = "cuda")]
 use crate::engine::device::cuda::{
@@ -189,7 +189,7 @@ impl Work for ProductWork {
         match &self.out {
             // SAFETY: as promised by the caller.
             BoundTarget::Store(c) => unsafe {
-                self.gemm.run(chunk, a, b, with.scratch, Output::Store { c: c.ptr, ldc: c.stride }, sums);
+                self.gemm.run(chunk, a, b, with.scratch, Destination::Store { c: c.ptr, ldc: c.stride }, sums);
             },
             BoundTarget::Program(program) => {
                 // SAFETY: the scratch has room for both, the product's first.
@@ -198,12 +198,12 @@ impl Work for ProductWork {
                 unsafe { program.prepare(with.values, registers) };
                 let mut epilogue = |t: super::Tile| {
                     let tile =
-                        pointwise::Tile { row: t.r0, rows: t.rows, col: t.c0, cols: t.cols, acc: t.acc, ld: t.ld };
+                        pointwise::Rect { row: t.r0, rows: t.rows, col: t.c0, cols: t.cols, acc: t.acc, ld: t.ld };
                     // SAFETY: as promised by the caller; each tile is handed over once.
                     unsafe { program.run_tile(&tile, with.values, registers) };
                 };
                 // SAFETY: as promised by the caller.
-                unsafe { self.gemm.run(chunk, a, b, with.scratch, Output::Tiles(&mut epilogue), sums) };
+                unsafe { self.gemm.run(chunk, a, b, with.scratch, Destination::Tiles(&mut epilogue), sums) };
             }
         }
     }

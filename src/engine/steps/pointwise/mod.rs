@@ -5,7 +5,7 @@
 
 mod tiles;
 
-pub(crate) use tiles::{Tile, TiledProgram};
+pub(crate) use tiles::{Rect, TiledProgram};
 
 use super::{Kernel, Work};
 use crate::engine::device::cpu::Binder;

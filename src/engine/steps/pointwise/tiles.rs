@@ -22,7 +22,7 @@ pub(crate) struct TiledProgram {
 
 /// A rectangle of the index space.
 #[derive(Clone, Copy)]
-pub(crate) struct Tile {
+pub(crate) struct Rect {
     pub row: usize,
     pub rows: usize,
     pub col: usize,
@@ -99,7 +99,7 @@ impl Work for TiledProgram {
         unsafe { self.prepare(values, scratch) };
         for t in chunk * TILES_PER_CHUNK..((chunk + 1) * TILES_PER_CHUNK).min(self.tiles()) {
             let (row, col) = (t / across * h, t % across * w);
-            let tile = Tile {
+            let tile = Rect {
                 row,
                 rows: h.min(self.program.rows - row),
                 col,
@@ -138,7 +138,7 @@ impl TiledProgram {
     pub(crate) unsafe fn prepare(&self, values: &StepValues, scratch: *mut f32) {
         // SAFETY: as promised by the caller.
         let regs = unsafe { Registers::new(scratch, self.program.regs) };
-        let tile = Tile { row: 0, rows: 1, col: 0, cols: TILE, acc: std::ptr::null(), ld: 0 };
+        let tile = Rect { row: 0, rows: 1, col: 0, cols: TILE, acc: std::ptr::null(), ld: 0 };
         self.isa.run(
             #[inline(always)]
             || {
@@ -154,7 +154,7 @@ impl TiledProgram {
     ///
     /// # Safety
     /// As for [`Work::run`], after [`TiledProgram::prepare`] with the same scratch.
-    pub(crate) unsafe fn run_tile(&self, tile: &Tile, values: &StepValues, scratch: *mut f32) {
+    pub(crate) unsafe fn run_tile(&self, tile: &Rect, values: &StepValues, scratch: *mut f32) {
         // SAFETY: as promised by the caller.
         let regs = unsafe { Registers::new(scratch, self.program.regs) };
         self.isa.run(
@@ -175,7 +175,7 @@ impl TiledProgram {
     /// # Safety
     /// As for [`TiledProgram::run_tile`].
     #[inline(always)]
-    unsafe fn execute(&self, instr: &Instr, tile: &Tile, values: &StepValues, regs: &Registers) {
+    unsafe fn execute(&self, instr: &Instr, tile: &Rect, values: &StepValues, regs: &Registers) {
         let n = tile.rows * tile.cols;
         // SAFETY: registers are distinct where one is written (see `Registers::write`), and were written before.
         unsafe {
@@ -214,7 +214,7 @@ impl TiledProgram {
     /// # Safety
     /// As for [`TiledProgram::run_tile`].
     #[inline(always)]
-    unsafe fn load(&self, dst: u16, input: usize, tile: &Tile, regs: &Registers) {
+    unsafe fn load(&self, dst: u16, input: usize, tile: &Rect, regs: &Registers) {
         let region = &self.inputs[input];
         let n = tile.rows * tile.cols;
         // SAFETY: the operand covers the index space in the way its access says.
@@ -236,7 +236,7 @@ impl TiledProgram {
     }
 
     #[inline(always)]
-    fn draw(&self, draw: Draw, normal: bool, tile: &Tile, out: &mut [f32]) {
+    fn draw(&self, draw: Draw, normal: bool, tile: &Rect, out: &mut [f32]) {
         let cols = self.program.cols;
         let fill = |first: usize, out: &mut [f32]| {
             if normal {
@@ -256,7 +256,7 @@ impl TiledProgram {
     /// # Safety
     /// As for [`TiledProgram::run_tile`].
     #[inline(always)]
-    unsafe fn keep(&self, output: &Output, region: &Region, tile: &Tile, regs: &Registers) {
+    unsafe fn keep(&self, output: &Output, region: &Region, tile: &Rect, regs: &Registers) {
         let n = tile.rows * tile.cols;
         // SAFETY: the tile lies in the region, and no other chunk writes this part of it.
         unsafe {
@@ -285,7 +285,7 @@ impl TiledProgram {
 /// # Safety
 /// `from` is readable for the tile's rows at stride `ld`.
 #[inline(always)]
-unsafe fn load_rows(regs: &Registers, dst: u16, tile: &Tile, from: *const f32, ld: usize) {
+unsafe fn load_rows(regs: &Registers, dst: u16, tile: &Rect, from: *const f32, ld: usize) {
     // SAFETY: as promised by the caller.
     unsafe {
         if tile.rows == 1 || ld == tile.cols {

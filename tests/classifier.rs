@@ -1,0 +1,46 @@
+//! The loss of a classifier, −log softmax(logits)[label]: its gradient has a closed form, and it is four fused kernels.
+
+use elbo::{Fusion, Graph, Interp, Plan, Var, grad};
+
+const ROWS: usize = 4;
+const CLASSES: usize = 3;
+const LABELS: [f64; ROWS] = [2.0, 0.0, 1.0, 1.0];
+
+fn loss<'g>(g: &'g Graph, logits: Var<'g>) -> Var<'g> {
+    -logits.log_softmax(1).pick(g.tensor(&[ROWS, 1], &LABELS)).mean_all()
+}
+
+/// ∂loss/∂logits = (softmax − [class = label]) / rows, where a class may be impossible.
+#[test]
+fn the_gradient_is_the_softmax_less_the_label() {
+    let g = Graph::new();
+    let low = f64::NEG_INFINITY;
+    let logits = g.tensor(&[ROWS, CLASSES], &[0.3, -0.2, 0.1, 4.0, low, -3.0, 700.0, 701.0, 0.0, -1e4, 0.0, 1e4]);
+    let loss = loss(&g, logits);
+    let (slope, p) = (grad(loss, &[logits])[0], logits.softmax(1));
+    let mut run = Interp::<f64>::new(&g);
+    for (i, (slope, p)) in run.eval(slope).into_iter().zip(run.eval(p)).enumerate() {
+        let hit = f64::from(u8::from(i % CLASSES == LABELS[i / CLASSES] as usize));
+        assert!((slope - (p - hit) / ROWS as f64).abs() < 1e-15, "{slope} at {i}, where p is {p}");
+    }
+    assert!((run.eval(loss)[0] - 1e4 / ROWS as f64).abs() < 1.0, "the last label is very unlikely, not impossible");
+}
+
+#[test]
+fn the_loss_and_its_gradient_are_four_kernels() {
+    let g = Graph::new();
+    let logits = g.param("logits", &[ROWS, CLASSES]);
+    let loss = loss(&g, logits);
+    let plan = Plan::build(&g, &[loss, grad(loss, &[logits])[0]], Fusion::all()).unwrap();
+    let kernels: Vec<&str> = plan.steps().iter().map(|step| step.name()).collect();
+    for kernel in ["log_softmax", "pick", "place", "log_softmax_grad"] {
+        assert_eq!(kernels.iter().filter(|name| **name == kernel).count(), 1, "{plan}");
+    }
+}
+
+#[test]
+#[should_panic(expected = "pick needs an index for each row of a value")]
+fn as_many_labels_as_rows() {
+    let g = Graph::new();
+    g.tensor(&[2, 3], &[0.0; 6]).pick(g.tensor(&[3], &[0.0; 3]));
+}
