@@ -19,21 +19,22 @@ impl CustomOp for Softsign {
     fn eval(&self, inputs: &[Operand<'_, f64>], out: &mut [f64]) {
         out.iter_mut().zip(inputs[0].values).for_each(|(y, x)| *y = x / (1.0 + x.abs()));
     }
+    fn compose<'g>(&self, x: &[Var<'g>]) -> Option<Var<'g>> {
+        Some(x[0] / (x[0].abs() + 1.0)) // on a GPU
+    }
     fn run(&self, inputs: &[Operand<'_, f32>], rows: std::ops::Range<usize>, out: &mut [f32]) {
-        let x = &inputs[0].values[rows.start * out.len() / rows.len()..]; // these rows
-        out.iter_mut().zip(x).for_each(|(y, x)| *y = x / (1.0 + x.abs()));
+        out.iter_mut().zip(inputs[0].rows(rows)).for_each(|(y, x)| *y = x / (1.0 + x.abs()));
     }
 }
 
 /// Checks the derivatives to the second order; gives the softsign of −3, 1 and 3.
 pub fn run(executor: &Executor) -> Result<Vec<f32>> {
-    let point = Point::new().input("x", &[2, 3], &[-3.0, -0.9, -0.2, 0.3, 0.8, 2.0]);
-    gradcheck(|_, x| custom_op(Softsign, x), &point).assert();
+    gradcheck(|_, x| custom_op(Softsign, x), &Point::new().input("x", &[2, 2], &[-3.0, -0.2, 0.3, 2.0])).assert();
     let g = Graph::new();
     let mut y = executor.compile(&g, [custom_op(Softsign, &[g.input(&[3, 1])])])?;
     y.call(&mut executor.state(&Params::new(), 0)?, Key::new(0), &[&[-3.0, 1.0, 3.0]]).map(|[y]| y)
 }
 
 fn main() -> Result<()> {
-    run(&Device::Cpu { threads: 0 }.open()?).map(|y| println!("{y:?}"))
+    run(&Device::auto().open()?).map(|y| println!("{y:?}"))
 }

@@ -1,7 +1,10 @@
 //! Exponential moving averages of parameters, on every executor.
 
+use elbo::engine::device::Precision;
 use elbo::engine::optim::Ema;
 use elbo::{Call, Cpu, Executor, Graph, Key, Optimizer, Params};
+
+mod common;
 
 const EMA: Ema = Ema { decay: 0.8 };
 
@@ -26,7 +29,8 @@ fn descended(executor: &Executor, steps: usize) -> (Vec<f32>, Vec<f32>) {
 
 #[test]
 fn the_average_is_the_weighted_mean_of_the_parameters_before_the_last_update() {
-    for executor in [Executor::reference(), Executor::new(Cpu::new(1)), Executor::new(Cpu::new(2))] {
+    let host = [Executor::reference(), Executor::new(Cpu::new(1)), Executor::new(Cpu::new(2))];
+    for executor in host.into_iter().chain(common::on_cuda(Precision::F32)) {
         for steps in [1usize, 2, 3, 10] {
             let (w, average) = descended(&executor, steps);
             let at = |t: usize| 0.9f64.powi(t as i32);

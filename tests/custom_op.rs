@@ -4,6 +4,7 @@ use std::ops::Range;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use elbo::engine::device::Precision;
+use elbo::engine::device::cpu::Cpu;
 use elbo::engine::rng::Draw;
 use elbo::gradcheck::{Point, gradcheck, spread};
 use elbo::{
@@ -195,4 +196,57 @@ fn a_gpu_refuses_it_with_its_name() {
     let outputs: Vec<Var> = beside_others(&g).into_iter().map(|(_, v)| v).collect();
     let error = gpu.compile(&g, outputs).err().expect("it has no kernel").to_string();
     assert!(error.contains("running_sum has no kernel") && error.contains("CPU"), "{error}");
+}
+
+/// x³, and on a GPU x·x·x.
+#[derive(Debug)]
+struct Cube;
+
+impl CustomOp for Cube {
+    fn name(&self) -> &'static str {
+        "cube"
+    }
+    fn shape(&self, inputs: &[Shape]) -> Result<Shape, String> {
+        Ok(inputs[0])
+    }
+    fn vjp<'g>(&self, x: &[Var<'g>], _: Var<'g>, dy: Var<'g>) -> Vec<Var<'g>> {
+        vec![x[0].square() * dy * 3.0]
+    }
+    fn eval(&self, inputs: &[Operand<'_, f64>], out: &mut [f64]) {
+        out.iter_mut().zip(inputs[0].values).for_each(|(y, x)| *y = x * x * x);
+    }
+    fn run(&self, inputs: &[Operand<'_, f32>], rows: Range<usize>, out: &mut [f32]) {
+        out.iter_mut().zip(inputs[0].rows(rows)).for_each(|(y, x)| *y = x * x * x);
+    }
+    fn compose<'g>(&self, x: &[Var<'g>]) -> Option<Var<'g>> {
+        Some(x[0] * x[0] * x[0])
+    }
+}
+
+/// In an output, a sum, a store, the scale of the gradients, and an update: all of a graph's roots.
+#[test]
+fn a_gpu_takes_what_it_is_composed_of() {
+    let Some(gpu) = common::cuda(Precision::F32).map(Executor::new) else { return };
+    let run = |executor: &Executor| {
+        let g = Graph::new();
+        let w = g.param("w", &[2, 3]);
+        let y = custom_op(Cube, &[w * g.schedule("scale")]);
+        g.store("seen", y);
+        let loss = (y + 1.0).square().sum_all();
+        let slope = grad(loss, &[w])[0];
+        let scale = custom_op(Cube, &[g.constant(0.5)]);
+        g.optimize_scaled(Optimizer::Sgd { momentum: 0.0 }, 0.1, &[(w, slope)], scale);
+        let mut f = executor.compile(&g, [y, loss]).unwrap();
+        let mut state = executor.state(&Params::of(&g), 0).unwrap();
+        state.write("w", &[0.1, -0.2, 0.3, -0.4, 0.5, 0.6]).unwrap();
+        let call = Call { steps: 3, schedules: &[("scale", &|_| 1.5)], ..Call::once(Key::new(0)) };
+        f.run(&mut state, &call).unwrap();
+        let [y, loss] = f.values().unwrap();
+        [y, loss, state.read("w").unwrap(), state.read("seen").unwrap()].concat()
+    };
+    let (found, expected) = (run(&gpu), run(&Executor::new(Cpu::new(1))));
+    assert!(expected[0] != 0.0 && expected.len() == found.len());
+    for (a, b) in found.iter().zip(&expected) {
+        assert!((a - b).abs() <= 1e-6 * b.abs().max(1.0), "{found:?} {expected:?}");
+    }
 }

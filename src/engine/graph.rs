@@ -16,6 +16,8 @@
 //! assert!((run.eval(dy)[0] - 2.0 * 1f64.exp()).abs() < 1e-12);
 //! ```
 
+#[cfg(feature = "cuda")]
+mod composed;
 mod effects;
 
 use std::cell::RefCell;
@@ -157,15 +159,19 @@ impl Graph {
             ins[0].meets(op.name(), *x);
         }
         let ids: Vec<Id> = ins.iter().map(|x| x.id).collect();
+        self.var(self.push_node(Node { op, ins: Ins::new(&ids), shape, at: Location::caller() }))
+    }
+
+    fn push_node(&self, node: Node) -> Id {
         let mut arena = self.arena.borrow_mut();
-        let ins = Ins::new(&ids);
-        if let Some(&id) = arena.known.get(&(op, ins, shape)) {
-            return self.var(id);
+        let key = (node.op, node.ins, node.shape);
+        if let Some(&id) = arena.known.get(&key) {
+            return id;
         }
         let id = Id(u32::try_from(arena.nodes.len()).expect("fewer than 2^32 nodes"));
-        arena.nodes.push(Node { op, ins, shape, at: Location::caller() });
-        arena.known.insert((op, ins, shape), id);
-        self.var(id)
+        arena.nodes.push(node);
+        arena.known.insert(key, id);
+        id
     }
 
     /// Checks that `x` is a value of this graph: an index means nothing in another one.

@@ -95,9 +95,20 @@ pub struct Operand<'a, F> {
     pub values: &'a [F],
 }
 
-/// An operation with kernels of its own, for [`custom_op`]. It is evaluated in f64 by the interpreter and in f32 on the CPU;
-/// there is no way yet to bring a kernel for CUDA, where binding a plan that holds the operation is an
-/// [`Error::Device`](crate::Error::Device).
+impl<'a, F> Operand<'a, F> {
+    /// Some rows, whose columns are the last dimension: what [`CustomOp::run`] needs of an operand with the value's rows.
+    ///
+    /// # Panics
+    /// When there are no such rows.
+    pub fn rows(&self, rows: Range<usize>) -> &'a [F] {
+        let cols = self.shape.matrix().1;
+        &self.values[rows.start * cols..rows.end * cols]
+    }
+}
+
+/// An operation with kernels of its own, for [`custom_op`]. It is evaluated in f64 by the interpreter and in f32 on the CPU.
+/// A GPU, for which no kernel can be brought, takes what the operation is [composed](CustomOp::compose) of; of one that is
+/// composed of nothing, compiling a function for it is an [`Error::Device`](crate::Error::Device).
 ///
 /// The planner treats it like a matrix product: its operands are in memory, contiguous, and so is its value, which what is
 /// element-by-element around it is not fused with. Every call is a node of its own; equal calls are not found to be equal.
@@ -128,8 +139,7 @@ pub struct Operand<'a, F> {
 ///         }
 ///     }
 ///     fn run(&self, inputs: &[Operand<'_, f32>], rows: Range<usize>, out: &mut [f32]) {
-///         let cols = inputs[0].shape.matrix().1;
-///         let x = &inputs[0].values[rows.start * cols..rows.end * cols];
+///         let (x, cols) = (inputs[0].rows(rows), inputs[0].shape.matrix().1);
 ///         for (x, out) in x.chunks(cols.max(1)).zip(out.chunks_mut(cols.max(1))) {
 ///             let mut sum = 0.0;
 ///             for j in 0..cols {
@@ -164,6 +174,12 @@ pub trait CustomOp: fmt::Debug + Send + Sync {
     /// The kernel: `rows` of the value, whose columns are its last dimension, into `out`, which holds anything. Threads run
     /// it for different rows at the same time. For the same bits with any cut it computes each row in one way.
     fn run(&self, inputs: &[Operand<'_, f32>], rows: Range<usize>, out: &mut [f32]);
+
+    /// The same value as nodes of the graph, for devices without a kernel for this operation; none if it cannot be had.
+    fn compose<'g>(&self, inputs: &[Var<'g>]) -> Option<Var<'g>> {
+        let _ = inputs;
+        None
+    }
 
     /// Floating-point operations for the whole value, about: the plan's table shows them, and the rows are cut into pieces
     /// for threads by them. One for each element unless said otherwise.

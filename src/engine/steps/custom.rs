@@ -67,8 +67,9 @@ impl Kernel for Custom {
     fn lower(&self, _: &mut Lower<'_>) -> Result<()> {
         Err(Error::Device {
             device: "cuda".into(),
-            reason: format!("the operation {} has no kernel for it", self.op.name()),
-            remedy: Choice::Cpu.remedy("run this graph on the CPU, or write the operation with those of the graph"),
+            reason: format!("the operation {} has no kernel for it, and is not composed of others", self.op.name()),
+            remedy: Choice::Cpu
+                .remedy("run this graph on the CPU, or say in CustomOp::compose what the value is made of"),
         })
     }
 }

@@ -165,7 +165,7 @@ impl Backend for Cuda {
     }
 
     fn compile(&self, graph: &Graph, fusion: Fusion) -> Result<Box<dyn CompiledFunction>> {
-        let function = CudaFunction::new(&self.driver, self.precision, Plan::of(graph, fusion)?)?;
+        let function = CudaFunction::new(&self.driver, self.precision, Plan::of(&graph.composed(), fusion)?)?;
         // What the kernels have no room for is said now, not at the first run.
         function.lower(None)?;
         Ok(Box::new(function))
