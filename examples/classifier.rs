@@ -16,8 +16,8 @@ pub fn run(executor: &Executor, path: &Path) -> Result<f32> {
     let g = Graph::new();
     let x = g.batch_in_units("images", 40, 784, 255.0); // bytes as 0 … 1
     let y = down.apply(up.apply(x).relu()); // [40, 10]
-    let t = g.batch("labels", 40, 1); // the digit that is there
-    let mut test = executor.compile(&g, [y.pick(t).equal(y.max(&[1])).mean_all()])?;
+    let t = g.batch("labels", 40, 1).reshape(&[40]); // the digit that is there
+    let mut test = executor.compile(&g, [y.argmax(1).equal(t).mean_all()])?;
     let loss = -y.log_softmax(1).pick(t).mean_all(); // −log p(t|x)
     g.minimise(loss, &params, Optimizer::adam(), 5e-3, None);
     let mut train = executor.compile(&g, [loss])?;

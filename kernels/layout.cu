@@ -14,7 +14,10 @@
 __device__ __forceinline__ int index_at(const MoveParams& p, int r, int n) {
     const float value = p.index[r];
     const bool good = value >= 0.0f && value < static_cast<float>(n) && truncf(value) == value;
-    if (!good) atomicOr(&p.ctl->bad_index, 1u);
+    if (!good && atomicCAS(&p.ctl->bad_lookup, 0u, p.lookup) == 0u) {
+        p.ctl->bad_row = static_cast<u32>(r);
+        p.ctl->bad_index = value;
+    }
     return good ? static_cast<int>(value) : -1;
 }
 

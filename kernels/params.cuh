@@ -15,9 +15,10 @@ struct StepValues {
 
 // Lives on the device; the last kernel of a step ticks it.
 struct Ctl {
-    u32 now;        // row of the table
-    u32 bad_index;  // set by what moves by index: an index was no row or column
-    u32 _pad[2];
+    u32 now;          // row of the table
+    u32 bad_lookup;   // set by what moves by index when one names no row or column: MoveParams::lookup,
+    u32 bad_row;      // where it stands,
+    float bad_index;  // and what it is
 };
 
 struct Clock {
@@ -153,7 +154,7 @@ struct MoveParams {
     int start;           // pad: first column
     int rank;            // broadcast
     int to[MAX_RANK], strides[MAX_RANK];  // broadcast: shape of out, strides of x (0 where repeated)
-    int _pad;
+    u32 lookup;  // the number by which the host knows the operation, from 1
 };
 
 enum { MAX_TOTALS = 16, MAX_METRICS = 16 };

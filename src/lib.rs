@@ -6,7 +6,7 @@
 //! For the mathematics of gradients, about a thousand lines without `unsafe`:
 //! [`engine::graph`] (an arena of nodes) → [`engine::grad`](mod@engine::grad) (the chain rule as a graph-to-graph function) → [`engine::ops::scalar`] (the table of
 //! functions and their derivatives) → [`engine::ops::matmul`], [`engine::ops::reduce`] → [`engine::interp`] (the reference executor) →
-//! [`vae`] (the model, the bound and its derivation).
+//! `vae` (the model, the bound and its derivation).
 //!
 //! For the machine: [`engine::plan`] (fusion, waves, memory) → [`engine::steps`] (the kernels) → [`engine::steps::gemm`] (the matrix product) →
 //! [`engine::device::cpu`] (threads).
@@ -51,6 +51,7 @@ pub mod cli;
 pub mod data;
 pub mod engine;
 pub mod prelude;
+
 #[cfg(feature = "vae")]
 pub mod study;
 #[cfg(feature = "vae")]
@@ -70,3 +71,8 @@ pub use engine::optim::{LrSchedule, Optimizer};
 pub use engine::params::Params;
 pub use engine::plan::{Fusion, Plan};
 pub use engine::shape::Shape;
+
+/// What the README shows is compiled and run.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

@@ -10,7 +10,7 @@
 //! assert_eq!(Interp::<f64>::new(&g).eval(slope), [0.0; 6]); // parameters that were not set are zeros
 //! ```
 
-pub use crate::engine::device::{Call, Device, Executor, Function, Key, Rows, Schedule, State};
+pub use crate::engine::device::{Array, Call, Device, Executor, Function, Key, Rows, Schedule, State};
 pub use crate::engine::error::{Error, Result};
 pub use crate::engine::grad::{grad, grad_with, hvp, jvp};
 pub use crate::engine::gradcheck::{GradCheck, Point, gradcheck};

@@ -23,7 +23,7 @@ fn descended(executor: &Executor, steps: usize) -> (Vec<f32>, Vec<f32>) {
     let schedules: &[(&str, elbo::engine::device::Schedule<'_>)] = &[("ema", &|done| EMA.schedule(done))];
     train.run(&mut state, &Call { steps, schedules, ..Call::once(Key::new(0)) }).unwrap();
     let w = state.read("w").unwrap();
-    state.take_averages().unwrap();
+    state.swap_averages().unwrap();
     (w, state.read("w").unwrap())
 }
 

@@ -570,7 +570,7 @@ fn what_cannot_run_is_an_error_that_says_why() {
     for bad in [3.0, -1.0, 0.5, f32::NAN] {
         gather.write(1, &[0.0, bad]).unwrap();
         let error = text(gather.run(&mut state, &Call::once(Key::new(0))));
-        assert!(error.contains("outside the table"), "{bad}: {error}");
+        assert!(error.contains("row 1") && error.contains("0 … 2"), "{bad}: {error}");
     }
     gather.write(1, &[0.0, 2.0]).unwrap();
     gather.run(&mut state, &Call::once(Key::new(0))).unwrap();
@@ -709,19 +709,25 @@ fn a_bad_index_is_not_forgotten() {
     let (index, p) = (g.buffer("index", &[2]), g.param("p", &[1]));
     g.store("index", index * 0.0);
     g.optimize(Optimizer::Sgd { momentum: 0.0 }, 1.0, &[(p, g.full(&[1], -1.0))]);
+    let table = g.buffer("table", &[2, 3]);
+    let (picked, gathered) = (table.pick(index), table.gather_rows(index));
+    // The gradient looks up by the same indices, and the operation that was written is the one to be told of.
+    let of_picked = grad(picked.square().sum_all(), &[table])[0];
+    let pick = ("pick made at tests/device.rs", "row 1 has the index 7, where there are 0 … 2");
+    let gather = ("gather_rows made at tests/device.rs", "row 1 has the index 7, where there are 0 … 1");
     for executor in [gpu, cpu(), Executor::reference()] {
-        let table = g.tensor(&[2, 3], &[1.0; 6]);
-        for (steps, found) in [
-            (1, table.pick(index)),
-            (1, table.gather_rows(index)),
-            (5, table.pick(index)),
-            (1030, table.gather_rows(index)),
+        for (steps, found, (at, what)) in [
+            (1, vec![picked], pick),
+            (1, vec![of_picked, picked], pick),
+            (1, vec![gathered], gather),
+            (5, vec![of_picked, picked], pick),
+            (1030, vec![gathered], gather),
         ] {
-            let mut gather = executor.compile(&g, [found]).unwrap();
+            let mut gather = executor.compile(&g, found).unwrap();
             let mut state = executor.state(&Params::of(&g), 0).unwrap();
             state.write("index", &[0.0, 7.0]).unwrap();
             let error = text(gather.run(&mut state, &Call { steps, ..Call::once(Key::new(0)) }));
-            assert!(error.contains("outside the table"), "{steps} steps: {error}");
+            assert!(error.contains(at) && error.contains(what), "{steps} steps: {error}");
             assert_eq!((state.updates, state.read("p").unwrap()), (steps as u64, vec![steps as f32]));
         }
     }

@@ -356,7 +356,16 @@ fn the_report_names_the_element_and_tells_a_kink_from_a_wrong_rule() {
     assert!(!text.contains("kink"), "{text}");
     // 3e-4 beside the kink of |x|, within the reach of the step.
     let kinked = gradcheck::gradcheck(|_, x| x[0].abs(), &Point::new().input("x", &[1], &[3e-4]));
-    assert!(!kinked.passes() && kinked.to_string().contains("is there a kink?"), "{kinked}");
+    assert!(!kinked.passes() && kinked.to_string().contains("not decided, at a kink"), "{kinked}");
+    // At the kink itself all differences agree on the mean of two slopes.
+    let at_kink = gradcheck::gradcheck(|_, x| x[0].relu(), &Point::new().input("x", &[2], &[0.0, 1.0]));
+    assert!(!at_kink.passes() && at_kink.to_string().contains("not decided, at a kink"), "{at_kink}");
+    let unset = std::panic::catch_unwind(|| {
+        let point = Point::new().input("x", &[1, 2], &[0.1, 0.2]);
+        gradcheck::gradcheck(|_, x| elbo::engine::nn::Linear::new("up", 2, 3).apply(x[0]), &point)
+    });
+    let message = *unset.unwrap_err().downcast::<String>().unwrap();
+    assert!(message.contains("up.weight") && message.contains("no input of the point"), "{message}");
     let nan = gradcheck::gradcheck(|_, x| x[0].log(), &Point::new().input("x", &[1], &[-1.0]));
     assert!(!nan.passes() && nan.error() == f64::INFINITY, "{nan}");
 }

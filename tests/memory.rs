@@ -132,7 +132,7 @@ fn a_state_of_another_executor_is_refused() {
             let refused = f.call(&mut state, Key::new(0), &[]);
             let error =
                 says(refused, &["another executor", "compile the function with the executor that made the state"]);
-            assert!(matches!(error, Error::Device { .. }), "{i} {j}: {error:?}");
+            assert!(matches!(error, Error::Argument { .. }), "{i} {j}: {error:?}");
         }
     }
     // Two executors of one GPU have two contexts of addresses.

@@ -5,6 +5,7 @@
 //! field, what was found, what was expected, and what to do about it.
 
 use std::fmt;
+use std::panic::Location;
 use std::path::{Path, PathBuf};
 
 /// A `Result` of this crate.
@@ -69,8 +70,19 @@ pub enum Error {
     },
     /// An index of [`gather_rows`](crate::Var::gather_rows), [`scatter_rows`](crate::Var::scatter_rows) or
     /// [`pick`](crate::Var::pick) names no row or column. The steps were made, with what it should have named read as zeros.
-    #[error("an index of gather_rows, scatter_rows or pick is negative, fractional or outside the table")]
-    Index,
+    #[error("{op} made at {at}: row {row} has the index {index}, where there are 0 … {}", below.saturating_sub(1))]
+    Index {
+        /// The operation.
+        op: &'static str,
+        /// The line that made it.
+        at: &'static Location<'static>,
+        /// Where the index stands among the indices.
+        row: usize,
+        /// The index, the first of such if there are several.
+        index: f64,
+        /// The number of rows or columns.
+        below: usize,
+    },
     /// A folder is wanted for something new, and files are in it.
     #[error("{}: there are files already; {remedy}", path.display())]
     Occupied {

@@ -37,7 +37,7 @@
 use std::fmt;
 
 use crate::engine::grad::grad_with;
-use crate::engine::graph::{Graph, Var};
+use crate::engine::graph::{Graph, SlotKind, Var};
 use crate::engine::interp::Interp;
 use crate::engine::rng::Draw;
 use crate::engine::shape::Shape;
@@ -132,7 +132,8 @@ impl GradCheck {
     /// The inputs are parameters of the graph by their names, so that layers find theirs among them.
     ///
     /// # Panics
-    /// When `f` panics, or an input is named `dy1`, `dy2`, …, as the cotangents are.
+    /// When `f` panics, or reads a parameter or buffer that is no input of the point, or an input is named `dy1`, `dy2`, …,
+    /// as the cotangents are.
     #[track_caller]
     pub fn run(&self, f: impl for<'g> Fn(&'g Graph, &[Var<'g>]) -> Var<'g>, point: &Point) -> GradReport {
         let mut worst = Vec::new();
@@ -201,9 +202,19 @@ pub struct Comparison {
     pub expected: f64,
     /// The same with h/2: far from [`Comparison::expected`] only if there is a kink within reach.
     pub expected_at_half: f64,
+    /// The slope to the right less the slope to the left of the point, over h and over h/2: half as large the second time, or
+    /// there is a kink at the point.
+    pub jumps: [f64; 2],
 }
 
 impl Comparison {
+    /// Whether f has a kink within reach of the differences, which then are no evidence of an error larger than `tolerance`.
+    pub fn at_kink(&self, tolerance: f64) -> bool {
+        let [whole, half] = self.jumps.map(f64::abs);
+        let at = half > tolerance * (1.0 + self.expected.abs()) && half > 0.75 * whole;
+        at || relative(self.expected_at_half, self.expected) > tolerance
+    }
+
     /// |found − expected| / (1 + |expected|); infinite where either is no number.
     pub fn error(&self) -> f64 {
         relative(self.found, self.expected)
@@ -243,7 +254,12 @@ impl GradReport {
 impl fmt::Display for GradReport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let GradCheck { step, tolerance, .. } = self.check;
-        let verdict = if self.passes() { "right" } else { "WRONG" };
+        let wrong = |c: &Comparison| c.error() > tolerance && !c.at_kink(tolerance);
+        let verdict = match self.passes() {
+            true => "right",
+            false if self.worst.iter().any(wrong) => "WRONG",
+            false => "not decided, at a kink",
+        };
         writeln!(
             f,
             "derivatives are {verdict}: worst error {:.1e}, allowed {tolerance:.0e}, step {step:.0e}",
@@ -253,9 +269,11 @@ impl fmt::Display for GradReport {
             let place = if c.inside { "inside an expression" } else { "by itself" };
             write!(f, "  order {} {place}: {:.1e} at {}[{}], ", c.order, c.error(), c.input, c.element)?;
             write!(f, "{:.9} by grad, {:.9} by differences", c.found, c.expected)?;
-            let unsettled = relative(c.expected_at_half, c.expected) > tolerance && c.error() > tolerance;
-            let kink = format!(" ({:.9} with half the step: is there a kink?)", c.expected_at_half);
-            writeln!(f, "{}", if unsettled { &kink } else { "" })?;
+            if c.error() > tolerance && c.at_kink(tolerance) {
+                let ([jump, _], half) = (c.jumps, c.expected_at_half);
+                write!(f, " ({half:.9} with half the step, slopes to both sides {jump:.1e} apart: a kink)")?;
+            }
+            writeln!(f)?;
         }
         Ok(())
     }
@@ -322,13 +340,21 @@ struct ElementSlopes {
 
 impl<'g> Trace<'g> {
     /// `f` of the inputs as they are.
+    #[track_caller]
     fn alone(g: &'g Graph, f: impl Fn(&'g Graph, &[Var<'g>]) -> Var<'g>, point: &Point) -> Trace<'g> {
         let xs: Vec<Var> = point.inputs.iter().map(|i| g.param(&i.name, &i.shape)).collect();
         let y = f(g, &xs);
+        // Zeros in its place would make many a wrong derivative right.
+        for slot in g.slots().into_iter().filter(|slot| matches!(slot.kind, SlotKind::Param | SlotKind::Buffer)) {
+            let name = slot.name;
+            let there = point.inputs.iter().any(|i| i.name == name);
+            assert!(there, "gradcheck: f reads {name}, which is no input of the point: Point::input(\"{name}\", …)");
+        }
         Trace { run: Interp::new(g), y, xs, at: point.inputs.clone(), s: y }
     }
 
     /// `f` at the same point in the middle of an expression.
+    #[track_caller]
     fn inside(g: &'g Graph, f: impl Fn(&'g Graph, &[Var<'g>]) -> Var<'g>, point: &Point) -> Trace<'g> {
         const SCALE: f64 = 1.6;
         let mut point = point.clone();
@@ -397,7 +423,10 @@ impl<'g> Trace<'g> {
     fn comparison(&mut self, at: ElementSlopes, order: usize, inside: bool, step: f64) -> Comparison {
         let ElementSlopes { input, element, found, expected } = at;
         let expected_at_half = self.difference(input, element, FivePoint, step / 2.0);
+        let here = self.moved(input, element, 0.0);
+        let jumps = [step, step / 2.0]
+            .map(|h| (self.moved(input, element, h) - 2.0 * here + self.moved(input, element, -h)) / h);
         let input = self.at[input].name.clone();
-        Comparison { order, inside, input, element, found, expected, expected_at_half }
+        Comparison { order, inside, input, element, found, expected, expected_at_half, jumps }
     }
 }

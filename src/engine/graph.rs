@@ -291,7 +291,7 @@ impl Graph {
     #[track_caller]
     pub fn tensor(&self, shape: &[usize], data: &[f64]) -> Var<'_> {
         let shape = Shape::new(shape);
-        assert_eq!(shape.size(), data.len(), "tensor of shape {shape} from {} numbers", data.len());
+        assert!(shape.size() == data.len(), "tensor of shape {shape} from {} numbers", data.len());
         let index = {
             let mut arena = self.arena.borrow_mut();
             arena.tensors.push(data.to_vec());

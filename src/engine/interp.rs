@@ -32,7 +32,7 @@ pub struct Interp<'g, F> {
     rows: Rows,
     updates: u64,
     /// The first row index outside its table that was met, and the number of rows of that table.
-    bad_index: Option<(f64, usize)>,
+    bad_index: Option<Error>,
 }
 
 impl<'g, F: Real> Interp<'g, F> {
@@ -144,8 +144,8 @@ impl<'g, F: Real> Interp<'g, F> {
 
     #[track_caller]
     fn check_indices(&mut self) {
-        if let Some((index, n)) = self.bad_index.take() {
-            panic!("index {index} among {n} rows or columns");
+        if let Some(error) = self.bad_index.take() {
+            panic!("{error}");
         }
     }
 
@@ -170,7 +170,10 @@ impl<'g, F: Real> Interp<'g, F> {
             node.ins.iter().map(|i| self.values[i.index()].clone().expect("inputs come first")).collect();
         let slices: Vec<&[F]> = inputs.iter().map(|v| v.as_slice()).collect();
         let shapes: Vec<Shape> = node.ins.iter().map(|&i| self.graph.node(i).shape).collect();
-        self.bad_index = self.bad_index.or_else(|| ops::layout::bad_index(&node, &shapes, &slices));
+        if self.bad_index.is_none() && !shapes.is_empty() {
+            let lookup = ops::layout::lookup(id.index(), &node, shapes[0]);
+            self.bad_index = lookup.and_then(|lookup| ops::layout::bad_index(lookup, slices[1]));
+        }
         match node.op {
             Op::Custom(op) => ops::custom::eval(&*self.graph.custom_op(op), node.shape, &shapes, &slices),
             _ => ops::eval(&node, &shapes, &slices),

@@ -15,7 +15,7 @@ use crate::engine::rng::{Draw, PARAMETERS};
 /// y = x·W + b with x `[B, in]`, W `[in, out]`, b `[out]`.
 ///
 /// W is stored the way the product reads it; PyTorch stores the transpose, and a
-/// [checkpoint](crate::train::checkpoint) has PyTorch's layout.
+/// checkpoint has PyTorch's layout.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Linear {
     /// The slots are `{name}.weight` and `{name}.bias`.

@@ -202,16 +202,19 @@ impl Params {
     }
 }
 
+/// What the name of a parameter's moving average begins with.
+pub(crate) const AVERAGE: &str = "ema.";
+
 /// The buffer with the moving average of the parameter `name`.
 fn average_of(name: &str) -> String {
-    format!("ema.{name}")
+    format!("{AVERAGE}{name}")
 }
 
 impl Graph {
     /// At the end of every step, moves the average of every trainable array of `params` towards its value by the share
     /// `weight`, a scalar: a ← a + w·(p − a), with p as the step found it. For an exponential moving average let `weight` be a
     /// schedule and give it [`Ema::schedule`](crate::engine::optim::Ema::schedule). The state must have the arrays of
-    /// [`Params::averaged`]; [`State::take_averages`](crate::engine::device::State::take_averages) puts them in place.
+    /// [`Params::averaged`]; [`State::swap_averages`](crate::engine::device::State::swap_averages) puts them in place.
     ///
     /// # Panics
     /// When `weight` is no scalar of this graph.
@@ -245,7 +248,9 @@ impl Graph {
         rate: impl IntoRate<'g>,
         clip: Option<f64>,
     ) {
+        self.owns("minimise", loss);
         let vars = params.vars(self);
+        assert!(!vars.is_empty(), "minimise: there is no trainable array to move");
         let grads = grad(loss, &vars);
         let pairs: Vec<(Var, Var)> = vars.into_iter().zip(grads.iter().copied()).collect();
         match clip {

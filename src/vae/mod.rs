@@ -45,7 +45,7 @@
 //! The expectation is over a distribution that is itself being learned. With ε ~ N(0, I) and z = μ + e^(lv/2)·ε
 //! ([`DiagonalGaussian::sample`]) the randomness no longer depends on the parameters, and one draw per image gives an unbiased
 //! gradient (Kingma & Welling 2014, arXiv 1312.6114; Rezende et al. 2014, arXiv 1401.4082). The KL term needs no draw:
-//! for two Gaussians it has a [closed form](Gaussian::kl).
+//! for two Gaussians it has a [closed form](DiagonalGaussian::kl).
 //!
 //! All numbers are in nats per image, and it is −ELBO that is printed and minimised: an upper bound on −log p(x).
 //!

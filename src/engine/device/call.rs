@@ -52,6 +52,14 @@ impl Rows {
 }
 
 /// A schedule: the number of updates made before a step ↦ its value in that step.
+///
+/// ```
+/// use elbo::engine::optim::LrSchedule;
+/// use elbo::prelude::*;
+/// let lr = LrSchedule::Cosine { lr: 1e-3, lr_end: 1e-5, steps: 1000 };
+/// let schedules: [(&str, Schedule); 2] = [("rate", &|t| lr.at(t)), ("beta", &|t| (t as f64 / 500.0).min(1.0))];
+/// assert_eq!((schedules[0].1)(1000), 1e-5);
+/// ```
 pub type Schedule<'a> = &'a (dyn Fn(u64) -> f64 + Sync);
 
 /// The arguments of a run of [`Function`](super::Function) that are no arrays.
@@ -100,8 +108,15 @@ impl<'a> Sequence<'a> {
         let mut schedules = [None; MOST_SCHEDULES];
         for (slot, name) in schedules.iter_mut().zip(names) {
             let given = call.schedules.iter().find(|(known, _)| known == name);
-            let missing =
-                || Error::argument("schedule", "none", format!("a value for \"{name}\", which the graph asks for"));
+            let missing = || {
+                let given: Vec<&str> = call.schedules.iter().map(|(known, _)| *known).collect();
+                let given = if given.is_empty() { "none".into() } else { given.join(", ") };
+                Error::argument(
+                    "schedules",
+                    given,
+                    format!("a value for \"{name}\" in the call, as the graph asks for it"),
+                )
+            };
             *slot = Some(given.ok_or_else(missing)?.1);
         }
         Ok(Sequence { key: call.key, rows: call.rows, updates, schedules, update, batch_rows })

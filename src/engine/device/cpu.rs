@@ -8,7 +8,6 @@ pub(crate) use bind::Binder;
 use std::cell::{Cell, RefCell, UnsafeCell};
 use std::collections::HashMap;
 use std::rc::Rc;
-use std::sync::atomic::AtomicBool;
 use std::time::Instant;
 
 use super::call::{Call, Sequence};
@@ -21,7 +20,7 @@ use crate::engine::graph::{Graph, Slot, SlotKind};
 use crate::engine::isa::Isa;
 use crate::engine::params::Params;
 use crate::engine::plan::{Fusion, Plan};
-use crate::engine::steps::{Context, Region, StepValues, Work};
+use crate::engine::steps::{BadIndex, Context, Region, StepValues, Work};
 
 /// Starting the threads of a run costs about as much as a tenth of a small model's step; sixteen of its steps take 5 to
 /// 50 ms.
@@ -233,7 +232,7 @@ impl CompiledFunction for CpuFunction {
             guard::poison(&self.plan, self.arena.slice_mut());
         }
         let started = Instant::now();
-        let bad = AtomicBool::new(false);
+        let bad = BadIndex::default();
         let scratch = self.team.scratch.borrow();
         let shared = Shared {
             plan: self.bound.as_ref().expect("bound above"),
@@ -253,7 +252,7 @@ impl CompiledFunction for CpuFunction {
         if self.guarded {
             guard::check(&self.plan, self.arena.slice())?;
         }
-        if bad.into_inner() { Err(Error::Index) } else { Ok(()) }
+        bad.into_result()
     }
 
     fn write(&mut self, cell: Slot, values: &[f32]) -> Result<()> {
@@ -296,7 +295,7 @@ impl CompiledFunction for CpuFunction {
     ) -> Result<Vec<f64>> {
         self.bind(memory, call)?;
         let values = Sequence::new(&self.plan, call, updates)?.values();
-        let bad = AtomicBool::new(false);
+        let bad = BadIndex::default();
         let scratch = self.team.scratch.borrow()[0].ptr();
         let context = Context { values: &values, scratch, sums: self.totals.as_mut_ptr(), bad_index: &bad };
         let steps = &self.bound.as_ref().expect("bound above").steps;
@@ -311,7 +310,7 @@ impl CompiledFunction for CpuFunction {
                 *best = best.min(start.elapsed().as_secs_f64());
             }
         }
-        if bad.into_inner() { Err(Error::Index) } else { Ok(best) }
+        bad.into_result().map(|()| best)
     }
 }
 
@@ -327,7 +326,7 @@ struct Shared<'a> {
     scratch: Vec<Region>,
     sums: Region,
     now: UnsafeCell<Now<'a>>,
-    bad_index: &'a AtomicBool,
+    bad_index: &'a BadIndex,
 }
 
 // SAFETY: `now` is written only between waves, when no chunk is running; the regions are written as the plan's waves

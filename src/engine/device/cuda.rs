@@ -1,8 +1,8 @@
 //! The CUDA executor: a plan bound to device memory, recorded once as a CUDA graph and replayed.
 //!
-//! Read in this order: [`executor`] (how a plan runs), `lower.rs` (its steps as launches), `program.rs` and `params.rs`
+//! Read in this order: `executor.rs` (how a plan runs), `lower.rs` (its steps as launches), `program.rs` and `params.rs`
 //! (what kernels are given), `memory.rs` (slots by name), `mailbox.rs` (results that nobody
-//! waits for), `pinned.rs` (memory that the device reads and writes by itself), `driver.rs` (the calls), [`ladder`] (the matrix product step by
+//! waits for), `pinned.rs` (memory that the device reads and writes by itself), `driver.rs` (the calls), `ladder.rs` (the matrix product step by
 //! step), [`probe`] (whether there is a GPU, and why not), [`images`] (the kernels that nvcc compiled).
 //!
 //! ```text

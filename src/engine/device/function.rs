@@ -156,11 +156,11 @@ impl<L: Layout> Function<L> {
     /// [`Error::Slot`] when the state lacks an array or a data set that the graph reads, or has it in another shape, when
     /// the rows would run over the end of a data set; [`Error::Index`], with which the state holds the results of all steps;
     /// [`Error::Argument`] when a schedule is missing or the steps are too many
-    /// to be counted; [`Error::Device`] when the state is another executor's. Other errors leave the state as it was.
+    /// to be counted; [`Error::Argument`] when another kind of device made the state. Other errors leave the state as it was.
     pub fn run(&mut self, state: &mut State, call: &Call<'_>) -> Result<()> {
         let updates = state.updates;
         let ended = self.compiled.run(state.memory(), call, updates);
-        let done = ended.is_ok() || matches!(ended, Err(Error::Index));
+        let done = ended.is_ok() || matches!(ended, Err(Error::Index { .. }));
         if self.updates && done {
             state.updates += call.steps as u64;
         }
@@ -168,7 +168,8 @@ impl<L: Layout> Function<L> {
     }
 
     /// One whole epoch: every batch of the data sets that the graph reads, in the order of `rows`, as long as there are
-    /// whole ones. Gives the mean over the steps of every output of shape `[]`; others have their last value.
+    /// whole ones: of 15 rows in batches of 4 the last 3 are left out, and a function for them is compiled of a graph with
+    /// that batch. Gives the mean over the steps of every output of shape `[]`; others have their last value.
     ///
     /// # Errors
     /// As [`Function::run`]; [`Error::Argument`] when the graph has no batch, [`Error::Diverged`] when a mean is no number.
@@ -185,7 +186,7 @@ impl<L: Layout> Function<L> {
         let steps = (state.rows(name)?.saturating_sub(rows.cursor as usize)) / self.batch_rows;
         if steps == 0 {
             let expected = format!("at least the {} of a batch", self.batch_rows);
-            return Err(Error::argument("rows", state.rows(name)?, expected));
+            return Err(Error::argument(&format!("rows of {name}"), state.rows(name)?, expected));
         }
         self.take_totals()?;
         let mut done = 0;
@@ -199,7 +200,8 @@ impl<L: Layout> Function<L> {
         let means: Vec<f64> = self.take_totals()?.into_iter().map(|sum| sum / steps as f64).collect();
         if let Some(&found) = means.iter().find(|mean| !mean.is_finite()) {
             let field = format!("mean of an epoch after {} updates", state.updates);
-            let remedy = "lower the learning rate, or limit the gradient's norm".into();
+            let remedy =
+                "if the data holds only finite numbers, lower the learning rate or limit the gradient's norm".into();
             return Err(Error::Diverged { field, found, remedy });
         }
         self.collect(&means)

@@ -7,7 +7,7 @@
 //! ```
 //!
 //! Three back ends stand behind it: [`Interp`](crate::engine::interp::Interp) node by node in f64 or f32, [`Cpu`], and
-//! [`Cuda`](cuda::Cuda). A function belongs to the executor that compiled it, and works with any state of that executor:
+//! `cuda::Cuda`. A function belongs to the executor that compiled it, and works with any state of that executor:
 //! its own memory (scratch, inputs, outputs, running sums) goes when it is dropped. Nothing of a run is kept in an
 //! executor: the key, the rows and the schedules are arguments of a call, and the number of updates made belongs to the
 //! state that was updated.
@@ -30,6 +30,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 pub use call::{Call, Key, Rows, Schedule};
 pub use function::{Array, Function, Layout, Many, Outputs};
+#[cfg(feature = "vae")]
 pub(crate) use state::ArrayKind;
 pub use state::State;
 
@@ -80,17 +81,29 @@ impl Values<'_> {
     }
 }
 
-impl<'a> From<&'a [u8]> for Values<'a> {
-    fn from(bytes: &'a [u8]) -> Values<'a> {
-        Values::Bytes(bytes)
-    }
+macro_rules! values_from {
+    ($($Element:ty => $Kind:ident),*) => {$(
+        impl<'a> From<&'a [$Element]> for Values<'a> {
+            fn from(numbers: &'a [$Element]) -> Values<'a> {
+                Values::$Kind(numbers)
+            }
+        }
+
+        impl<'a> From<&'a Vec<$Element>> for Values<'a> {
+            fn from(numbers: &'a Vec<$Element>) -> Values<'a> {
+                Values::$Kind(numbers)
+            }
+        }
+
+        impl<'a, const N: usize> From<&'a [$Element; N]> for Values<'a> {
+            fn from(numbers: &'a [$Element; N]) -> Values<'a> {
+                Values::$Kind(numbers)
+            }
+        }
+    )*};
 }
 
-impl<'a> From<&'a [f32]> for Values<'a> {
-    fn from(floats: &'a [f32]) -> Values<'a> {
-        Values::Floats(floats)
-    }
-}
+values_from!(u8 => Bytes, f32 => Floats);
 
 /// A number that no other memory of this process has.
 pub(crate) fn fresh_number() -> u64 {
@@ -157,7 +170,7 @@ pub trait CompiledFunction {
     /// # Errors
     /// [`Error::Slot`] when the memory lacks an array or a data set, or when the rows would run over the end of one;
     /// [`Error::Index`], after all steps; [`Error::Argument`] when a schedule is missing or the steps cannot be counted;
-    /// [`Error::Device`] when the memory is another back end's.
+    /// [`Error::Argument`] when the memory is another back end's.
     fn run(&mut self, memory: &mut dyn Memory, call: &Call<'_>, updates: u64) -> Result<()>;
 
     /// Writes an input.
@@ -409,11 +422,8 @@ pub(crate) fn check_rows(slot: &str, rows: usize, cursor: u32, steps: usize, bat
     Ok(())
 }
 
-/// What is said of a function whose state belongs to another executor.
+/// What is said of a function whose state another kind of device made.
 pub(crate) fn foreign_memory(device: &str) -> Error {
-    Error::Device {
-        device: device.into(),
-        reason: "the state was made by another executor".into(),
-        remedy: "compile the function with the executor that made the state".into(),
-    }
+    let expected = format!("one of the {device}'s own: compile the function with the executor that made the state");
+    Error::argument("state", "one of another executor", expected)
 }

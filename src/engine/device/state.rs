@@ -6,7 +6,7 @@ use std::path::Path;
 
 use super::{Memory, Moment, Values};
 use crate::engine::error::{Error, Result};
-use crate::engine::params::{Param, Params};
+use crate::engine::params::{AVERAGE, Param, Params};
 use crate::engine::tensors::{NamedArray, Stored, TensorFile, save_tensors};
 
 /// Arrays of all parameters of one kind, with the prefix of their names in a file.
@@ -58,17 +58,24 @@ impl State {
         self.memory.write(name, Moment::Value, values)
     }
 
-    /// Puts the [moving average](crate::engine::graph::Graph::average) of every parameter in its place.
+    /// Changes every parameter for its [moving average](crate::engine::graph::Graph::average), and the average for the
+    /// parameter: what is computed then is computed by the averages, and a second call changes them back, so that the
+    /// training can go on.
     ///
     /// # Errors
-    /// From the device.
-    pub fn take_averages(&mut self) -> Result<()> {
-        let names: Vec<String> = self.params.iter().map(|p| p.name.clone()).collect();
-        for average in &names {
-            if let Some(name) = average.strip_prefix("ema.").filter(|name| names.iter().any(|n| n == name)) {
-                let values = self.read(average)?;
-                self.write(name, &values)?;
-            }
+    /// [`Error::Slot`] when the state was not made for [`Params::averaged`]; from the device.
+    pub fn swap_averages(&mut self) -> Result<()> {
+        let averages: Vec<String> =
+            self.params.iter().filter_map(|p| p.name.strip_prefix(AVERAGE)).map(String::from).collect();
+        if averages.is_empty() {
+            let problem = "the state has no averages: make it for Params::averaged()".into();
+            return Err(Error::Slot { name: AVERAGE.into(), problem });
+        }
+        for name in averages {
+            let average = format!("{AVERAGE}{name}");
+            let (p, a) = (self.read(&name)?, self.read(&average)?);
+            self.write(&name, &a)?;
+            self.write(&average, &p)?;
         }
         Ok(())
     }
@@ -110,7 +117,7 @@ impl State {
     }
 
     /// Writes the parameters and buffers to a [safetensors](https://github.com/huggingface/safetensors) file in f32, whole or
-    /// not at all. A layer's weight is `[out, in]`, as PyTorch's `nn.Linear` has it; names are those of the parameters.
+    /// not at all, and makes the folders that are missing above it. A layer's weight is `[out, in]`, as PyTorch's `nn.Linear` has it; names are those of the parameters.
     ///
     /// # Errors
     /// [`Error::Io`] when the file cannot be written.

@@ -1,5 +1,7 @@
 //! What a step leaves behind: buffers that are written, sums that grow, outputs, the update of the parameters.
 
+use std::panic::Location;
+
 use super::{Ctl, Graph, Id, Slot, SlotKind, Var};
 use crate::engine::ops::{Leaf, Op};
 use crate::engine::optim::Optimizer;
@@ -24,6 +26,8 @@ pub struct OptimizeInfo {
     pub pairs: Vec<(Slot, Id)>,
     /// A scalar that multiplies every gradient (clipping), if any.
     pub scale: Option<Id>,
+    /// The line that set it.
+    pub at: &'static Location<'static>,
 }
 
 /// What a step leaves behind: the graph's roots.
@@ -132,8 +136,11 @@ impl Graph {
             placed.push((slot, grad.id));
         }
         let mut arena = self.arena.borrow_mut();
-        assert!(arena.effects.optimize.is_none(), "a graph has one optimiser; it was set already");
-        arena.effects.optimize = Some(OptimizeInfo { rule, rate, pairs: placed, scale });
+        if let Some(OptimizeInfo { at, .. }) = &arena.effects.optimize {
+            panic!("a graph has one optimiser; it was set already at {at}");
+        }
+        let at = Location::caller();
+        arena.effects.optimize = Some(OptimizeInfo { rule, rate, pairs: placed, scale, at });
     }
 
     /// The nodes whose values a step needs: stores, totals, gradients.

@@ -10,7 +10,7 @@ use crate::engine::device::memory::{check_size, check_slot, no_moments, unknown}
 use crate::engine::device::{
     Backend, CompiledFunction, Key, Memory, Moment, Rows, Snapshot, Values, check_rows, check_steps, foreign_memory,
 };
-use crate::engine::error::{Error, Result};
+use crate::engine::error::Result;
 use crate::engine::graph::{Graph, Slot, SlotKind};
 use crate::engine::math::Real;
 use crate::engine::params::Params;
@@ -126,14 +126,14 @@ impl<F: Real + 'static> CompiledFunction for InterpretedFunction<F> {
             run.finish(update.map(|_| values.update), &mut self.totals);
             sequence.tick();
         }
-        let bad = run.bad_index.is_some();
+        let bad = run.bad_index.take();
         let mut whole = run.memory;
         for slot in self.graph.slots().into_iter().filter(|s| s.kind == SlotKind::Cell) {
             self.cells.extend(whole.slots.remove_entry(&slot.name));
         }
         *memory = whole;
         self.position = sequence.position();
-        if bad { Err(Error::Index) } else { Ok(()) }
+        bad.map_or(Ok(()), Err)
     }
 
     fn write(&mut self, cell: Slot, values: &[f32]) -> Result<()> {

@@ -10,7 +10,10 @@
 //! stop_gradient  nothing: the value is a constant to the reverse pass
 //! ```
 
+use std::panic::Location;
+
 use super::{Cotangents, Op};
+use crate::engine::error::Error;
 use crate::engine::graph::{Graph, Node, Var};
 use crate::engine::math::Real;
 use crate::engine::shape::Shape;
@@ -98,7 +101,7 @@ impl<'g> Var<'g> {
         g.push(Op::ScatterRows, &[self, index], Shape::new(&[rows, s[1]]))
     }
 
-    /// One element of each row, along the last axis: y[r] = x[r, index[r]], for `index` of this value's shape without its
+    /// One element of each row, along the last axis: `y[r] = x[r, index[r]]`, for `index` of this value's shape without its
     /// last dimension, or with 1 in its place. An index that is no column fails when the graph runs.
     ///
     /// Of [`Var::log_softmax`] it is the log-likelihood of a class: `-logits.log_softmax(1).pick(labels).mean_all()` is the
@@ -112,7 +115,12 @@ impl<'g> Var<'g> {
         let both = || format!("{} and {}", self.made(), index.made());
         let lead = s.split_last().map(|(_, lead)| lead).unwrap_or_else(|| panic!("pick of the scalar {}", self.made()));
         let column = i.split_last().is_some_and(|(&last, rows)| last == 1 && rows == lead);
-        assert!(*i == *lead || column, "pick needs an index for each row of a value, not {}", both());
+        let (one, other) = (Shape::new(lead), Shape::new(&[lead, &[1]].concat()));
+        assert!(
+            *i == *lead || column,
+            "pick needs an index for each row of a value, of shape {one} or {other}, not {}",
+            both()
+        );
         let (rows, cols) = s.matrix();
         let g = self.graph();
         let (x, index) = (self.reshape(&[rows, cols]), index.reshape(&[rows]));
@@ -201,16 +209,42 @@ fn whole_index(value: f64, n: usize) -> Option<usize> {
     (value >= 0.0 && value < n as f64 && value.fract() == 0.0).then_some(value as usize)
 }
 
-/// An index of `node` that is no row of its table, or no column, and the number that there are.
-pub(crate) fn bad_index<F: Real>(node: &Node, shapes: &[Shape], ins: &[&[F]]) -> Option<(f64, usize)> {
-    let n = match node.op {
-        Op::GatherRows => shapes[0][0],
+/// What looks something up by index: where it was made, and how many rows or columns there are.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) struct Lookup {
+    /// The node's number. Of those that meet a bad index in a step the first made is reported: the others are its gradient.
+    pub node: usize,
+    pub op: &'static str,
+    pub at: &'static Location<'static>,
+    pub below: usize,
+}
+
+impl Lookup {
+    /// That `index`, the `row`-th of all, is none.
+    pub fn fails(&self, row: usize, index: f64) -> Error {
+        let Lookup { op, at, below, .. } = *self;
+        Error::Index { op, at, row, index, below }
+    }
+}
+
+/// How node number `id` looks something up, if it does.
+pub(crate) fn lookup(id: usize, node: &Node, x: Shape) -> Option<Lookup> {
+    let below = match node.op {
+        Op::GatherRows => x[0],
         Op::ScatterRows => node.shape[0],
-        Op::Pick => shapes[0][1],
+        Op::Pick => x[1],
         Op::Place => node.shape[1],
         _ => return None,
     };
-    ins[1].iter().map(|index| (index.to_f64(), n)).find(|&(index, n)| whole_index(index, n).is_none())
+    Some(Lookup { node: id, op: node.op.name(), at: node.at, below })
+}
+
+/// The first of the indices that names no row or column.
+pub(crate) fn bad_index<F: Real>(lookup: Lookup, indices: &[F]) -> Option<Error> {
+    let all = indices.iter().map(|index| index.to_f64()).enumerate();
+    all.into_iter()
+        .find(|&(_, index)| whole_index(index, lookup.below).is_none())
+        .map(|(row, index)| lookup.fails(row, index))
 }
 
 /// What [`bad_index`]es name is read as zeros, and not written.

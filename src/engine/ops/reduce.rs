@@ -83,6 +83,21 @@ impl<'g> Var<'g> {
         self.reduce(Op::MaxOver, axes_bits(self.shape(), axes))
     }
 
+    /// The index of the largest element over `axis`, which disappears from the shape: the first of several, ∞ where the
+    /// largest is NaN. It has no gradient.
+    ///
+    /// The share of rows that a classifier reads rightly is `scores.argmax(1).equal(labels).mean_all()`, for labels of shape
+    /// `[rows]`.
+    #[track_caller]
+    pub fn argmax(self, axis: usize) -> Var<'g> {
+        let (g, shape) = (self.graph(), self.shape());
+        let largest = self.max_keep(&[axis]);
+        let mut along = vec![1; shape.len()];
+        along[axis] = shape[axis];
+        let numbers = g.tensor(&along, &(0..shape[axis]).map(|i| -(i as f64)).collect::<Vec<_>>());
+        -self.equal(largest).select(numbers, g.constant(f64::NEG_INFINITY)).max(&[axis])
+    }
+
     /// ln Σ exp over `axes`, which disappear from the shape; finite whenever the largest element is, and else the
     /// largest element: −∞ where all are, ∞ where one is. d/dx = e^(x − y), the softmax, and 0 where y is infinite.
     #[track_caller]
@@ -154,4 +169,19 @@ pub(super) fn eval<F: Real>(node: &Node, from: Shape, x: &[F]) -> Vec<F> {
         _ => unreachable!("{:?} is no reduction", node.op),
     }
     out
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::{Graph, Interp};
+
+    #[test]
+    fn the_first_of_the_largest_is_found_along_any_axis() {
+        let g = Graph::new();
+        let x = g.tensor(&[2, 3], &[1.0, 4.0, 4.0, f64::NEG_INFINITY, -1.0, -2.0]);
+        let mut run = Interp::<f32>::new(&g);
+        assert_eq!((run.eval(x.argmax(1)), run.eval(x.argmax(0))), (vec![1.0, 1.0], vec![0.0, 0.0, 0.0]));
+        let nothing = g.full(&[2], f64::NEG_INFINITY);
+        assert_eq!(run.eval(nothing.argmax(0)), [0.0]);
+    }
 }

@@ -42,7 +42,7 @@ impl<'g> Var<'g> {
     #[track_caller]
     fn is_last(self, axis: usize) -> bool {
         let shape = self.shape();
-        assert!(axis < shape.len(), "softmax over axis {axis} of a value of shape {shape}");
+        assert!(axis < shape.len(), "axis {axis} of {}, which has {} axes", self.made(), shape.len());
         axis + 1 == shape.len()
     }
 

@@ -8,7 +8,7 @@ use super::program::{Access, Input, Instr, Output, Program, ProgramBuilder, Reg,
 use super::{Mem, View};
 use crate::engine::graph::{Effects, Graph, Id, Slot};
 use crate::engine::ops::custom::CustomOp;
-use crate::engine::ops::{Leaf, Op};
+use crate::engine::ops::{Leaf, Op, layout};
 use crate::engine::steps::Kernel;
 use crate::engine::steps::batch::Batch;
 use crate::engine::steps::custom::Custom;
@@ -285,7 +285,8 @@ impl Lowering {
             Op::Scalar(_) | Op::Pow(_) | Op::Binary(_) | Op::Select | Op::StopGradient | Op::CustomVjp(_) => return,
         };
         let mut x = self.view(ins[0]);
-        let index = ins.get(1).map(|&i| self.contiguous_view(i));
+        let lookup = layout::lookup(id.index(), &node, self.f.node(ins[0]).shape);
+        let index = lookup.map(|lookup| (self.contiguous_view(ins[1]), lookup));
         let mut out = self.place_of(id);
         // A vector with a number for each row of the other operand is a column beside it.
         match how {

@@ -2,15 +2,15 @@
 
 use std::collections::HashSet;
 use std::fmt;
-use std::sync::atomic::AtomicBool;
+use std::sync::{Mutex, PoisonError};
 
 use super::StepValues;
 use crate::engine::device::cpu::Binder;
 #[cfg(feature = "cuda")]
 use crate::engine::device::cuda::Lower;
-#[cfg(feature = "cuda")]
-use crate::engine::error::Result;
+use crate::engine::error::{Error, Result};
 use crate::engine::graph::Slot;
+use crate::engine::ops::layout::Lookup;
 use crate::engine::plan::View;
 use crate::engine::plan::program::Program;
 
@@ -105,8 +105,32 @@ pub(crate) struct Context<'a> {
     pub scratch: *mut f32,
     /// Room for the plan's running sums.
     pub sums: *mut f64,
-    /// Set by a kernel that meets an index outside its table.
-    pub bad_index: &'a AtomicBool,
+    /// Told by a kernel that meets an index outside its table.
+    pub bad_index: &'a BadIndex,
+}
+
+/// The first index of a run that named no row or column: of the earliest step, the operation that was made first, and its
+/// first row, whichever thread comes first.
+#[derive(Default)]
+pub(crate) struct BadIndex(Mutex<Option<(Met, Error)>>);
+
+/// Step, node and row where an index was met.
+type Met = (u32, usize, usize);
+
+impl BadIndex {
+    /// Row `row` of `lookup` has a bad index in step number `step`.
+    pub fn report(&self, step: u32, lookup: &Lookup, row: usize, index: f64) {
+        let mut first = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let place = (step, lookup.node, row);
+        if first.as_ref().is_none_or(|(known, _)| place < *known) {
+            *first = Some((place, lookup.fails(row, index)));
+        }
+    }
+
+    /// The error, if there was one.
+    pub fn into_result(self) -> Result<()> {
+        self.0.into_inner().unwrap_or_else(PoisonError::into_inner).map_or(Ok(()), |(_, error)| Err(error))
+    }
 }
 
 /// A data set that a kernel reads.

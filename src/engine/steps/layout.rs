@@ -1,8 +1,6 @@
 //! Steps that move elements: copies between views, transposition, broadcasting along inner axes, rows and elements by
 //! index.
 
-use std::sync::atomic::{AtomicBool, Ordering};
-
 use super::{Context, Kernel, Region, Work};
 use crate::engine::device::cpu::Binder;
 #[cfg(feature = "cuda")]
@@ -12,6 +10,7 @@ use crate::engine::device::cuda::{
 };
 #[cfg(feature = "cuda")]
 use crate::engine::error::Result;
+use crate::engine::ops::layout::Lookup;
 use crate::engine::plan::View;
 use crate::engine::shape::{MAX_RANK, Shape};
 
@@ -55,7 +54,7 @@ pub(crate) struct Move {
     /// From where.
     pub x: View,
     /// Indices, for all that moves by index.
-    pub index: Option<View>,
+    pub index: Option<(View, Lookup)>,
     /// To where.
     pub out: View,
 }
@@ -86,7 +85,7 @@ impl Kernel for Move {
     }
 
     fn reads(&self) -> Vec<View> {
-        [self.x].into_iter().chain(self.index).collect()
+        [self.x].into_iter().chain(self.index.map(|(view, _)| view)).collect()
     }
 
     fn writes(&self) -> Vec<View> {
@@ -98,7 +97,7 @@ impl Kernel for Move {
     }
 
     fn bytes(&self) -> u64 {
-        let index = self.index.iter().map(View::bytes).sum::<u64>();
+        let index = self.index.iter().map(|(view, _)| view.bytes()).sum::<u64>();
         match self.how {
             // Only what is asked for.
             How::Gather | How::Pick => 2 * self.out.bytes() + index,
@@ -111,7 +110,7 @@ impl Kernel for Move {
     }
 
     fn bind(&self, to: &Binder<'_>) -> Box<dyn Work> {
-        let index = self.index.as_ref().map(|v| to.region(v));
+        let index = self.index.map(|(view, lookup)| (to.region(&view), lookup));
         Box::new(MoveWork { how: self.how, x: to.region(&self.x), index, out: to.region(&self.out) })
     }
 
@@ -119,13 +118,7 @@ impl Kernel for Move {
     #[cfg(feature = "cuda")]
     fn lower(&self, to: &mut Lower<'_>) -> Result<()> {
         let out = &self.out;
-        let mut params = MoveParams {
-            ctl: to.clock.ctl,
-            x: to.view(&self.x),
-            out: to.view(out),
-            index: self.index.map_or(0, |v| to.address(&v)),
-            ..zeroed()
-        };
+        let mut params = MoveParams { ctl: to.clock.ctl, x: to.view(&self.x), out: to.view(out), ..zeroed() };
         let quads = (out.rows * out.cols.div_ceil(4)).div_ceil(256).max(1);
         let (code, grid, shared) = match self.how {
             How::Copy => (0, quads, 0),
@@ -148,8 +141,9 @@ impl Kernel for Move {
             How::Place => (7, quads, 0),
         };
         params.kind = code;
-        if self.index.is_some() {
-            to.checks_indices();
+        if let Some((view, lookup)) = &self.index {
+            params.index = to.address(view);
+            params.lookup = to.checks_indices(params.index, *lookup);
         }
         to.launch("move_elements", [grid as u32, 1, 1], 256, shared, &params)?;
         Ok(())
@@ -159,7 +153,7 @@ impl Kernel for Move {
 struct MoveWork {
     how: How,
     x: Region,
-    index: Option<Region>,
+    index: Option<(Region, Lookup)>,
     out: Region,
 }
 
@@ -179,7 +173,6 @@ impl Work for MoveWork {
     }
 
     unsafe fn run(&self, chunk: usize, with: &Context<'_>) {
-        let bad_index = with.bad_index;
         let per = self.rows_per_chunk();
         let rows = chunk * per..((chunk + 1) * per).min(self.out.rows);
         // SAFETY: as promised by the caller; every index is checked before it is used.
@@ -195,25 +188,25 @@ impl Work for MoveWork {
                     self.out.row_mut(r).iter_mut().enumerate().for_each(|(c, o)| *o = *self.x.at(c, r));
                 }),
                 How::Broadcast { from, to } => self.broadcast(rows, from, to),
-                How::Gather => rows.for_each(|r| match self.index_at(r, self.x.rows, bad_index) {
+                How::Gather => rows.for_each(|r| match self.index_at(r, with) {
                     Some(i) => self.out.row_mut(r).copy_from_slice(self.x.row(i)),
                     None => self.out.row_mut(r).fill(0.0),
                 }),
                 How::Scatter => {
                     rows.clone().for_each(|r| self.out.row_mut(r).fill(0.0));
                     for r in 0..self.x.rows {
-                        if let Some(i) = self.index_at(r, self.out.rows, bad_index) {
+                        if let Some(i) = self.index_at(r, with) {
                             self.out.row_mut(i).iter_mut().zip(self.x.row(r)).for_each(|(o, v)| *o += v);
                         }
                     }
                 }
                 How::Pick => rows.for_each(|r| {
-                    let i = self.index_at(r, self.x.cols, bad_index);
+                    let i = self.index_at(r, with);
                     *self.out.at(r, 0) = i.map_or(0.0, |i| *self.x.at(r, i));
                 }),
                 How::Place => rows.for_each(|r| {
                     self.out.row_mut(r).fill(0.0);
-                    if let Some(i) = self.index_at(r, self.out.cols, bad_index) {
+                    if let Some(i) = self.index_at(r, with) {
                         *self.out.at(r, i) = *self.x.at(r, 0);
                     }
                 }),
@@ -223,17 +216,17 @@ impl Work for MoveWork {
 }
 
 impl MoveWork {
-    /// index[r], if it is one of `n` rows or columns; a sign to the host if not.
+    /// `index[r]`, if it names a row or column; if not, that is reported.
     ///
     /// # Safety
     /// As for [`Work::run`].
-    unsafe fn index_at(&self, r: usize, n: usize, bad_index: &AtomicBool) -> Option<usize> {
-        let index = self.index.expect("what moves by index has one");
+    unsafe fn index_at(&self, r: usize, with: &Context<'_>) -> Option<usize> {
+        let (index, lookup) = self.index.expect("what moves by index has one");
         // SAFETY: the index vector is contiguous and has an element for every row.
         let value = unsafe { *index.ptr.add(r) };
-        let good = value >= 0.0 && value < n as f32 && value.fract() == 0.0;
+        let good = value >= 0.0 && value < lookup.below as f32 && value.fract() == 0.0;
         if !good {
-            bad_index.store(true, Ordering::Relaxed);
+            with.bad_index.report(with.values.step, &lookup, r, f64::from(value));
         }
         good.then_some(value as usize)
     }

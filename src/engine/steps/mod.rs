@@ -29,7 +29,7 @@ pub(crate) mod reduce;
 pub(crate) mod scalars;
 pub(crate) mod softmax;
 
-pub(crate) use kernel::{Context, DataRows, DataUse, Kernel, Numbers, Work};
+pub(crate) use kernel::{BadIndex, Context, DataRows, DataUse, Kernel, Numbers, Work};
 
 use crate::engine::graph::MOST_SCHEDULES;
 use crate::engine::optim::UpdateScalars;

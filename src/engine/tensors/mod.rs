@@ -35,12 +35,14 @@ pub use stored::Stored;
 
 use crate::engine::error::{Error, Result};
 use crate::engine::file::{Disk, Files};
-use crate::engine::params::Param;
+use crate::engine::params::{AVERAGE, Param};
 
 /// Text beside the tensors, by name.
 pub type Metadata = BTreeMap<String, String>;
 
 const REMEDY: &str = "use a file of the same model";
+const AVERAGED: &str = "the file has averages of parameters: restore it into a state for Params::averaged()";
+const PLAIN: &str = "the file has no averages of parameters: restore it into a state for the Params without them";
 
 /// The key of the tensors' hashes in the metadata.
 const HASHES: &str = "xxh3";
@@ -198,7 +200,10 @@ impl<'b> TensorFile<'b> {
     pub fn tensor(&self, name: &str, shape: &[usize]) -> Result<Vec<f32>> {
         let expected = || format!("f32, bf16 or f16 {shape:?}");
         let view = self.tensors.tensor(name);
-        let view = view.map_err(|_| self.wrong(name, "no such tensor".into(), expected(), REMEDY))?;
+        let view = view.map_err(|_| {
+            let remedy = if name.starts_with(AVERAGE) { PLAIN } else { REMEDY };
+            self.wrong(name, "no such tensor".into(), expected(), remedy)
+        })?;
         let stored = Stored::of(view.dtype()).filter(|_| view.shape() == shape);
         let found = || format!("{:?} {:?}", view.dtype(), view.shape());
         let stored = stored.ok_or_else(|| self.wrong(name, found(), expected(), REMEDY))?;
@@ -228,7 +233,8 @@ impl<'b> TensorFile<'b> {
         };
         let arrays = params.into_iter().map(|(prefix, param)| read(prefix, param)).collect::<Result<_>>()?;
         let Some(name) = unknown.first() else { return Ok(arrays) };
-        Err(self.wrong(name, "a tensor".into(), "no tensor that the model does not name".into(), REMEDY))
+        let remedy = if name.starts_with(AVERAGE) { AVERAGED } else { REMEDY };
+        Err(self.wrong(name, "a tensor".into(), "no tensor that the model does not name".into(), remedy))
     }
 
     fn must_be_whole(&self, name: &str, stored: Stored, view: &TensorView) -> Result<()> {

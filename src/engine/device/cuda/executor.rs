@@ -17,6 +17,7 @@ use crate::engine::device::{
 };
 use crate::engine::error::{Choice, Error, Result};
 use crate::engine::graph::{Graph, Slot, SlotKind};
+use crate::engine::ops::layout::Lookup;
 use crate::engine::params::Params;
 use crate::engine::plan::{Fusion, Plan};
 
@@ -77,7 +78,7 @@ struct BoundPlan {
     data: Vec<DataLaunch>,
     /// The versions of the data sets that the launches point to.
     versions: Vec<u64>,
-    indices: bool,
+    lookups: Vec<(Address, Lookup)>,
     /// Graphs of one step and of [`UNROLL`] steps, recorded at the first run.
     one: Option<Captured>,
     many: Option<Captured>,
@@ -257,7 +258,7 @@ impl CudaFunction {
                 launches: lowered.launches,
                 versions: vec![0; lowered.data.len()],
                 data: lowered.data,
-                indices: lowered.indices,
+                lookups: lowered.lookups,
                 one: None,
                 many: None,
                 _shared: shared,
@@ -334,13 +335,16 @@ impl CudaFunction {
         self.upload_table(&table)
     }
 
-    /// Whether a kernel has met a row index outside its table since the last table was uploaded.
-    fn met_bad_index(&self) -> Result<bool> {
+    /// The index outside its table that a kernel has met since the last table was uploaded.
+    fn bad_index(&self) -> Result<Option<Error>> {
         let mut ctl = [params::zeroed::<Ctl>()];
-        if self.bound().indices {
+        let lookups = &self.bound().lookups;
+        if !lookups.is_empty() {
             self.driver.download(self.clock.ctl, &mut ctl)?;
         }
-        Ok(ctl[0].bad_index != 0)
+        let [Ctl { bad_lookup, bad_row, bad_index, .. }] = ctl;
+        let met = (bad_lookup as usize).checked_sub(1).map(|number| lookups[number].1);
+        Ok(met.map(|lookup| lookup.fails(bad_row as usize, f64::from(bad_index))))
     }
 }
 
@@ -364,7 +368,7 @@ impl CompiledFunction for CudaFunction {
         self.bind(memory, call)?;
         check_steps(call.steps)?;
         let mut sequence = Sequence::new(&self.plan, call, updates)?;
-        let (mut left, mut bad) = (call.steps, false);
+        let (mut left, mut bad) = (call.steps, None);
         while left > 0 {
             let now = left.min(TABLE);
             self.record(now >= UNROLL)?;
@@ -378,9 +382,9 @@ impl CompiledFunction for CudaFunction {
             left -= now;
             self.position = sequence.position();
             // The next portion clears the mark.
-            bad |= self.met_bad_index()?;
+            bad = bad.or(self.bad_index()?);
         }
-        if bad { Err(Error::Index) } else { Ok(()) }
+        bad.map_or(Ok(()), Err)
     }
 
     fn write(&mut self, cell: Slot, values: &[f32]) -> Result<()> {
@@ -456,6 +460,6 @@ impl CompiledFunction for CudaFunction {
                 *best = best.min(seconds / PASSES as f64);
             }
         }
-        if self.met_bad_index()? { Err(Error::Index) } else { Ok(best) }
+        self.bad_index()?.map_or(Ok(best), Err)
     }
 }

@@ -13,6 +13,7 @@ use super::program;
 use crate::engine::device::Precision;
 use crate::engine::error::{Choice, Error, Result};
 use crate::engine::graph::Slot;
+use crate::engine::ops::layout::Lookup;
 use crate::engine::plan::program::{Output, Program};
 use crate::engine::plan::{Mem, Plan, View};
 
@@ -46,8 +47,8 @@ impl DataLaunch {
 pub(crate) struct Lowered {
     pub launches: Vec<Placed>,
     pub data: Vec<DataLaunch>,
-    /// Whether a kernel checks row indices.
-    pub indices: bool,
+    /// The operations that look something up, with the addresses of their indices.
+    pub lookups: Vec<(Address, Lookup)>,
     /// What needs memory for sums that several blocks share.
     pub shared_sums: Vec<SharedSum>,
 }
@@ -112,7 +113,7 @@ enum End {
 
 impl<'a> Lower<'a> {
     pub fn new(driver: &'a Driver, precision: Precision, plan: &'a Plan, places: Places<'a>) -> Lower<'a> {
-        let out = Lowered { launches: Vec::new(), data: Vec::new(), indices: false, shared_sums: Vec::new() };
+        let out = Lowered { launches: Vec::new(), data: Vec::new(), lookups: Vec::new(), shared_sums: Vec::new() };
         let (step, wave, end, partials) = (0, 0, End::Later, HashMap::new());
         let (clock, ticket) = (places.clock, places.ticket);
         Lower { driver, precision, plan, places, clock, ticket, step, wave, end, out, partials }
@@ -179,9 +180,23 @@ impl<'a> Lower<'a> {
         self.out.shared_sums.push(SharedSum { launch, floats, tickets, fields });
     }
 
-    /// Says that a kernel checks row indices.
-    pub fn checks_indices(&mut self) {
-        self.out.indices = true;
+    /// Says that a kernel looks something up by the indices at an address; gives the number by which it tells of a bad one.
+    /// Of those that read the same indices, as an operation and its gradient do, all tell of the one made first.
+    pub fn checks_indices(&mut self, indices: Address, lookup: Lookup) -> u32 {
+        let same = |(known, of): &&mut (Address, Lookup)| *known == indices && of.below == lookup.below;
+        let lookups = &mut self.out.lookups;
+        match lookups.iter_mut().enumerate().find(|(_, known)| same(known)) {
+            Some((number, (_, known))) => {
+                if lookup.node < known.node {
+                    *known = lookup;
+                }
+                number as u32 + 1
+            }
+            None => {
+                lookups.push((indices, lookup));
+                lookups.len() as u32
+            }
+        }
     }
 
     /// Major and minor version of what the GPU can do.

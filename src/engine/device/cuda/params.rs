@@ -52,8 +52,9 @@ params! {
     /// Device memory: the row of the table that is this step's, and whether an index was bad.
     Ctl {
         now: u32,
-        bad_index: u32,
-        pad: [u32; 2],
+        bad_lookup: u32,
+        bad_row: u32,
+        bad_index: f32,
     }
 
     /// Where both are.
@@ -186,7 +187,7 @@ params! {
         rank: i32,
         to: [i32; 4],
         strides: [i32; 4],
-        pad: i32,
+        lookup: u32,
     }
 
     /// Partial sums and where their total goes.
