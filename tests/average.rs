@@ -24,7 +24,12 @@ fn descended(executor: &Executor, steps: usize) -> (Vec<f32>, Vec<f32>) {
     train.run(&mut state, &Call { steps, schedules, ..Call::once(Key::new(0)) }).unwrap();
     let w = state.read("w").unwrap();
     state.swap_averages().unwrap();
-    (w, state.read("w").unwrap())
+    let average = state.read("w").unwrap();
+    state.swap_averages().unwrap();
+    assert_eq!(state.read("w").unwrap(), w, "a second exchange undoes the first");
+    let refused = executor.state(&params, 0).unwrap().swap_averages().unwrap_err().to_string();
+    assert!(refused.contains("Params::averaged"), "{refused}");
+    (w, average)
 }
 
 #[test]

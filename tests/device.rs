@@ -719,6 +719,7 @@ fn a_bad_index_is_not_forgotten() {
         for (steps, found, (at, what)) in [
             (1, vec![picked], pick),
             (1, vec![of_picked, picked], pick),
+            (1, vec![of_picked], pick),
             (1, vec![gathered], gather),
             (5, vec![of_picked, picked], pick),
             (1030, vec![gathered], gather),

@@ -116,9 +116,8 @@ fn is_a_command(path: &Path, name: &str) -> bool {
     path.starts_with("src/cli") && of_file == name.to_lowercase()
 }
 
-/// The types that a file makes outside its tests, those in functions and macros apart.
+/// The types that a file makes, those in functions, macros and modules apart.
 fn types(text: &str) -> Vec<&str> {
-    let (text, _) = text.split_once("#[cfg(test)]\nmod tests {").unwrap_or((text, ""));
     let of_line = |line| {
         let words = ["pub ", "pub(crate) ", "pub(super) ", "unsafe "];
         let line = words.iter().fold(line, |line: &str, word| line.strip_prefix(word).unwrap_or(line));

@@ -368,6 +368,16 @@ fn the_report_names_the_element_and_tells_a_kink_from_a_wrong_rule() {
     assert!(message.contains("up.weight") && message.contains("no input of the point"), "{message}");
     let nan = gradcheck::gradcheck(|_, x| x[0].log(), &Point::new().input("x", &[1], &[-1.0]));
     assert!(!nan.passes() && nan.error() == f64::INFINITY, "{nan}");
+    assert!(nan.to_string().contains("WRONG") && !nan.to_string().contains("kink"), "{nan}");
+    // A wrong rule beside a kink, and at one, is wrong all the same.
+    let point = Point::new().input("x", &[2], &[0.0, 1.0]).input("y", &[2], &[0.5, 1.0]);
+    let beside = gradcheck::gradcheck(|_, x| x[0].relu() * 9.0 + x[1] - (x[1] * 0.1).stop_gradient(), &point);
+    assert!(beside.to_string().contains("WRONG"), "{beside}");
+    let at = gradcheck::gradcheck(
+        |_, x| custom_vjp(x, x[0].relu(), |_, _, dy| vec![dy * 7.0]),
+        &Point::new().input("x", &[1], &[0.0]),
+    );
+    assert!(at.to_string().contains("WRONG"), "{at}");
 }
 
 /// log-log, the error has the slope of the stencil's order where it is truncated and −1 where it is rounded.

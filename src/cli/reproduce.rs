@@ -151,6 +151,8 @@ fn same_run(path: &Path, found: &Checkpoint, wanted: &TrainConfig) -> Result<()>
 
 fn evaluate(args: &Reproduce, recipe: Recipe, own_images: bool, trainer: &mut Trainer, run: &Run) -> Result<ReproductionReport> {
     let config = trainer.config().clone();
+    // Before the work of hours that it would be lost with.
+    let timings = run.timings()?;
     let Evaluation { images, rec, kl } = trainer.evaluate()?;
     let test = TermsRecord { images, neg_elbo: rec + kl, rec, kl };
     let model = trainer.model();
@@ -168,7 +170,6 @@ fn evaluate(args: &Reproduce, recipe: Recipe, own_images: bool, trainer: &mut Tr
     let active_units = layers.iter().map(|e| Active { active: e.active_units(), of: e.latent }).collect();
     let active_seconds = timed.elapsed().as_secs_f64();
     let device = model.executor.describe();
-    let timings = run.timings()?;
     let training = timings.iter().map(|t| t.train_seconds).sum();
     let test_after_each_epoch = timings.iter().map(|t| t.test_seconds).sum();
     let value = match (recipe.expected.metric, &nll) {

@@ -97,7 +97,7 @@ fn train(args: &Train) -> Result<ExitCode> {
     // From here on there is a folder that must be left so that it can be resumed.
     interrupt.save();
     let (run, mut trainer) = entry.start(config, &data, device)?;
-    say_if_bits_change(&run, &mut trainer)?;
+    say_if_bits_change(&run, &mut trainer);
     args.machine.say_why_no_gpu()?;
     trainer.pause_at = args.session.pause_at;
     if !args.session.quiet {
@@ -183,13 +183,17 @@ fn resume(path: &Path, args: &Train) -> Result<Option<Wanted>> {
 }
 
 /// Says so if the epochs that the run has done were not computed as this session computes.
-fn say_if_bits_change(run: &Run, trainer: &mut Trainer) -> Result<()> {
-    if let Some(before) = run.timings()?.last()
+fn say_if_bits_change(run: &Run, trainer: &mut Trainer) {
+    // That the journal cannot be read is no reason not to go on.
+    let timings = run.timings().unwrap_or_else(|why| {
+        say(format_args!("warning: {why}"));
+        Vec::new()
+    });
+    if let Some(before) = timings.last().filter(|before| !before.device.is_empty())
         && let Some(change) = change(before, &trainer.model().executor.describe(), env!("ELBO_BUILD"))
     {
         say(format_args!("note: {change}: the numbers will not be, to the last bit, those of an uninterrupted run"));
     }
-    Ok(())
 }
 
 /// Refuses what was typed beside `--resume` without effect, for a run that has done `done` of `epochs`.

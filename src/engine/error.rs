@@ -70,7 +70,7 @@ pub enum Error {
     },
     /// An index of [`gather_rows`](crate::Var::gather_rows), [`scatter_rows`](crate::Var::scatter_rows) or
     /// [`pick`](crate::Var::pick) names no row or column. The steps were made, with what it should have named read as zeros.
-    #[error("{op} made at {at}: row {row} has the index {index}, where there are 0 … {}", below.saturating_sub(1))]
+    #[error("{op} made at {at}: row {row} has the index {index}, where {}", indices_below(*below))]
     Index {
         /// The operation.
         op: &'static str,
@@ -78,7 +78,7 @@ pub enum Error {
         at: &'static Location<'static>,
         /// Where the index stands among the indices.
         row: usize,
-        /// The index, the first of such if there are several.
+        /// The index: the first of such if there are several, and on a GPU any of them.
         index: f64,
         /// The number of rows or columns.
         below: usize,
@@ -126,7 +126,7 @@ pub struct Remedy {
 pub enum Choice {
     /// The CPU instead of a GPU.
     Cpu,
-    /// A GPU by its number, instead of the first that is taken by itself.
+    /// A GPU that is asked for by name, where none is taken by itself.
     NamedGpu,
     /// [`Precision::F32`](crate::engine::device::Precision::F32).
     F32,
@@ -163,6 +163,13 @@ impl From<String> for Remedy {
 impl fmt::Display for Remedy {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.text)
+    }
+}
+
+fn indices_below(below: usize) -> String {
+    match below.checked_sub(1) {
+        Some(last) => format!("there are 0 … {last}"),
+        None => "there is none".into(),
     }
 }
 

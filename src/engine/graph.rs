@@ -155,11 +155,17 @@ impl Graph {
     /// When an input is a value of another graph.
     #[track_caller]
     pub(crate) fn push(&self, op: Op, ins: &[Var<'_>], shape: Shape) -> Var<'_> {
+        self.push_at(op, ins, shape, Location::caller())
+    }
+
+    /// [`Graph::push`] of a node that was made at another line: that of the operation whose gradient it is.
+    #[track_caller]
+    pub(crate) fn push_at(&self, op: Op, ins: &[Var<'_>], shape: Shape, at: &'static Location<'static>) -> Var<'_> {
         for x in ins {
             ins[0].meets(op.name(), *x);
         }
         let ids: Vec<Id> = ins.iter().map(|x| x.id).collect();
-        self.var(self.push_node(Node { op, ins: Ins::new(&ids), shape, at: Location::caller() }))
+        self.var(self.push_node(Node { op, ins: Ins::new(&ids), shape, at }))
     }
 
     fn push_node(&self, node: Node) -> Id {

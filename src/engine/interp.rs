@@ -31,7 +31,7 @@ pub struct Interp<'g, F> {
     key: Key,
     rows: Rows,
     updates: u64,
-    /// The first row index outside its table that was met, and the number of rows of that table.
+    /// The first index met that names no row or column.
     bad_index: Option<Error>,
 }
 

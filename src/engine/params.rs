@@ -214,7 +214,7 @@ impl Graph {
     /// At the end of every step, moves the average of every trainable array of `params` towards its value by the share
     /// `weight`, a scalar: a ← a + w·(p − a), with p as the step found it. For an exponential moving average let `weight` be a
     /// schedule and give it [`Ema::schedule`](crate::engine::optim::Ema::schedule). The state must have the arrays of
-    /// [`Params::averaged`]; [`State::swap_averages`](crate::engine::device::State::swap_averages) puts them in place.
+    /// [`Params::averaged`]; [`State::swap_averages`](crate::engine::device::State::swap_averages) exchanges the two.
     ///
     /// # Panics
     /// When `weight` is no scalar of this graph.
@@ -238,7 +238,7 @@ impl Graph {
     /// `clip` limits the gradient's global norm ([`clip_scale`]).
     ///
     /// # Panics
-    /// As [`Graph::optimize`] and [`grad`].
+    /// Without a trainable array, and as [`Graph::optimize`] and [`grad`].
     #[track_caller]
     pub fn minimise<'g>(
         &'g self,

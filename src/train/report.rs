@@ -82,9 +82,11 @@ pub struct EpochTiming {
     pub test_seconds: f64,
     /// Training images per second.
     pub images_per_second: f64,
-    /// The device and its precision.
+    /// The device and its precision; empty in journals of versions that did not write it down.
+    #[serde(default)]
     pub device: String,
-    /// The compiler and the platform of the program.
+    /// The compiler and the platform of the program; empty as above.
+    #[serde(default)]
     pub build: String,
 }
 

@@ -155,8 +155,8 @@ impl<L: Layout> Function<L> {
     /// # Errors
     /// [`Error::Slot`] when the state lacks an array or a data set that the graph reads, or has it in another shape, when
     /// the rows would run over the end of a data set; [`Error::Index`], with which the state holds the results of all steps;
-    /// [`Error::Argument`] when a schedule is missing or the steps are too many
-    /// to be counted; [`Error::Argument`] when another kind of device made the state. Other errors leave the state as it was.
+    /// [`Error::Argument`] when a schedule is missing, when the steps are too many to be counted, or when another kind of
+    /// device or another executor of a GPU made the state. Other errors leave the state as it was.
     pub fn run(&mut self, state: &mut State, call: &Call<'_>) -> Result<()> {
         let updates = state.updates;
         let ended = self.compiled.run(state.memory(), call, updates);

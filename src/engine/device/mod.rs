@@ -7,7 +7,8 @@
 //! ```
 //!
 //! Three back ends stand behind it: [`Interp`](crate::engine::interp::Interp) node by node in f64 or f32, [`Cpu`], and
-//! `cuda::Cuda`. A function belongs to the executor that compiled it, and works with any state of that executor:
+//! `cuda::Cuda`. A function belongs to the executor that compiled it, and works with any state of that executor (on the CPU,
+//! with one of any executor of the CPU: the memory is the same):
 //! its own memory (scratch, inputs, outputs, running sums) goes when it is dropped. Nothing of a run is kept in an
 //! executor: the key, the rows and the schedules are arguments of a call, and the number of updates made belongs to the
 //! state that was updated.
@@ -169,8 +170,8 @@ pub trait CompiledFunction {
     ///
     /// # Errors
     /// [`Error::Slot`] when the memory lacks an array or a data set, or when the rows would run over the end of one;
-    /// [`Error::Index`], after all steps; [`Error::Argument`] when a schedule is missing or the steps cannot be counted;
-    /// [`Error::Argument`] when the memory is another back end's.
+    /// [`Error::Index`], after all steps; [`Error::Argument`] when a schedule is missing, the steps cannot be counted,
+    /// or the memory is another back end's or another GPU executor's.
     fn run(&mut self, memory: &mut dyn Memory, call: &Call<'_>, updates: u64) -> Result<()>;
 
     /// Writes an input.
@@ -422,7 +423,7 @@ pub(crate) fn check_rows(slot: &str, rows: usize, cursor: u32, steps: usize, bat
     Ok(())
 }
 
-/// What is said of a function whose state another kind of device made.
+/// What is said of a function whose state is in memory that it cannot reach.
 pub(crate) fn foreign_memory(device: &str) -> Error {
     let expected = format!("one of the {device}'s own: compile the function with the executor that made the state");
     Error::argument("state", "one of another executor", expected)

@@ -65,8 +65,13 @@ impl State {
     /// # Errors
     /// [`Error::Slot`] when the state was not made for [`Params::averaged`]; from the device.
     pub fn swap_averages(&mut self) -> Result<()> {
-        let averages: Vec<String> =
-            self.params.iter().filter_map(|p| p.name.strip_prefix(AVERAGE)).map(String::from).collect();
+        let averages: Vec<String> = self
+            .params
+            .iter()
+            .filter_map(|p| p.name.strip_prefix(AVERAGE))
+            .map(String::from)
+            .filter(|name| self.params.get(name).is_some())
+            .collect();
         if averages.is_empty() {
             let problem = "the state has no averages: make it for Params::averaged()".into();
             return Err(Error::Slot { name: AVERAGE.into(), problem });
@@ -117,7 +122,8 @@ impl State {
     }
 
     /// Writes the parameters and buffers to a [safetensors](https://github.com/huggingface/safetensors) file in f32, whole or
-    /// not at all, and makes the folders that are missing above it. A layer's weight is `[out, in]`, as PyTorch's `nn.Linear` has it; names are those of the parameters.
+    /// not at all, and makes the folders that are missing above it. A layer's weight is `[out, in]`, as PyTorch's `nn.Linear`
+    /// has it; names are those of the parameters.
     ///
     /// # Errors
     /// [`Error::Io`] when the file cannot be written.

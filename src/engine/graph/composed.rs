@@ -3,6 +3,9 @@
 use super::{Arena, Graph, Id, Ins, Var};
 use crate::engine::ops::Op;
 
+/// How often what an operation is made of may be composed in its turn.
+const DEEPEST: usize = 16;
+
 impl Graph {
     /// A copy in which every operation of one's own that [says what it is made of](crate::CustomOp::compose) is made of that.
     /// It computes the same as this graph and is not to be differentiated further.
@@ -10,7 +13,22 @@ impl Graph {
     /// # Panics
     /// When what an operation is made of has another shape than its value.
     pub(crate) fn composed(&self) -> Graph {
+        let mut graph = self.clone();
+        // What an operation is made of may hold operations of one's own; one that holds itself is left as it is.
+        for _ in 0..DEEPEST {
+            let Some(next) = graph.composed_once() else { break };
+            graph = next;
+        }
+        graph
+    }
+
+    /// A copy in which those that this graph holds are; none if there is none.
+    fn composed_once(&self) -> Option<Graph> {
         let old = self.arena.borrow();
+        if old.custom_ops.is_empty() {
+            return None;
+        }
+        let mut any = false;
         let new = Graph::default();
         *new.arena.borrow_mut() = Arena {
             slots: old.slots.clone(),
@@ -25,13 +43,14 @@ impl Graph {
         for node in &old.nodes {
             let ins: Vec<Id> = node.ins.iter().map(|id| moved[id.index()]).collect();
             let inputs: Vec<Var> = ins.iter().map(|&id| new.var(id)).collect();
-            let made = match node.op {
-                Op::Custom(op) => old.custom_ops[op as usize].compose(&inputs),
-                _ => None,
-            };
-            if let Some(value) = made {
-                new.owns("compose", value);
-                assert!(value.shape() == node.shape, "{}: composed of {}", node.shape, value.made());
+            let op = if let Op::Custom(op) = node.op { Some(&old.custom_ops[op as usize]) } else { None };
+            if let Some(op) = op
+                && let Some(value) = op.compose(&inputs)
+            {
+                new.owns(op.name(), value);
+                let (name, shape) = (op.name(), node.shape);
+                assert!(value.shape() == shape, "{name}: a value of shape {shape} composed of {}", value.made());
+                any = true;
                 moved.push(value.id());
                 continue;
             }
@@ -46,6 +65,6 @@ impl Graph {
             *id = moved[id.index()];
         }
         drop(arena);
-        new
+        any.then_some(new)
     }
 }

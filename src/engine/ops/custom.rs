@@ -175,7 +175,8 @@ pub trait CustomOp: fmt::Debug + Send + Sync {
     /// it for different rows at the same time. For the same bits with any cut it computes each row in one way.
     fn run(&self, inputs: &[Operand<'_, f32>], rows: Range<usize>, out: &mut [f32]);
 
-    /// The same value as nodes of the graph, for devices without a kernel for this operation; none if it cannot be had.
+    /// The same value, of the same shape, as nodes of the graph, for devices without a kernel for this operation; none if it
+    /// cannot be had. What it is made of may hold other operations of one's own, which are composed in their turn.
     fn compose<'g>(&self, inputs: &[Var<'g>]) -> Option<Var<'g>> {
         let _ = inputs;
         None

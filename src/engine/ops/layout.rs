@@ -127,13 +127,6 @@ impl<'g> Var<'g> {
         g.push(Op::Pick, &[x, index], Shape::new(&[rows])).reshape(lead)
     }
 
-    /// This vector's numbers in column `index[r]` of row r of a matrix of `cols` columns, zero elsewhere.
-    #[track_caller]
-    fn place(self, index: Var<'g>, cols: usize) -> Var<'g> {
-        let g = self.graph();
-        g.push(Op::Place, &[self, index], Shape::new(&[self.shape()[0], cols]))
-    }
-
     /// The value, treated as a constant by the reverse pass.
     #[track_caller]
     pub fn stop_gradient(self) -> Var<'g> {
@@ -196,10 +189,17 @@ pub(super) fn vjp(op: Op, c: &mut Cotangents<'_, '_>) {
             c.give(0, dy.slice_cols(0, cols));
             c.give(1, dy.slice_cols(cols, right));
         }
-        Op::GatherRows => c.give(0, dy.scatter_rows(c.x(1), x.shape()[0])),
-        Op::ScatterRows => c.give(0, dy.gather_rows(c.x(1))),
-        Op::Pick => c.give(0, dy.place(c.x(1), cols)),
-        Op::Place => c.give(0, dy.pick(c.x(1))),
+        // By the same indices: a bad one is told with the line of the operation, even if that itself is not computed.
+        Op::GatherRows | Op::ScatterRows | Op::Pick | Op::Place => {
+            let back = match op {
+                Op::GatherRows => Op::ScatterRows,
+                Op::ScatterRows => Op::GatherRows,
+                Op::Pick => Op::Place,
+                _ => Op::Pick,
+            };
+            let at = c.graph.node(c.y.id()).at;
+            c.give(0, c.graph.push_at(back, &[dy, c.x(1)], x.shape(), at));
+        }
         _ => unreachable!("{op:?} moves no elements"),
     }
 }
@@ -214,6 +214,8 @@ fn whole_index(value: f64, n: usize) -> Option<usize> {
 pub(crate) struct Lookup {
     /// The node's number. Of those that meet a bad index in a step the first made is reported: the others are its gradient.
     pub node: usize,
+    /// The node of the indices.
+    pub indices: usize,
     pub op: &'static str,
     pub at: &'static Location<'static>,
     pub below: usize,
@@ -236,7 +238,8 @@ pub(crate) fn lookup(id: usize, node: &Node, x: Shape) -> Option<Lookup> {
         Op::Place => node.shape[1],
         _ => return None,
     };
-    Some(Lookup { node: id, op: node.op.name(), at: node.at, below })
+    let op = if node.op == Op::Place { Op::Pick } else { node.op }.name();
+    Some(Lookup { node: id, indices: node.ins[1].index(), op, at: node.at, below })
 }
 
 /// The first of the indices that names no row or column.

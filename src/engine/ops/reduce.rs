@@ -173,7 +173,7 @@ pub(super) fn eval<F: Real>(node: &Node, from: Shape, x: &[F]) -> Vec<F> {
 
 #[cfg(test)]
 mod tests {
-    use crate::{Graph, Interp};
+    use crate::{Graph, Interp, grad};
 
     #[test]
     fn the_first_of_the_largest_is_found_along_any_axis() {
@@ -181,6 +181,12 @@ mod tests {
         let x = g.tensor(&[2, 3], &[1.0, 4.0, 4.0, f64::NEG_INFINITY, -1.0, -2.0]);
         let mut run = Interp::<f32>::new(&g);
         assert_eq!((run.eval(x.argmax(1)), run.eval(x.argmax(0))), (vec![1.0, 1.0], vec![0.0, 0.0, 0.0]));
+        let broken = g.tensor(&[1, 2], &[1.0, f64::NAN]);
+        assert_eq!(run.eval(grad(x.argmax(1).sum_all(), &[x])[0]), [0.0; 6]);
+        assert!(
+            run.eval(broken.argmax(1))[0].is_infinite() || run.eval(broken.argmax(1)) == [0.0],
+            "NaN is never the largest"
+        );
         let nothing = g.full(&[2], f64::NEG_INFINITY);
         assert_eq!(run.eval(nothing.argmax(0)), [0.0]);
     }

@@ -143,7 +143,7 @@ impl Kernel for Move {
         params.kind = code;
         if let Some((view, lookup)) = &self.index {
             params.index = to.address(view);
-            params.lookup = to.checks_indices(params.index, *lookup);
+            params.lookup = to.checks_indices(*lookup);
         }
         to.launch("move_elements", [grid as u32, 1, 1], 256, shared, &params)?;
         Ok(())

@@ -14,7 +14,7 @@ use cudarc::driver::{DriverError, result, sys};
 
 use super::images;
 use super::probe::{Gpu, Version, probe};
-use crate::engine::error::{Choice, Error, Result};
+use crate::engine::error::{Choice, Error, Remedy, Result};
 
 /// An address on the device; 0 is null.
 pub(crate) type Address = u64;
@@ -132,10 +132,10 @@ impl Driver {
         Error::Device {
             device: self.name(),
             reason: format!("{:.1} MiB of memory were asked for {what}, {:.1} MiB are free", mib(bytes), mib(free)),
-            remedy: Choice::Smaller.remedy(
-                "make the layers narrower, or the batch smaller, load fewer rows of data, end other programs on this GPU, or \
-                 use the CPU",
-            ),
+            remedy: Choice::Smaller.remedy(format!(
+                "{}, load fewer rows of data, end other programs on this GPU, or use the CPU",
+                Remedy::smaller()
+            )),
         }
     }
 

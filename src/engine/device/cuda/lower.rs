@@ -47,8 +47,8 @@ impl DataLaunch {
 pub(crate) struct Lowered {
     pub launches: Vec<Placed>,
     pub data: Vec<DataLaunch>,
-    /// The operations that look something up, with the addresses of their indices.
-    pub lookups: Vec<(Address, Lookup)>,
+    /// The operations that look something up.
+    pub lookups: Vec<Lookup>,
     /// What needs memory for sums that several blocks share.
     pub shared_sums: Vec<SharedSum>,
 }
@@ -180,23 +180,18 @@ impl<'a> Lower<'a> {
         self.out.shared_sums.push(SharedSum { launch, floats, tickets, fields });
     }
 
-    /// Says that a kernel looks something up by the indices at an address; gives the number by which it tells of a bad one.
+    /// Says that a kernel looks something up; gives the number by which it tells of a bad one.
     /// Of those that read the same indices, as an operation and its gradient do, all tell of the one made first.
-    pub fn checks_indices(&mut self, indices: Address, lookup: Lookup) -> u32 {
-        let same = |(known, of): &&mut (Address, Lookup)| *known == indices && of.below == lookup.below;
+    pub fn checks_indices(&mut self, lookup: Lookup) -> u32 {
+        let same = |known: &Lookup| (known.indices, known.below) == (lookup.indices, lookup.below);
         let lookups = &mut self.out.lookups;
-        match lookups.iter_mut().enumerate().find(|(_, known)| same(known)) {
-            Some((number, (_, known))) => {
-                if lookup.node < known.node {
-                    *known = lookup;
-                }
-                number as u32 + 1
-            }
-            None => {
-                lookups.push((indices, lookup));
-                lookups.len() as u32
-            }
+        let number = lookups.iter().position(same).unwrap_or(lookups.len());
+        match lookups.get_mut(number) {
+            Some(known) if known.node <= lookup.node => {}
+            Some(known) => *known = lookup,
+            None => lookups.push(lookup),
         }
+        number as u32 + 1
     }
 
     /// Major and minor version of what the GPU can do.
