@@ -1,6 +1,10 @@
 //! The loss of a classifier, −log softmax(logits)[label]: its gradient has a closed form, and labels are looked up by kernels.
 
-use elbo::{Fusion, Graph, Interp, Plan, Var, grad};
+use elbo::engine::device::Precision;
+use elbo::engine::device::cpu::Cpu;
+use elbo::{Executor, Fusion, Graph, Interp, Key, Params, Plan, Var, grad};
+
+mod common;
 
 const ROWS: usize = 4;
 const CLASSES: usize = 3;
@@ -43,4 +47,21 @@ fn the_rows_and_the_labels_have_kernels_of_their_own() {
 fn as_many_labels_as_rows() {
     let g = Graph::new();
     g.tensor(&[2, 3], &[0.0; 6]).pick(g.tensor(&[3], &[0.0; 3]));
+}
+
+/// Ties, impossible classes, a row without any, and a row that is broken, on every executor.
+#[test]
+fn the_largest_score_is_found_everywhere() {
+    let (low, nan) = (f32::NEG_INFINITY, f32::NAN);
+    let scores = [1.0, 4.0, 4.0, low, -1.0, -2.0, low, low, low, 0.0, nan, 1.0];
+    let host = [Executor::reference(), Executor::new(Cpu::new(2))];
+    for executor in host.into_iter().chain(common::on_cuda(Precision::F32)) {
+        let g = Graph::new();
+        let x = g.input(&[4, 3]);
+        let mut f = executor.compile(&g, [x.argmax(1), x.slice_cols(0, 1).argmax(0)]).unwrap();
+        let mut state = executor.state(&Params::new(), 0).unwrap();
+        let [rows, first] = f.call(&mut state, Key::new(0), &[&scores]).unwrap();
+        assert_eq!(rows, [1.0, 1.0, 0.0, f32::INFINITY], "{}", executor.describe());
+        assert_eq!(first, [0.0], "{}", executor.describe());
+    }
 }
