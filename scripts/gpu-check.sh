@@ -344,7 +344,9 @@ stage_bench() {
     step "ladder of matrix products" 60 "${ladder[@]}" $n $times
     local quick=(); [[ $emulated ]] && quick=(--quick --repetitions 1 --only adam)
     if "${elbo[@]}" bench --help >/dev/null 2>&1; then
-        step bench 400 "${elbo[@]}" bench --device cuda --json "$out/bench.json" --svg "$out/bench.svg" "${quick[@]}"
+        # The JSON is stdout's; what is said meanwhile goes to the log.
+        step bench 400 bash -c 'exec "${@:2}" >"$1"' bench "$out/bench.json" \
+            "${elbo[@]}" bench --device cuda --json --svg "$out/bench.svg" "${quick[@]}"
     else
         unavailable bench "this program has no command bench"
     fi

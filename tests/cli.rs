@@ -79,7 +79,7 @@ fn names(folder: &Path) -> Vec<String> {
 fn training_writes_a_whole_run_folder_and_a_summary() {
     let at = folder();
     let text = succeeds(at.path(), &format!("train {TINY} --seed 3"));
-    let run = at.path().join("runs/001-digits-k2");
+    let run = at.path().join("runs/001-train300-test70-hidden24x16-batch64-latent2-seed3");
     assert_eq!(names(&run), FILES);
     for part in ["test −ELBO", "rec", "KL", "grey pixels", "fair coin", "collapsed", "this model", "floor"] {
         assert!(text.contains(part), "{text}\nlacks {part}");
@@ -93,8 +93,14 @@ fn training_writes_a_whole_run_folder_and_a_summary() {
     assert!((value(0, "test_rec") + value(0, "test_kl") - value(0, "test_neg_elbo")).abs() < 1e-9);
     assert!(!lines.contains("seconds"), "what the clock says belongs to timing.jsonl");
     succeeds(at.path(), &format!("train {TINY} --seed 3"));
-    assert_eq!(names(&at.path().join("runs")), ["001-digits-k2", "002-digits-k2"]);
-    equal_runs(&run, &at.path().join("runs/002-digits-k2"));
+    assert_eq!(
+        names(&at.path().join("runs")),
+        [
+            "001-train300-test70-hidden24x16-batch64-latent2-seed3",
+            "002-train300-test70-hidden24x16-batch64-latent2-seed3"
+        ]
+    );
+    equal_runs(&run, &at.path().join("runs/002-train300-test70-hidden24x16-batch64-latent2-seed3"));
 }
 
 #[test]
@@ -183,21 +189,21 @@ fn more_epochs_can_be_asked_for_later() {
 fn a_model_can_be_drawn_from_looked_into_and_evaluated() {
     let at = folder();
     let trained = succeeds(at.path(), &format!("train {TINY} --out run"));
-    let evaluated = succeeds(at.path(), "eval --run run");
+    let evaluated = succeeds(at.path(), "eval run");
     let first = |text: &str| text.lines().next().unwrap().to_string();
     assert_eq!(first(&trained), first(&evaluated), "eval repeats the figure of the training");
     assert!(evaluated.contains("of 2 latent dimensions are active"), "{evaluated}");
-    assert_ne!(first(&trained), first(&succeeds(at.path(), "eval --run run --seed 77")), "other draws, another figure");
+    assert_ne!(first(&trained), first(&succeeds(at.path(), "eval run --seed 77")), "other draws, another figure");
 
-    succeeds(at.path(), "sample --run run --out a.png --count 30 --seed 4");
-    succeeds(at.path(), "sample --run run/checkpoint.safetensors --out b.png --count 30 --seed 4");
-    succeeds(at.path(), "sample --run run --out c.png --count 30 --seed 5");
+    succeeds(at.path(), "sample run --out a.png --count 30 --seed 4");
+    succeeds(at.path(), "sample run/checkpoint.safetensors --out b.png --count 30 --seed 4");
+    succeeds(at.path(), "sample run --out c.png --count 30 --seed 5");
     assert_eq!(bytes(at.path().join("a.png")), bytes(at.path().join("b.png")));
     assert_ne!(bytes(at.path().join("a.png")), bytes(at.path().join("c.png")));
-    succeeds(at.path(), "reconstruct --run run --out d.png --count 7");
+    succeeds(at.path(), "reconstruct run --out d.png --count 7");
     assert!(bytes(at.path().join("d.png")).starts_with(b"\x89PNG"));
-    fails(at.path(), "reconstruct --run run --out e.png --count 71", 2, &["count", "71", "from 1 to 70"]);
-    fails(at.path(), "sample --run run --count 0", 2, &["count", "0"]);
+    fails(at.path(), "reconstruct run --out e.png --count 71", 2, &["count", "71", "from 1 to 70"]);
+    fails(at.path(), "sample run --count 0", 2, &["count", "0"]);
 }
 
 #[test]
@@ -209,7 +215,7 @@ fn every_likelihood_and_binarisation_trains_and_is_named() {
             succeeds(at.path(), &format!("train {TINY} --latent 3 --out {i} {kind}").replacen("--latent 2", "", 1));
         assert!(text.contains(name) && text.contains("floor"), "{text}");
         assert!(!at.path().join(format!("{i}/scatter.png")).exists(), "the plane is drawn for K = 2 only");
-        assert!(succeeds(at.path(), &format!("eval --run {i}")).contains(name));
+        assert!(succeeds(at.path(), &format!("eval {i}")).contains(name));
     }
 }
 
@@ -261,7 +267,7 @@ fn wrong_arguments_are_named_with_what_would_be_right() {
     fails(at.path(), "train --resume nowhere --latent 3", 2, &["--resume", "--latent"]);
     fails(at.path(), "train --data nowhere", 1, &["nowhere"]);
     fails(at.path(), "train --data . --train-size 5", 2, &["--data", "--train-size"]);
-    fails(at.path(), "eval --run nowhere", 1, &["nowhere"]);
+    fails(at.path(), "eval nowhere", 1, &["nowhere"]);
     fails(at.path(), "", 2, &["Usage"]);
 }
 
@@ -281,7 +287,7 @@ fn files_that_are_not_what_they_should_be_are_named() {
     let path = at.path().join("run/checkpoint.safetensors");
     let whole = bytes(path.clone());
     fs::write(&path, &whole[..whole.len() / 2]).unwrap();
-    for arguments in ["eval --run run", "sample --run run", "train --resume run"] {
+    for arguments in ["eval run", "sample run", "train --resume run"] {
         fails(at.path(), arguments, 1, &["checkpoint.safetensors", "complete safetensors file"]);
     }
 }
@@ -311,10 +317,10 @@ fn info_and_help_say_what_there_is() {
     }
     let help = succeeds(at.path(), "train --help");
     for option in [
-        "Images:",
+        "Data:",
         "Model:",
-        "Training:",
-        "Machine:",
+        "Optimisation:",
+        "Device:",
         "--epochs",
         "--kl-warmup",
         "--lr-schedule",
@@ -327,7 +333,7 @@ fn info_and_help_say_what_there_is() {
     let short = succeeds(at.path(), "train -h");
     assert!(short.contains("Model:") && short.contains("--lr ") && short.lines().count() < help.lines().count() / 2);
     assert!(!short.contains("--second-moment") && help.contains("--second-moment"));
-    assert!(!succeeds(at.path(), "eval -h").contains("Training:"), "its --samples are no option of a training");
+    assert!(!succeeds(at.path(), "eval -h").contains("Optimisation:"), "its --samples are no option of a training");
 }
 
 /// Why no GPU is used is said before work that one would shorten, and before nothing else.
@@ -344,11 +350,11 @@ fn the_missing_gpu_is_noted_where_it_matters() {
         println!("skipped: there is a GPU");
         return;
     }
-    assert!(noted("eval --run run --estimators iwae --samples 10"));
-    for quick in ["recipes", "implied-sigma --kl-weight 1", "plan", "eval --run run", "sample --run run --count 1"] {
+    assert!(noted("eval run --estimators iwae --samples 10"));
+    for quick in ["recipes", "implied-sigma --kl-weight 1", "plan", "eval run", "sample run --count 1"] {
         assert!(!noted(quick), "elbo {quick}");
     }
-    assert!(!noted("reconstruct --run run --count 1") && !noted("eval --run run --estimators iwae --device cpu"));
+    assert!(!noted("reconstruct run --count 1") && !noted("eval run --estimators iwae --device cpu"));
     let refused = elbo(at.path(), "train --lr -1");
     assert!(!String::from_utf8(refused.stderr).unwrap().contains("running on"), "nothing runs");
 }
@@ -399,13 +405,14 @@ fn estimates_of_the_likelihood_are_printed_written_and_drawn() {
     succeeds(at.path(), &format!("train {TINY} --binarisation dynamic --out run"));
     let all = "elbo,iwae,prior,quadrature,ais,harmonic";
     let few = "--samples 200 --images 3 --chains 4 --temperatures 10 --leapfrog 3";
-    let text = succeeds(at.path(), &format!("eval --run run --estimators {all} {few} --bdmc 2 --json e.json"));
+    let text = succeeds(at.path(), &format!("eval run --estimators {all} {few} --bdmc 2"));
     for part in
         ["this model", "elbo", "iwae-200", "naive", "quadrature", "ais", "fails", "drawn once, seed 1", "−L_100"]
     {
         assert!(text.contains(part), "{text}\nlacks {part}");
     }
-    let report: serde_json::Value = serde_json::from_slice(&bytes(at.path().join("e.json"))).unwrap();
+    let json = succeeds(at.path(), &format!("eval run --estimators {all} {few} --bdmc 2 --json"));
+    let report: serde_json::Value = serde_json::from_str(&json).unwrap();
     let estimators = report["estimators"].as_array().unwrap();
     assert_eq!(estimators.len(), 6);
     let nll = |i: usize| estimators[i]["summary"]["nll"].as_f64().unwrap();
@@ -416,32 +423,31 @@ fn estimates_of_the_likelihood_are_printed_written_and_drawn() {
     let bdmc = &report["bdmc"];
     assert_eq!(bdmc["images"].as_array().unwrap().len(), 2);
     // Equal seeds, equal numbers, for any number of threads; the present output comes first and stays as it was.
-    let plain = succeeds(at.path(), "eval --run run");
+    let plain = succeeds(at.path(), "eval run");
     assert!(text.starts_with(&plain) && !plain.contains("estimator"));
     let without_seconds =
         |text: String| text.lines().map(|l| l.rsplit_once(' ').map_or("", |p| p.0).to_string()).collect();
     let again = |threads: usize| -> Vec<String> {
         without_seconds(succeeds(
             at.path(),
-            &format!("eval --run run --estimators iwae,quadrature,ais {few} --threads {threads}"),
+            &format!("eval run --estimators iwae,quadrature,ais {few} --threads {threads}"),
         ))
     };
     assert_eq!(again(1), again(2));
 
-    let text =
-        succeeds(at.path(), &format!("bounds --run run --image 4 {few} --json b.json").replace("--images 3", ""));
+    let text = succeeds(at.path(), &format!("bounds run --image 4 {few} --json b.json").replace("--images 3", ""));
     for part in ["L_1 = ELBO", "L_100", "quadrature", "harmonic mean (fails)", "bounds.svg"] {
         assert!(text.contains(part), "{text}\nlacks {part}");
     }
     let svg = String::from_utf8(bytes(at.path().join("bounds.svg"))).unwrap();
     assert!(svg.contains("harmonic mean (fails)") && svg.contains("log p(x), quadrature") && svg.contains("ELBO"));
-    let report: serde_json::Value = serde_json::from_slice(&bytes(at.path().join("b.json"))).unwrap();
+    let json = succeeds(at.path(), &format!("bounds run --image 4 {few} --json").replace("--images 3", ""));
+    let report: serde_json::Value = serde_json::from_str(&json).unwrap();
     assert_eq!(report["prior_running"].as_array().unwrap().last().unwrap()["samples"], 200.0);
 
-    fails(at.path(), "eval --run run --estimators elbo --images 71", 2, &["images", "from 1 to 70"]);
-    fails(at.path(), "eval --run run --estimators magic", 2, &["magic", "quadrature"]);
-    fails(at.path(), "eval --run run --json x.json", 2, &["json", "--estimators"]);
-    fails(at.path(), "bounds --run run --image 70", 2, &["image", "0 to 69"]);
+    fails(at.path(), "eval run --estimators elbo --images 71", 2, &["images", "from 1 to 70"]);
+    fails(at.path(), "eval run --estimators magic", 2, &["magic", "quadrature"]);
+    fails(at.path(), "bounds run --image 70", 2, &["image", "0 to 69"]);
     succeeds(at.path(), &format!("train {} --out wide", TINY.replace("--latent 2", "--latent 3")));
-    fails(at.path(), "eval --run wide --estimators quadrature", 2, &["latent dimensions", "[3]", "iwae"]);
+    fails(at.path(), "eval wide --estimators quadrature", 2, &["latent dimensions", "[3]", "iwae"]);
 }

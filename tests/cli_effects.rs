@@ -73,7 +73,7 @@ fn options_of_an_answer_without_effect_are_refused() {
     let at = tempfile::tempdir().unwrap();
     let trained = elbo(at.path(), &[split(TINY), split("--epochs 1 --out run")].concat());
     assert!(trained.status.success());
-    let eval = |more: &'static str| [split("eval --run run --device cpu"), split(more)].concat();
+    let eval = |more: &'static str| [split("eval run --device cpu"), split(more)].concat();
     let resume = |more: &'static str| [split("train --resume run --device cpu"), split(more)].concat();
     fails(at.path(), &resume("--lr-schedule cosine"), &["--lr-schedule", "finished", "--epochs 2"]);
     fails(at.path(), &resume("--data elsewhere"), &["--data", "finished"]);

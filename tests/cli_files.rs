@@ -63,20 +63,15 @@ fn no_output_takes_the_place_of_a_file_of_a_run() {
     let few = "--samples 20 --device cpu";
     let annealing = "--chains 2 --temperatures 3 --leapfrog 1";
     let mut refused = vec![
-        ("sample --run model --out model".to_string(), "--out"),
-        ("reconstruct --run model --count 3 --out ./model".into(), "--out"),
-        ("export --run run --out run/checkpoint.safetensors".into(), "--out"),
-        (format!("eval --run run --estimators iwae {few} --json run/config.json"), "--json"),
-        (format!("bounds --run run {few} {annealing} --json run/config.json"), "--json"),
-        (format!("bounds --run model {few} {annealing} --out model"), "--out"),
-        ("richness --run run --device cpu --draws 5 --json run/config.json".into(), "--json"),
-        ("eval --run model --estimators elbo --json run/reproduction.json".into(), "--json"),
+        ("sample model --out model".to_string(), "--out"),
+        ("reconstruct model --count 3 --out ./model".into(), "--out"),
+        ("export run --out run/checkpoint.safetensors".into(), "--out"),
+        (format!("bounds model {few} {annealing} --out model"), "--out"),
+        ("decode model --z 0,0 -o model".into(), "--out"),
+        ("interpolate run --from 0 --to 1 -o run/checkpoint.safetensors".into(), "--out"),
     ];
     if cfg!(unix) {
-        refused.extend([
-            ("sample --run run --out sly".into(), "--out"),
-            ("sample --run model --out sly2".into(), "--out"),
-        ]);
+        refused.extend([("sample run --out sly".into(), "--out"), ("sample model --out sly2".into(), "--out")]);
     }
     let model = fs::read(at.join("model")).unwrap();
     for (arguments, option) in &refused {
@@ -84,8 +79,8 @@ fn no_output_takes_the_place_of_a_file_of_a_run() {
         assert!(content(&at.join("run")) == before && fs::read(at.join("model")).unwrap() == model, "{arguments}");
     }
     // Pictures can be drawn again, and other names are free.
-    succeeds(at, "sample --run run --count 4 --out run/samples.png");
-    succeeds(at, "reconstruct --run run --count 4 --out run/more.png");
+    succeeds(at, "sample run --count 4 --out run/samples.png");
+    succeeds(at, "reconstruct run --count 4 --out run/more.png");
 }
 
 #[test]
@@ -94,20 +89,19 @@ fn a_name_says_what_is_in_the_file() {
     let at = folder.path();
     succeeds(at, &format!("{TINY} --out run"));
     let wrong = [
-        ("sample --run run --out x.jpg", "png"),
-        ("reconstruct --run run --out x.svg", "png"),
-        ("export --run run --out x.onnx", "safetensors"),
-        ("bounds --run run --out x.png", "svg"),
-        ("bounds --run run --json x.txt", "json"),
-        ("eval --run run --estimators elbo --json x.csv", "json"),
-        ("richness --run run --json x.svg", "json"),
+        ("sample run --out x.jpg", "png"),
+        ("reconstruct run --out x.svg", "png"),
+        ("export run --out x.onnx", "safetensors"),
+        ("bounds run --out x.png", "svg"),
+        ("decode run --z 0,0 --out x.gif", "png"),
+        ("interpolate run --from 0 --to 1 --out x.jpeg", "png"),
         ("bench --quick --svg x.png", "svg"),
     ];
     for (arguments, right) in wrong {
         fails(at, arguments, &["x.", &format!("ends in .{right}")]);
     }
-    succeeds(at, "sample --run run --count 4 --out X.PNG");
-    succeeds(at, "export --run run --out plain");
+    succeeds(at, "sample run --count 4 --out X.PNG");
+    succeeds(at, "export run --out plain");
     assert!(fs::read(at.join("X.PNG")).unwrap().starts_with(b"\x89PNG"));
 }
 
@@ -120,13 +114,13 @@ fn what_is_no_plain_file_stays_what_it_is() {
     succeeds(at, &format!("{TINY} --out run"));
     assert!(Command::new("mkfifo").arg(at.join("pipe")).status().unwrap().success());
     std::os::unix::fs::symlink("/dev/null", at.join("null")).unwrap();
-    for arguments in ["sample --run run --count 4", "export --run run", "reconstruct --run run --count 4"] {
+    for arguments in ["sample run --count 4", "export run", "reconstruct run --count 4"] {
         succeeds(at, &format!("{arguments} --out null"));
         assert!(at.join("null").is_symlink() && fs::metadata("/dev/null").unwrap().file_type().is_char_device());
     }
     // Opened for both, a pipe does not wait for its other end; it holds more than these four images take.
     let mut pipe = fs::File::options().read(true).write(true).open(at.join("pipe")).unwrap();
-    succeeds(at, "sample --run run --count 4 --out pipe");
+    succeeds(at, "sample run --count 4 --out pipe");
     assert!(fs::metadata(at.join("pipe")).unwrap().file_type().is_fifo());
     let mut bytes = [0; 4];
     pipe.read_exact(&mut bytes).unwrap();
@@ -166,10 +160,10 @@ fn a_small_test_set_is_enough_for_every_default() {
     let folder = tempfile::tempdir().unwrap();
     let at = folder.path();
     succeeds(at, &format!("{} --out run", TINY.replace("--epochs 2", "--epochs 1")));
-    let text = succeeds(at, "reconstruct --run run --device cpu");
+    let text = succeeds(at, "reconstruct run --device cpu");
     assert!(text.contains("40 test images"), "{text}");
-    assert!(succeeds(at, "reconstruct --run run --device cpu --count 1").starts_with("1 test image ("));
-    assert!(succeeds(at, "sample --run run --device cpu --count 1").starts_with("1 image drawn"));
+    assert!(succeeds(at, "reconstruct run --device cpu --count 1").starts_with("1 test image ("));
+    assert!(succeeds(at, "sample run --device cpu --count 1").starts_with("1 mean f_μ(z), z ~ N(0, I): "));
 }
 
 #[test]
@@ -180,9 +174,10 @@ fn the_estimates_of_a_table_are_of_the_same_images() {
     let text = succeeds(at, &format!("{run} --epochs 1 --out run").replacen("--epochs 2", "", 1));
     assert!(text.contains("\n1 epoch, "), "{text}");
     let images = |arguments: &str| -> (String, Vec<u64>) {
-        let output = elbo(at, &format!("eval --run run --device cpu --samples 10 --json e.json {arguments}"));
+        let command = format!("eval run --device cpu --samples 10 {arguments}");
+        let output = elbo(at, &command);
         assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-        let report: serde_json::Value = serde_json::from_slice(&fs::read(at.join("e.json")).unwrap()).unwrap();
+        let report: serde_json::Value = serde_json::from_str(&succeeds(at, &format!("{command} --json"))).unwrap();
         let counts = report["estimators"].as_array().unwrap().iter().map(|e| e["summary"]["images"].as_u64().unwrap());
         let said = [output.stdout, output.stderr].map(|bytes| String::from_utf8(bytes).unwrap()).concat();
         (said, counts.collect())
@@ -194,6 +189,6 @@ fn the_estimates_of_a_table_are_of_the_same_images() {
     assert!(counts == [1, 1] && said.contains("iwae of 1 image …"), "{said}");
     let (said, counts) = images("--estimators prior,elbo --images 130");
     assert!(counts == [130, 130] && said.contains("; all 130 test images;"), "{said}");
-    let output = elbo(at, "eval --run run --device cpu --estimators elbo --json e.json");
+    let output = elbo(at, "eval run --device cpu --estimators elbo");
     assert!(String::from_utf8(output.stdout).unwrap().contains("; all 130 test images;"));
 }

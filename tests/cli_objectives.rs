@@ -47,10 +47,10 @@ fn every_kind_of_run_is_resumed_to_the_byte_and_can_be_used() {
             let read = |run: &str| std::fs::read(at.path().join(run).join(file)).unwrap();
             assert_eq!(read(&whole), read(&parts), "{kind}: {file}");
         }
-        let evaluated = succeeds(at.path(), &format!("eval --run {whole} --device cpu"));
+        let evaluated = succeeds(at.path(), &format!("eval {whole} --device cpu"));
         assert_eq!(evaluated.lines().next(), text.lines().next(), "{kind}");
-        succeeds(at.path(), &format!("sample --run {whole} --count 4 --out {i}.png --device cpu"));
-        succeeds(at.path(), &format!("reconstruct --run {whole} --count 4 --out {i}r.png --device cpu"));
+        succeeds(at.path(), &format!("sample {whole} --count 4 --out {i}.png --device cpu"));
+        succeeds(at.path(), &format!("reconstruct {whole} --count 4 --out {i}r.png --device cpu"));
     }
 }
 
@@ -59,13 +59,13 @@ fn every_kind_of_run_is_resumed_to_the_byte_and_can_be_used() {
 fn several_layers_are_reported_layer_by_layer() {
     let at = tempfile::tempdir().unwrap();
     succeeds(at.path(), &format!("{TINY} --upper 8:2:9 --epochs 1 --out deep"));
-    let text = succeeds(at.path(), "eval --run deep --device cpu --estimators iwae --samples 20 --images 10");
+    let text = succeeds(at.path(), "eval deep --device cpu --estimators iwae --samples 20 --images 10");
     assert!(
         text.contains("stochastic layer 1, from below: ") && text.contains("stochastic layer 2, from below: "),
         "{text}"
     );
     assert!(!text.contains("KL, nats"), "{text}");
-    for command in ["richness --run deep --device cpu", "richness --latents 1,2 --upper 8:2:9 --device cpu"] {
+    for command in ["richness deep --device cpu", "richness --latents 1,2 --upper 8:2:9 --device cpu"] {
         let out = elbo(at.path(), command);
         let text = String::from_utf8_lossy(&out.stderr).into_owned();
         assert!(
@@ -85,10 +85,9 @@ fn estimates_are_checked_before_they_are_begun() {
         ("--estimators iwae --images 41", "images"),
         ("--estimators iwae --samples 0", "samples"),
         ("--estimators iwae --bdmc 0", "bdmc"),
-        ("--json out.json", "json"),
     ];
     for (more, field) in wrong {
-        let out = elbo(at.path(), &format!("eval --run run --device cpu {more}"));
+        let out = elbo(at.path(), &format!("eval run --device cpu {more}"));
         let (said, text) = (String::from_utf8_lossy(&out.stdout), String::from_utf8_lossy(&out.stderr).into_owned());
         assert!(out.status.code() == Some(2) && text.contains(field) && said.is_empty(), "{more}: {said}{text}");
     }

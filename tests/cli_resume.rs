@@ -112,19 +112,19 @@ fn a_run_finds_its_images_from_anywhere() {
         (Path::new("../../data/mine"), Some(Splits::digits(5, 200, 40).fingerprint()))
     );
     let elsewhere = at.join("elsewhere");
-    let (here, _) = succeeds(at, "eval --run runs/a --device cpu");
-    assert_eq!(succeeds(&elsewhere, "eval --run ../runs/a --device cpu").0, here, "from another folder");
+    let (here, _) = succeeds(at, "eval runs/a --device cpu");
+    assert_eq!(succeeds(&elsewhere, "eval ../runs/a --device cpu").0, here, "from another folder");
     succeeds(&elsewhere, "train --resume ../runs/a --epochs 2 --device cpu --quiet");
-    succeeds(at, "reconstruct --run runs/a/checkpoint.safetensors --device cpu --out r.png");
-    succeeds(at, "export --run runs/a --out models/deep/er/a.safetensors");
-    succeeds(&elsewhere, "eval --run ../models/deep/er/a.safetensors --device cpu");
+    succeeds(at, "reconstruct runs/a/checkpoint.safetensors --device cpu --out r.png");
+    succeeds(at, "export runs/a --out models/deep/er/a.safetensors");
+    succeeds(&elsewhere, "eval ../models/deep/er/a.safetensors --device cpu");
     // A run of an older version, or of the library, has no fingerprint, and its path counts from the current folder.
     let mut old = checkpoint(&at.join("runs/a"));
     old.config.data = Source::Folder { path: "data/mine".into(), images: None };
     fs::create_dir(at.join("runs/old")).unwrap();
     old.save(&at.join("runs/old/checkpoint.safetensors")).unwrap();
-    succeeds(at, "eval --run runs/old --device cpu");
-    fails(&elsewhere, 1, "eval --run ../runs/old --device cpu", &["current folder", "--data"]);
+    succeeds(at, "eval runs/old --device cpu");
+    fails(&elsewhere, 1, "eval ../runs/old --device cpu", &["current folder", "--data"]);
     // Run and data move together.
     fs::create_dir(at.join("moved")).unwrap();
     for name in ["runs", "data"] {
@@ -136,7 +136,7 @@ fn a_run_finds_its_images_from_anywhere() {
     // The data alone: the message says whose path it is, and --data helps if the images are the same.
     fs::rename(at.join("moved/data"), at.join("images")).unwrap();
     let whose = ["images of the run in moved/runs/a", "../../data/mine", "--data"];
-    fails(at, 1, "eval --run moved/runs/a --device cpu", &whose);
+    fails(at, 1, "eval moved/runs/a --device cpu", &whose);
     fails(at, 1, "train --resume moved/runs/a --epochs 4 --device cpu", &whose);
     write_images(&at.join("others"), 6);
     fails(
@@ -150,8 +150,8 @@ fn a_run_finds_its_images_from_anywhere() {
     assert_eq!(path, Path::new("../../../images/mine"));
     // Other images in the run's own place are noticed.
     write_images(&at.join("images/mine"), 7);
-    fails(at, 1, "eval --run moved/runs/a --device cpu", &["fingerprint", "--data"]);
-    succeeds(at, "eval --run moved/runs/a --data images/mine --device cpu");
+    fails(at, 1, "eval moved/runs/a --device cpu", &["fingerprint", "--data"]);
+    succeeds(at, "eval moved/runs/a --data images/mine --device cpu");
     succeeds(at, &format!("{TINY} --out digits"));
     fails(at, 2, "train --resume digits --epochs 3 --data others --device cpu", &["data", "its own digits"]);
 }

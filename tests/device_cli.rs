@@ -40,7 +40,7 @@ fn a_model_is_trained_evaluated_and_drawn_from() {
     }
     // What was trained on one device is evaluated on the other; noise and images are the same there.
     let figure = |device: &str| -> f64 {
-        let run = elbo(at.path(), &format!("eval --run a --device {device}"), &[]).unwrap();
+        let run = elbo(at.path(), &format!("eval a --device {device}"), &[]).unwrap();
         assert!(run.status.success(), "{}", text(&run.stderr));
         let line = text(&run.stdout);
         line.split_whitespace().nth(2).unwrap().parse().unwrap_or_else(|_| panic!("{line}"))

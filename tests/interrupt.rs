@@ -147,7 +147,7 @@ fn a_run_has_one_writer() {
     for part in ["run: process", &format!("{} writes it", first.child.id()), "wait until it ends"] {
         assert!(said.contains(part), "{said} lacks {part}");
     }
-    let (code, said) = elbo("eval --run run --device cpu");
+    let (code, said) = elbo("eval run --device cpu");
     assert_eq!(code, Some(0), "{said}");
     let (code, said) = first.stop("KILL");
     assert_eq!(code, 128 + 9, "{said}");
@@ -193,15 +193,15 @@ fn estimates_and_benchmarks_stop_at_once_and_leave_nothing() {
     );
     assert!(training.child.wait().unwrap().success(), "{}", training.said());
     let before = names(at.path());
-    let long = "--device cpu --json out.json";
+    let long = "--device cpu --json";
     let ais = "--temperatures 1000000";
     for (command, phase) in [
-        (format!("eval --run run --estimators iwae --samples 50000000 {long}"), "importance samples: "),
-        (format!("eval --run run --estimators prior --samples 50000000 {long}"), "samples from the prior: "),
-        (format!("eval --run run --estimators ais {ais} {long}"), "annealing: "),
-        (format!("eval --run run --bdmc 70 {ais} {long}"), "annealing: "),
-        (format!("bounds --run run --samples 1000 {ais} {long} --out out.svg"), "annealing: "),
-        ("bench --repetitions 1000 --device cpu --json out.json".into(), "matmul 64"),
+        (format!("eval run --estimators iwae --samples 50000000 {long}"), "importance samples: "),
+        (format!("eval run --estimators prior --samples 50000000 {long}"), "samples from the prior: "),
+        (format!("eval run --estimators ais {ais} {long}"), "annealing: "),
+        (format!("eval run --bdmc 70 {ais} {long}"), "annealing: "),
+        (format!("bounds run --samples 1000 {ais} {long} --out out.svg"), "annealing: "),
+        ("bench --repetitions 1000 --device cpu --json --svg out.svg".into(), "matmul 64"),
     ] {
         for signal in [("INT", 130), ("TERM", 143)] {
             let mut running = start(at.path(), &command);

@@ -97,7 +97,7 @@ fn one_run_is_looked_into_with_and_without_labels() {
     let folder = tempfile::tempdir().unwrap();
     let at = folder.path();
     succeeds(at, &format!("train {TINY} --latent 2 --epochs 1 --out run"));
-    let command = "richness --run run --device cpu --draws 30 --json numbers.json";
+    let command = "richness run --device cpu --draws 30";
     let (text, _) = succeeds(at, command);
     for part in [
         "of 2 are active",
@@ -110,10 +110,10 @@ fn one_run_is_looked_into_with_and_without_labels() {
     ] {
         assert!(text.contains(part), "{text}\nlacks {part}");
     }
-    let found = json(&at.join("numbers.json"));
+    let found: Value = serde_json::from_str(&succeeds(at, &format!("{command} --json")).0).unwrap();
     assert_eq!((&found["latent"], &found["test_images"]), (&Value::from(2), &Value::from(90)));
     assert_eq!(succeeds(at, &format!("{command} --threads 1")).0, text, "equal seeds, equal numbers");
-    fails(at, "richness --run run --hidden 3", 2, &["--run", "--hidden"]);
+    fails(at, "richness run --hidden 3", 2, &["[RUN]", "--hidden"]);
 
     use elbo::data::{Splits, idx};
     let data = Splits::digits(1, 120, 60);
@@ -121,7 +121,7 @@ fn one_run_is_looked_into_with_and_without_labels() {
     for (name, set) in [("train", &data.train), ("t10k", &data.test)] {
         idx::write_idx(&at.join(format!("bare/{name}-images-idx3-ubyte")), &[set.rows, 28, 28], &set.images).unwrap();
     }
-    let (text, _) = succeeds(at, "richness --run run --data bare --device cpu");
+    let (text, _) = succeeds(at, "richness run --data bare --device cpu");
     assert!(text.contains("the images have no labels") && text.contains("I_q") && !text.contains("probe"), "{text}");
 }
 

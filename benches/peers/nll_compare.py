@@ -15,7 +15,6 @@ import os
 import statistics
 import subprocess
 import sys
-import tempfile
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 
@@ -40,12 +39,9 @@ def main():
     common = ["--images", str(a.images), "--samples", str(a.samples), "--threads", str(a.threads)]
 
     def elbo():
-        with tempfile.TemporaryDirectory() as folder:
-            path = os.path.join(folder, "eval.json")
-            output([a.elbo, "eval", "--run", a.checkpoint, "--data", a.folder, "--device", "cpu", "--estimators", "iwae",
-                    "--json", path] + common)
-            with open(path) as file:
-                found = json.load(file)["estimators"][0]
+        text = output([a.elbo, "eval", a.checkpoint, "--data", a.folder, "--device", "cpu", "--estimators", "iwae",
+                       "--json"] + common)
+        found = json.loads(text)["estimators"][0]
         summary = found["summary"]
         return {"images_per_s": summary["images"] / found["seconds"], "nll": summary["nll"],
                 "error": summary["monte_carlo_error"]}

@@ -3,8 +3,9 @@
 use std::io::Write;
 use std::path::PathBuf;
 
-use clap::Args;
+use clap::{Args, ValueHint};
 
+use super::answer::Answer;
 use super::options::Machine;
 use super::output::{self, ending};
 use crate::bench::{self, Family, BenchOptions};
@@ -16,7 +17,9 @@ use crate::engine::file::replace;
 const REPETITIONS: usize = 11;
 const QUICK_REPETITIONS: usize = 3;
 
-/// Compare CPU and GPU: times, share of the roofline, and the size from which the GPU is faster
+/// Compare CPU and GPU: times, and shares of the roofline
+///
+/// With a GPU also the size from which it is faster.
 #[derive(Args)]
 pub struct Bench {
     /// Small sizes and short repetitions: shows that everything works, in seconds
@@ -28,27 +31,24 @@ pub struct Bench {
     /// Repetitions of each measurement, of which the median is reported [default: 11, with --quick 3]
     #[arg(long, value_name = "N")]
     pub repetitions: Option<usize>,
-    /// File to write everything to (JSON)
-    #[arg(long, value_name = "FILE", value_parser = ending("json"))]
-    pub json: Option<PathBuf>,
     /// File to draw the curves to (SVG)
-    #[arg(long, value_name = "FILE", value_parser = ending("svg"))]
+    #[arg(long, help_heading = "Output", value_name = "FILE", value_parser = ending("svg"), value_hint = ValueHint::FilePath)]
     pub svg: Option<PathBuf>,
+    #[command(flatten)]
+    pub answer: Answer,
     #[command(flatten)]
     pub machine: Machine,
 }
 
 impl Bench {
-    /// Measures, prints tables, and writes what was asked for.
+    /// Measures, draws what was asked for, and prints tables.
     pub fn run(&self) -> Result<()> {
         super::warn_if_debug_build();
         let repetitions = self.repetitions.unwrap_or(if self.quick { QUICK_REPETITIONS } else { REPETITIONS });
         if repetitions == 0 {
             return Err(Error::argument("repetitions", 0, "at least 1"));
         }
-        for (option, path) in [("json", &self.json), ("svg", &self.svg)] {
-            path.iter().try_for_each(|path| output::spare_runs(option, path, None))?;
-        }
+        self.svg.iter().try_for_each(|path| output::spare_runs("svg", path, None))?;
         let gpu = self.machine.gpu()?.map_err(|reason| reason.to_string());
         if gpu.is_err() && self.machine.precision != Precision::F32 {
             return Err(Error::argument("precision", self.machine.precision, "f32, unless --device is a GPU"));
@@ -62,14 +62,9 @@ impl Bench {
             precision: self.machine.precision,
         };
         let report = bench::run(&options, &mut |what| super::say(format_args!("{what} …")))?;
-        super::print(&report.to_string())?;
-        if let Some(path) = &self.json {
-            let text = serde_json::to_string_pretty(&report.json()).expect("a report is plain data");
-            replace(path, |out| writeln!(out, "{text}"))?;
-        }
         if let Some(path) = &self.svg {
             replace(path, |out| out.write_all(report.svg().as_bytes()))?;
         }
-        Ok(())
+        self.answer.give(&report.to_string(), &report.json())
     }
 }

@@ -2,9 +2,10 @@
 
 use std::path::PathBuf;
 
-use clap::Args;
+use clap::{Args, ValueHint};
 use serde_json::{Value, json};
 
+use super::answer::Answer;
 use super::cross_check::{EXACT, contradiction};
 use super::estimates::{describe, posterior_likelihoods};
 use super::options::{Machine, Overrides};
@@ -40,11 +41,11 @@ struct Curves {
     doubt: Option<String>,
 }
 
-/// Draw every estimate of one image's log p(x) against the number of samples
+/// Draw every estimate of one image's log p(x) over the samples
 #[derive(Args)]
 pub struct Bounds {
-    /// Run folder, or a checkpoint file
-    #[arg(long, value_name = "PATH")]
+    /// The run: its folder, or a checkpoint file
+    #[arg(value_name = "RUN", value_hint = ValueHint::AnyPath)]
     pub run: PathBuf,
     /// Folder with other images [default: those of the run]
     #[arg(long, value_name = "FOLDER")]
@@ -59,11 +60,10 @@ pub struct Bounds {
     #[arg(long, value_name = "SEED")]
     pub seed: Option<u64>,
     /// Picture to write (SVG)
-    #[arg(long, value_name = "FILE", default_value = "bounds.svg", value_parser = ending("svg"))]
+    #[arg(long, short, help_heading = "Output", value_name = "FILE", default_value = "bounds.svg", value_parser = ending("svg"))]
     pub out: PathBuf,
-    /// File to write the points to (JSON)
-    #[arg(long, value_name = "FILE", value_parser = ending("json"))]
-    pub json: Option<PathBuf>,
+    #[command(flatten)]
+    pub answer: Answer,
     #[command(flatten)]
     pub annealing: Overrides<Annealing>,
     #[command(flatten)]
@@ -74,7 +74,6 @@ impl Bounds {
     /// Computes, draws and writes.
     pub fn run(&self) -> Result<()> {
         output::spare_runs("out", &self.out, Some(&self.run))?;
-        self.json.iter().try_for_each(|json| output::spare_runs("json", json, Some(&self.run)))?;
         let device = self.machine.device()?;
         let checkpoint = use_run::open(&self.run)?;
         let test = use_run::images(&self.run, &checkpoint, &self.data)?.test;
@@ -92,11 +91,9 @@ impl Bounds {
         let title = format!("log p(x) of test image {} of {}", self.image, test.name);
         let about = [&model.vae.config.describe(), &*format!("pixels {pixels}")];
         picture(&curves, &title, about).write(&self.out)?;
-        if let Some(path) = &self.json {
-            let about = json!({ "run": self.run, "image": self.image, "seed": seed, "pixels": pixels });
-            super::write_json(path, &report(&curves, about))?;
-        }
-        super::print(&summary(&curves, &title, &self.out.display().to_string()))
+        let about =
+            json!({ "run": self.run, "image": self.image, "seed": seed, "pixels": pixels, "picture": self.out });
+        self.answer.give(&summary(&curves, &title, &self.out.display().to_string()), &report(&curves, about))
     }
 }
 

@@ -47,15 +47,11 @@ pub fn check(args: &Eval, config: &VaeConfig, there: usize) -> Result<()> {
     if args.estimators.contains(&EstimatorName::Quadrature) {
         check_quadrature(config)?;
     }
-    if args.json.is_some() && args.estimators.is_empty() && args.bdmc.is_none() {
-        let expected = "--estimators NAMES or --bdmc N beside --json, as in --estimators elbo";
-        return Err(Error::argument("json", "no estimates to write", expected));
-    }
     Ok(())
 }
 
-/// Prints and writes what was asked for; nothing if that is nothing.
-pub fn estimates(args: &Eval, model: &mut DeviceVae, there: usize, seed: u64) -> Result<()> {
+/// What was asked for, as a table and laid into `report`; empty if that is nothing.
+pub fn estimates(args: &Eval, model: &mut DeviceVae, there: usize, seed: u64, report: &mut Value) -> Result<String> {
     let mut lines = Vec::new();
     if !args.estimators.is_empty() {
         // The same images for all: numbers that stand below each other are there to be compared.
@@ -77,22 +73,17 @@ pub fn estimates(args: &Eval, model: &mut DeviceVae, there: usize, seed: u64) ->
     if !lines.is_empty() {
         text = table(&lines, &pixels, there);
     }
-    let mut report = json!({
-        "run": args.run, "pixels": pixels, "seed": seed, "device": model.executor.describe(),
-        "estimators": lines.iter().map(|line| json!({
-            "name": line.name, "summary": line.summary, "seconds": line.seconds, "more": line.more,
-        })).collect::<Vec<_>>(),
-    });
+    let estimator = |line: &EstimateLine| json!({ "name": line.name, "summary": line.summary, "seconds": line.seconds, "more": line.more });
+    report["run"] = json!(args.run);
+    (report["pixels"], report["seed"]) = (pixels.as_str().into(), seed.into());
+    report["device"] = model.executor.describe().into();
+    report["estimators"] = lines.iter().map(estimator).collect();
     if let Some(count) = args.bdmc {
         let (said, found) = both_sides(args, model, count, seed)?;
         text += &said;
         report["bdmc"] = found;
     }
-    super::print(&text)?;
-    match &args.json {
-        None => Ok(()),
-        Some(path) => super::write_json(path, &report),
-    }
+    Ok(text)
 }
 
 /// What the images are.

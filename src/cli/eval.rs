@@ -3,20 +3,21 @@
 use std::fmt::Write;
 use std::path::PathBuf;
 
-use clap::{Args, Id, ValueEnum};
+use clap::{Args, Id, ValueEnum, ValueHint};
+use serde_json::{Value, json};
 
+use super::answer::Answer;
 use super::options::{self, Machine, Overrides, effects};
-use super::output::{self, ending};
 use super::{estimates, phase, scale, use_run};
 use crate::engine::error::Result;
 use crate::study::evidence::Annealing;
 use crate::vae::Encoded;
 
-/// Evaluate a run on its test set, or on other data, with any estimators of log p(x)
+/// Evaluate a run on test images, with any estimators of log p(x)
 #[derive(Args)]
 pub struct Eval {
-    /// Run folder, or a checkpoint file
-    #[arg(long, value_name = "PATH")]
+    /// The run: its folder, or a checkpoint file
+    #[arg(value_name = "RUN", value_hint = ValueHint::AnyPath)]
     pub run: PathBuf,
     /// Folder with other images [default: those of the run]
     #[arg(long, value_name = "FOLDER")]
@@ -43,9 +44,8 @@ pub struct Eval {
     /// Bidirectional Monte Carlo: the only check of ais that needs no other estimate.
     #[arg(long, value_name = "N")]
     pub bdmc: Option<usize>,
-    /// File to write the estimates to (JSON)
-    #[arg(long, value_name = "FILE", value_parser = ending("json"))]
-    pub json: Option<PathBuf>,
+    #[command(flatten)]
+    pub answer: Answer,
     #[command(flatten)]
     pub annealing: Overrides<Annealing>,
     #[command(flatten)]
@@ -67,7 +67,6 @@ impl Eval {
     /// Evaluates a model and looks at its latent dimensions.
     pub fn run(&self) -> Result<()> {
         self.no_idle_option()?;
-        self.json.iter().try_for_each(|json| output::spare_runs("json", json, Some(&self.run)))?;
         let device = self.machine.device()?;
         let checkpoint = use_run::open(&self.run)?;
         let data = use_run::images(&self.run, &checkpoint, &self.data)?;
@@ -78,15 +77,21 @@ impl Eval {
         let seed = self.seed.unwrap_or(checkpoint.config.seed);
         let result = model.evaluate("test", seed)?;
         let text = scale::summary(&checkpoint.config.model, &data.test, &result);
-        let below = match model.vae.upper.is_empty() {
+        let mut report = scale::report(&checkpoint.config.model, &data.test, &result);
+        let (below, units) = match model.vae.upper.is_empty() {
             true => dimensions(&model.encode("test", seed)?),
             false => layers(&model.encode_layers("test", data.test.rows, seed)?),
         };
-        super::print(&format!("{text}{below}"))?;
+        report["latent"] = units;
+        if !self.answer.json {
+            // Before the estimates, which may take hours.
+            super::print(&format!("{text}{below}"))?;
+        }
         if !self.estimators.is_empty() || self.bdmc.is_some() {
             self.machine.say_why_no_gpu()?;
         }
-        estimates::estimates(self, &mut model, data.test.rows, seed)
+        let text = estimates::estimates(self, &mut model, data.test.rows, seed, &mut report)?;
+        self.answer.give(&text, &report)
     }
 
     /// Samples per image, where that is asked.
@@ -119,17 +124,18 @@ impl Eval {
 
 /// The active units of every stochastic layer. A KL for each dimension has no meaning there: the prior of a lower layer is
 /// p(z_l|z_{l+1}) and not N(0, I).
-fn layers(encoded: &[Encoded]) -> String {
+fn layers(encoded: &[Encoded]) -> (String, Value) {
     let mut text = "active latent dimensions (variance of the mean over images > 0.01)\n".to_string();
     for (layer, number) in encoded.iter().zip(1..) {
         let (active, all) = (layer.active_units(), layer.latent);
         writeln!(text, "  stochastic layer {number}, from below: {active} of {all}").expect("writing to a string");
     }
-    text
+    let layer = |layer: &Encoded| json!({ "active": layer.active_units(), "of": layer.latent });
+    (text, json!({ "layers": encoded.iter().map(layer).collect::<Vec<_>>() }))
 }
 
 /// KL and spread of each latent dimension, the largest KL first.
-fn dimensions(encoded: &Encoded) -> String {
+fn dimensions(encoded: &Encoded) -> (String, Value) {
     let (kl, variance) = (encoded.kl_per_dimension(), encoded.variance_of_means());
     let mut order: Vec<usize> = (0..encoded.latent).collect();
     order.sort_by(|&a, &b| kl[b].total_cmp(&kl[a]));
@@ -138,10 +144,12 @@ fn dimensions(encoded: &Encoded) -> String {
         encoded.active_units(),
         encoded.latent
     );
-    for k in order {
+    for &k in &order {
         writeln!(text, "{:>11}{:>12.4}{:>23.4}", k + 1, kl[k], variance[k]).expect("writing to a string");
     }
-    text
+    let dimension = |k: usize| json!({ "dimension": k + 1, "kl": kl[k], "variance_of_mean": variance[k] });
+    let dimensions: Vec<Value> = order.into_iter().map(dimension).collect();
+    (text, json!({ "layers": [{ "active": encoded.active_units(), "of": encoded.latent }], "dimensions": dimensions }))
 }
 
 #[cfg(test)]
@@ -157,7 +165,8 @@ mod tests {
         assert_eq!(encoded.variance_of_means(), [4.0, 0.0]);
         let kl = encoded.kl_per_dimension();
         assert!((kl[0] - 0.5 * (4.0 + (-2f64).exp_m1() + 2.0)).abs() < 1e-12 && kl[1] == 0.0);
-        let text = dimensions(&encoded);
+        let (text, found) = dimensions(&encoded);
+        assert_eq!(found["dimensions"][0]["dimension"], 1);
         assert!(text.starts_with("1 of 2") && text.lines().nth(2).unwrap().trim().starts_with("1 "), "{text}");
     }
 }

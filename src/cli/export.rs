@@ -3,26 +3,30 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use clap::Args;
+use clap::{Args, ValueHint};
+use serde_json::json;
 
+use super::answer::Answer;
 use super::output::{self, ending};
 use crate::engine::error::{Error, Result};
 use crate::train::Run;
 use crate::train::checkpoint::{Checkpoint, Stored};
 use crate::vae::Vae;
 
-/// Write the parameters of a run to a file of their own, in f32, bf16 or f16
+/// Write a run's parameters to a file, in f32, bf16 or f16
 #[derive(Args)]
 pub struct Export {
-    /// Run folder, or a checkpoint file
-    #[arg(long, value_name = "PATH")]
+    /// The run: its folder, or a checkpoint file
+    #[arg(value_name = "RUN", value_hint = ValueHint::AnyPath)]
     pub run: PathBuf,
     /// Number type: f32, bf16 or f16; rounded to the nearest, ties to even
     #[arg(long, value_name = "NAME", default_value = "f32")]
     pub dtype: Stored,
     /// File to write (safetensors)
-    #[arg(long, value_name = "FILE", default_value = "model.safetensors", value_parser = ending("safetensors"))]
+    #[arg(long, short, help_heading = "Output", value_name = "FILE", default_value = "model.safetensors", value_parser = ending("safetensors"))]
     pub out: PathBuf,
+    #[command(flatten)]
+    pub answer: Answer,
 }
 
 impl Export {
@@ -36,6 +40,8 @@ impl Export {
         checkpoint.export(&self.out, self.dtype)?;
         let count = Vae::new(checkpoint.config.model)?.params().count();
         let bytes = fs::metadata(&self.out).map_err(Error::io("read", &self.out))?.len();
-        super::print(&format!("{count} parameters in {}, {bytes} bytes: {}\n", self.dtype, self.out.display()))
+        let text = format!("{count} parameters in {}, {bytes} bytes: {}\n", self.dtype, self.out.display());
+        let dtype = self.dtype.to_string();
+        self.answer.give(&text, &json!({ "file": self.out, "parameters": count, "dtype": dtype, "bytes": bytes }))
     }
 }

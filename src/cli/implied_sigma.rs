@@ -12,10 +12,12 @@
 //! that of β = b/(2aσ²) (Higgins et al. 2017; Lucas et al. 2019, arXiv 1911.02469; Rybkin et al. 2021, arXiv 2006.13202).
 
 use clap::{Args, ValueEnum};
+use serde_json::json;
 
+use super::answer::Answer;
 use crate::engine::error::{Error, Result};
 
-/// Say which sigma and which beta the weights of a squared error and of KL imply
+/// Say which sigma and beta the weights of a squared error and KL imply
 #[derive(Args)]
 pub struct ImpliedSigma {
     /// b, the weight of KL, which is a sum over the latent dimensions
@@ -36,6 +38,8 @@ pub struct ImpliedSigma {
     /// V, the sum over pixels of their variance over the images [default: MNIST's 52.85 for 784 pixels]
     #[arg(long, value_name = "V")]
     pub variance: Option<f64>,
+    #[command(flatten)]
+    pub answer: Answer,
 }
 
 /// How the errors of an image's pixels become one number.
@@ -64,14 +68,20 @@ impl ImpliedSigma {
         };
         let (s, grey) = (short(s2.sqrt()), short(255.0 * s2.sqrt() / range));
         let v = known.or_else(|| (self.pixels == MNIST.0).then_some(MNIST.1 * range * range));
-        super::print(&format!(
+        let said = v.map(|v| verdict(s2, v, d));
+        let text = format!(
             "sigma² = {formula} = {}\nsigma  = {s} in units of the images, {grey} grey levels of 255\nbeta   = sigma²/s² for a \
              decoder with sigma = s: {} for s = 1\n{}\n(for a linear decoder exactly: a direction of the images is used if and only \
              if its variance exceeds sigma², Lucas et al. 2019)\n",
             short(s2),
             short(s2),
-            v.map_or("collapse or blur? say --variance".to_string(), |v| verdict(s2, v, d)),
-        ))
+            said.as_deref().unwrap_or("collapse or blur? say --variance"),
+        );
+        let report = json!({
+            "sigma_squared": s2, "sigma": s2.sqrt(), "grey_levels": 255.0 * s2.sqrt() / range, "variance": v,
+            "pixel_standard_deviation": v.map(|v| (v / d).sqrt()), "verdict": said,
+        });
+        self.answer.give(&text, &report)
     }
 }
 

@@ -1,14 +1,19 @@
 //! `elbo info`.
 
 use clap::Args;
+use serde_json::{Map, Value};
 
+use super::answer::Answer;
 use crate::engine::device::cuda::{automatic, images, probe};
 use crate::engine::error::{Error, Result};
 use crate::engine::isa::Isa;
 
 /// Print version, instruction set, threads and device
 #[derive(Args)]
-pub struct Info;
+pub struct Info {
+    #[command(flatten)]
+    pub answer: Answer,
+}
 
 impl Info {
     /// Prints what the program is, what it would run on, and what stands in the way of CUDA.
@@ -23,8 +28,11 @@ impl Info {
             ("instruction set", format!("{} (available: {})", Isa::detect(), names.join(", "))),
             ("threads", cores.to_string()),
         ];
-        let rows = rows.into_iter().map(|(name, value)| (name.to_string(), value)).chain(cuda());
-        super::print(&rows.map(|(name, value)| format!("{name:<15}  {value}\n")).collect::<String>())
+        let rows: Vec<(String, String)> =
+            rows.into_iter().map(|(name, value)| (name.to_string(), value)).chain(cuda()).collect();
+        let text: String = rows.iter().map(|(name, value)| format!("{name:<15}  {value}\n")).collect();
+        let field = |(name, value): (String, String)| (name.to_lowercase().replace(' ', "_"), Value::from(value));
+        self.answer.give(&text, &rows.into_iter().map(field).collect::<Map<_, _>>())
     }
 }
 

@@ -11,9 +11,13 @@
 
 #![deny(clippy::print_stderr, clippy::print_stdout)] // they panic when nobody reads: `say` and `print` do not
 
+mod answer;
+mod blocks;
 mod cross_check;
 mod estimates;
+mod help;
 mod interrupt;
+mod minus;
 mod options;
 mod output;
 mod phase;
@@ -21,13 +25,14 @@ pub mod picture;
 mod pictures;
 mod progress;
 mod recipe;
+mod run_name;
 mod scale;
+mod sparkline;
 mod usage;
 mod use_run;
 
 use std::fmt;
-use std::io::{self, Write};
-use std::path::Path;
+use std::io::{self, IsTerminal, Write};
 use std::process::{ExitCode, Termination};
 
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
@@ -46,43 +51,56 @@ struct Cli {
 }
 
 const AFTER_HELP: &str = "Results go to stdout, progress and warnings to stderr. Exit codes: 0 done; 1 a file, a device \
-    or the training failed; 2 an option or its value is wrong; 130 interrupted (what was trained is saved first).";
+    or the training failed; 2 an option or its value is wrong; 130 interrupted (what was trained is saved first). `elbo COMMAND -h` says more of a command.";
 
-/// Declares the commands: for each the file, in which its options are a struct whose documentation is its help, and
-/// whose `run` does what it says.
+/// Declares the commands in the groups of the help: for each the file, in which its options are a struct whose documentation
+/// is its help, and whose `run` does what it says.
 macro_rules! commands {
-    ($($file:ident :: $Command:ident),* $(,)?) => {
-        $(mod $file;)*
+    ($($heading:literal: { $($file:ident :: $Command:ident),* $(,)? })*) => {
+        $($(mod $file;)*)*
 
         #[derive(Subcommand)]
         enum Command {
-            $($Command(Box<$file::$Command>)),*
+            $($($Command(Box<$file::$Command>)),*),*
         }
 
         impl Command {
             fn run(&self) -> Result<ExitCode> {
                 match self {
-                    $(Command::$Command(command) => command.run().map(Termination::report)),*
+                    $($(Command::$Command(command) => command.run().map(Termination::report)),*),*
                 }
             }
         }
+
+        /// The headings, and how many commands are under each.
+        const GROUPS: &[(&str, usize)] = &[$(($heading, [$(stringify!($Command)),*].len())),*];
     };
 }
 
 commands! {
-    train::Train,
-    sample::Sample,
-    reconstruct::Reconstruct,
-    eval::Eval,
-    export::Export,
-    richness::Richness,
-    bounds::Bounds,
-    plan::Plan,
-    recipes::Recipes,
-    reproduce::Reproduce,
-    implied_sigma::ImpliedSigma,
-    bench::Bench,
-    info::Info,
+    "Train a model and look at it": {
+        train::Train,
+        sample::Sample,
+        reconstruct::Reconstruct,
+        decode::Decode,
+        interpolate::Interpolate,
+        eval::Eval,
+        runs::Runs,
+    }
+    "Study it": {
+        bounds::Bounds,
+        richness::Richness,
+        implied_sigma::ImpliedSigma,
+    }
+    "Tools": {
+        plan::Plan,
+        bench::Bench,
+        export::Export,
+        info::Info,
+        recipes::Recipes,
+        reproduce::Reproduce,
+        completions::Completions,
+    }
 }
 
 /// Runs the command line of this process.
@@ -118,8 +136,13 @@ fn exit_code(error: &Error) -> u8 {
     }
 }
 
-/// Prints a result. A reader that has gone away (`elbo plan | head`) is no error.
+/// Prints a result for people, whose numbers have the [sign](minus) that the reader understands.
 fn print(text: &str) -> Result<()> {
+    print_raw(&minus::suited(text, io::stdout().is_terminal()))
+}
+
+/// Prints what is not to be touched. A reader that has gone away (`elbo plan | head`) is no error.
+fn print_raw(text: &str) -> Result<()> {
     let mut out = io::stdout().lock();
     match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
         Err(e) if e.kind() != io::ErrorKind::BrokenPipe => Err(Error::io("write", "standard output".as_ref())(e)),
@@ -135,12 +158,6 @@ fn say(text: impl fmt::Display) {
 /// `1 epoch`, `10 epochs`.
 fn plural(count: usize, what: &str) -> String {
     format!("{count} {what}{}", if count == 1 { "" } else { "s" })
-}
-
-/// Writes a result to a file.
-fn write_json(path: &Path, value: &serde_json::Value) -> Result<()> {
-    let text = serde_json::to_string_pretty(value).expect("a result is plain data");
-    crate::engine::file::replace(path, |file| writeln!(file, "{text}"))
 }
 
 /// Says that a debug build is slow, where that is what runs.

@@ -8,7 +8,7 @@ mod variants;
 use std::fmt;
 use std::path::PathBuf;
 
-use clap::Args;
+use clap::{Args, ValueHint};
 
 pub use overrides::{Overrides, ids};
 pub use variants::{Variants, no_idle_number};
@@ -20,10 +20,10 @@ use crate::train::Source;
 
 /// Which images.
 #[derive(Args)]
-#[command(next_help_heading = "Images")]
+#[command(next_help_heading = "Data")]
 pub struct Data {
     /// Folder with MNIST's four IDX files, plain or gzip [default: digits drawn by this program]
-    #[arg(long, value_name = "FOLDER")]
+    #[arg(long, value_name = "FOLDER", value_hint = ValueHint::DirPath)]
     pub data: Option<PathBuf>,
     /// Number of built-in training digits, in images
     #[arg(long, value_name = "N", default_value_t = 30_000, conflicts_with = "data")]
@@ -50,16 +50,16 @@ impl Data {
 #[derive(Args)]
 pub struct Session {
     /// Stop after this many updates in all, as Ctrl-C would, leaving a checkpoint
-    #[arg(long, value_name = "UPDATES", hide_short_help = true)]
+    #[arg(long, value_name = "UPDATES", hide_short_help = true, help_heading = "Output")]
     pub pause_at: Option<u32>,
     /// No progress, only the result
-    #[arg(long, short)]
+    #[arg(long, short, help_heading = "Output")]
     pub quiet: bool,
 }
 
 /// On what it runs.
 #[derive(Args)]
-#[command(next_help_heading = "Machine")]
+#[command(next_help_heading = "Device")]
 pub struct Machine {
     /// Threads; 0 means one per core
     ///

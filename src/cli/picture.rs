@@ -24,19 +24,32 @@ pub struct Picture {
     pub channels: usize,
     /// `[height, width, channels]`
     pub pixels: Vec<u8>,
+    /// What it shows, which the file says too; nothing where that is empty.
+    pub shows: String,
 }
 
 impl Picture {
     fn new(width: usize, height: usize, colour: &[u8]) -> Picture {
-        Picture { width, height, channels: colour.len(), pixels: colour.repeat(width * height) }
+        Picture { width, height, channels: colour.len(), pixels: colour.repeat(width * height), shows: String::new() }
     }
 
-    /// The bytes of a PNG file.
+    /// The picture with a line that says what it shows.
+    #[must_use]
+    pub fn showing(self, shows: impl Into<String>) -> Picture {
+        Picture { shows: shows.into(), ..self }
+    }
+
+    /// The bytes of a PNG file. What it shows is its text `Description` (tEXt, of which the letters are Latin-1: others are
+    /// spelled out).
     pub fn png(&self) -> Vec<u8> {
         let mut bytes = Vec::new();
         let mut encoder = png::Encoder::new(&mut bytes, self.width as u32, self.height as u32);
         encoder.set_color(if self.channels == 1 { png::ColorType::Grayscale } else { png::ColorType::Rgb });
         encoder.set_depth(png::BitDepth::Eight);
+        if !self.shows.is_empty() {
+            let said = encoder.add_text_chunk("Description".into(), spelled_out(&self.shows));
+            said.expect("no name of a Greek letter is too long");
+        }
         let written = encoder.write_header().and_then(|mut writer| {
             writer.write_image_data(&self.pixels)?;
             writer.finish()
@@ -61,8 +74,20 @@ impl Picture {
             let wide: Vec<u8> = row.chunks_exact(self.channels).flat_map(|pixel| pixel.repeat(factor)).collect();
             pixels.extend(wide.repeat(factor));
         }
-        Picture { width, height, channels: self.channels, pixels }
+        Picture { width, height, pixels, ..self.clone() }
     }
+}
+
+/// Greek letters by their names, and what else is not in Latin-1 as a question mark.
+fn spelled_out(text: &str) -> String {
+    let spell = |letter: char| match letter {
+        'μ' => "mu".to_string(),
+        'σ' => "sigma".into(),
+        '−' => "-".into(),
+        letter if u32::from(letter) < 256 => letter.into(),
+        _ => "?".into(),
+    };
+    text.chars().map(spell).collect()
 }
 
 /// Grey images side by side, `columns` in a row, gaps between them, every pixel enlarged `zoom` times.
@@ -428,11 +453,14 @@ mod tests {
     #[test]
     fn a_png_holds_what_was_drawn() {
         let folder = tempfile::tempdir().unwrap();
-        for picture in [montage(&[7; 12], 3, 4, 1, 2), scatter(&[[0.0, 1.0]], Some(&[3]))] {
+        for picture in [montage(&[7; 12], 3, 4, 1, 2).showing("means f_μ(z) ≈ ½"), scatter(&[[0.0, 1.0]], Some(&[3]))]
+        {
             let path = folder.path().join("new/folder/picture.png");
             picture.write_png(&path).unwrap();
             let file = std::io::BufReader::new(std::fs::File::open(&path).unwrap());
             let mut reader = png::Decoder::new(file).read_info().unwrap();
+            let said: Vec<String> = reader.info().uncompressed_latin1_text.iter().map(|t| t.text.clone()).collect();
+            assert_eq!(said, if picture.shows.is_empty() { vec![] } else { vec!["means f_mu(z) ? ½".to_string()] });
             let mut pixels = vec![0; reader.output_buffer_size().unwrap()];
             let info = reader.next_frame(&mut pixels).unwrap();
             assert_eq!((info.width as usize, info.height as usize), (picture.width, picture.height));

@@ -1,6 +1,7 @@
 //! The pictures of a run.
 
 use crate::cli::picture::{Picture, manifold, montage, pairs, scatter};
+use crate::cli::plural;
 use crate::data::Dataset;
 use crate::engine::error::{Error, Result};
 use crate::train::Run;
@@ -30,24 +31,81 @@ pub fn check_count(count: usize) -> Result<()> {
 }
 
 /// Values in [0, 1] as bytes; what a Gaussian mean has outside is cut off.
-fn bytes(values: &[f32]) -> Vec<u8> {
+pub fn bytes(values: &[f32]) -> Vec<u8> {
     values.iter().map(|v| (v.clamp(0.0, 1.0) * 255.0).round() as u8).collect()
 }
 
-/// `count` new images.
-pub fn samples(model: &mut DeviceVae, count: usize, seed: u64) -> Result<Picture> {
-    let [height, width] = model.vae.config.image;
-    let images = model.sample(count, seed)?;
-    // A square, or nearly.
-    let columns = count.isqrt() + usize::from(count.isqrt().pow(2) < count);
-    Ok(montage(&bytes(&images), width, height, columns, ZOOM))
+/// What is shown of p(x|z).
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Shown {
+    /// E[x|z], called f_μ(z).
+    Mean,
+    /// x ~ p(x|z).
+    Thrown,
 }
 
-/// The first `count` images of a data slot, and below each what the model makes of it.
-pub fn reconstructions(model: &mut DeviceVae, slot: &str, count: usize, seed: u64) -> Result<Picture> {
+impl Shown {
+    /// By the flag `--draw`.
+    pub fn by(draw: bool) -> Shown {
+        if draw { Shown::Thrown } else { Shown::Mean }
+    }
+
+    /// In results for programs.
+    pub fn name(self) -> &'static str {
+        match self {
+            Shown::Mean => "mean",
+            Shown::Thrown => "thrown",
+        }
+    }
+
+    /// `64 means f_μ(z)`, `1 thrown image x ~ p(x|z)`.
+    fn describe(self, count: usize) -> String {
+        match self {
+            Shown::Mean => format!("{} f_μ(z)", plural(count, "mean")),
+            Shown::Thrown => format!("{} x ~ p(x|z)", plural(count, "thrown image")),
+        }
+    }
+}
+
+/// `count` new images: means, or thrown from the same z.
+pub fn samples(model: &mut DeviceVae, count: usize, seed: u64, shown: Shown) -> Result<Picture> {
     let [height, width] = model.vae.config.image;
-    let (originals, rebuilt) = model.reconstruct(slot, count, seed)?;
-    Ok(pairs(&bytes(&originals), &bytes(&rebuilt), width, height, COLUMNS.min(count), ZOOM))
+    let images = match shown {
+        Shown::Mean => model.sample(count, seed)?,
+        Shown::Thrown => {
+            let z = model.prior_points(count, seed)?;
+            model.throw(&z, seed)?
+        }
+    };
+    let prior = if model.vae.upper.is_empty() { "N(0, I)" } else { "p(z)" };
+    // A square, or nearly.
+    let columns = count.isqrt() + usize::from(count.isqrt().pow(2) < count);
+    let picture = montage(&bytes(&images), width, height, columns, ZOOM);
+    Ok(picture.showing(format!("{}, z ~ {prior}", shown.describe(count))))
+}
+
+/// The first `count` images of a data slot, and below each what the model makes of it: the mean, or an image thrown from the
+/// same z.
+pub fn reconstructions(model: &mut DeviceVae, slot: &str, count: usize, seed: u64, shown: Shown) -> Result<Picture> {
+    let [height, width] = model.vae.config.image;
+    let (originals, rebuilt) = match shown {
+        Shown::Mean => model.reconstruct(slot, count, seed)?,
+        Shown::Thrown => {
+            let (originals, z) = model.posterior_points(slot, count, seed)?;
+            (originals, model.throw(&z, seed)?)
+        }
+    };
+    let pixels = model.vae.config.binarisation;
+    let picture = pairs(&bytes(&originals), &bytes(&rebuilt), width, height, COLUMNS.min(count), ZOOM);
+    let images = plural(count, "test image");
+    Ok(picture.showing(format!("{images} ({pixels}), below each {}, z ~ q(z|x)", below(shown))))
+}
+
+fn below(shown: Shown) -> &'static str {
+    match shown {
+        Shown::Mean => "the mean f_μ(z)",
+        Shown::Thrown => "a thrown image x ~ p(x|z)",
+    }
 }
 
 /// The plane of z, decoded at the normal distribution's quantiles: equal areas of the picture are equally probable under
@@ -57,13 +115,15 @@ fn plane(model: &mut DeviceVae) -> Result<Picture> {
     let at = |i: usize| normal_quantile((i as f64 + 0.5) / GRID as f64) as f32;
     let points = (0..GRID).rev().flat_map(|row| (0..GRID).flat_map(move |column| [at(column), at(row)]));
     let images = model.decode(&points.collect::<Vec<f32>>())?;
-    Ok(manifold(&bytes(&images), width, height, GRID, 1))
+    let picture = manifold(&bytes(&images), width, height, GRID, 1);
+    Ok(picture.showing(format!("means f_μ(z) at {GRID} × {GRID} quantiles of N(0, I), z1 to the right, z2 upwards")))
 }
 
 /// Where the encoder puts the images of a data slot, μ(x), coloured by class where there are labels.
 fn encoded(model: &mut DeviceVae, slot: &str, data: &Dataset, seed: u64) -> Result<Picture> {
     let points: Vec<[f32; 2]> = model.encode(slot, seed)?.mu.chunks_exact(2).map(|p| [p[0], p[1]]).collect();
-    Ok(scatter(&points, data.labels.as_deref()))
+    let count = plural(points.len(), "test image");
+    Ok(scatter(&points, data.labels.as_deref()).showing(format!("the mean of q(z|x) of {count}")))
 }
 
 /// The pictures of a run.
@@ -78,8 +138,8 @@ pub fn names(config: &VaeConfig) -> Vec<&'static str> {
 /// Draws all pictures of a run, and returns their names.
 pub fn write_all(model: &mut DeviceVae, test: &Dataset, seed: u64, run: &Run) -> Result<Vec<&'static str>> {
     let names = names(&model.vae.config);
-    run.write(names[0], &samples(model, 100, seed)?.png())?;
-    run.write(names[1], &reconstructions(model, "test", PAIRS.min(test.rows), seed)?.png())?;
+    run.write(names[0], &samples(model, 100, seed, Shown::Mean)?.png())?;
+    run.write(names[1], &reconstructions(model, "test", PAIRS.min(test.rows), seed, Shown::Mean)?.png())?;
     if model.vae.config.latent == 2 {
         run.write("manifold.png", &plane(model)?.png())?;
         run.write("scatter.png", &encoded(model, "test", test, seed)?.png())?;

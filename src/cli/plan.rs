@@ -1,7 +1,9 @@
 //! `elbo plan`.
 
 use clap::Args;
+use serde_json::{Value, json};
 
+use super::answer::Answer;
 use super::options::{Machine, Overrides, effects};
 use crate::engine::device::{Array, Call, Device, Function, Key, Schedule, State};
 use crate::engine::error::{Error, Result};
@@ -12,7 +14,7 @@ use crate::engine::rng::Draw;
 use crate::train::Experiment;
 use crate::vae::{BETA, LEARNING_RATE, Vae, streams, training_step};
 
-/// Print the plan of a training step: kernels, shapes, bytes, FLOPs
+/// Print a training step's kernels, shapes, bytes and FLOPs
 #[derive(Args)]
 pub struct Plan {
     /// Height and width of the images, in pixels
@@ -27,6 +29,8 @@ pub struct Plan {
     /// Time every step, on the CPU on one thread, the best of N passes; 0 does not
     #[arg(long, value_name = "N", default_value_t = 0)]
     pub time: usize,
+    #[command(flatten)]
+    pub answer: Answer,
     #[command(flatten)]
     pub training: Overrides<Experiment>,
     #[command(flatten)]
@@ -48,20 +52,21 @@ impl Plan {
         let graph = Graph::new();
         let outputs = training_step(&graph, &vae, &config.objective, "train", config.batch);
         let fusion = if self.no_fusion { plan::Fusion::none() } else { plan::Fusion::all() };
-        if self.graph {
-            super::print(&format!("{graph}\n"))?;
-        }
         let plan = plan::Plan::build(&graph, &outputs, fusion)?;
-        let head = format!(
-            "one training step of {}, batch {}: {} parameters, {} nodes\n",
-            config.model.describe(),
+        let mut text = if self.graph { format!("{graph}\n") } else { String::new() };
+        let (model, parameters) = (config.model.describe(), vae.params().count());
+        text += &format!(
+            "one training step of {model}, batch {}: {parameters} parameters, {} nodes\n{plan}\n",
             config.batch,
-            vae.params().count(),
             graph.len()
         );
-        super::print(&format!("{head}{plan}\n"))?;
+        let mut report = json!({
+            "model": model, "batch": config.batch, "parameters": parameters, "nodes": graph.len(),
+            "graph": self.graph.then(|| graph.to_string()), "flops": plan.flops(), "bytes": plan.bytes(),
+            "waves": plan.waves(), "steps": plan.steps().iter().map(step_report).collect::<Vec<_>>(),
+        });
         if self.time == 0 {
-            return Ok(());
+            return self.answer.give(&text, &report);
         }
         // Chunks are run one after the other to be timed: more threads would only wait.
         let device = match self.machine.device()? {
@@ -71,33 +76,48 @@ impl Plan {
         let executor = device.open()?;
         let state = executor.state(&vae.params(), 1)?;
         let step = executor.compile_with(&graph, outputs, fusion)?;
-        super::print(&times(step, state, &plan, config.model.pixels(), self.time)?)
+        let device = executor.describe();
+        let seconds = times(step, state, &plan, config.model.pixels(), self.time)?;
+        for (step, seconds) in report["steps"].as_array_mut().into_iter().flatten().zip(&seconds) {
+            step["seconds"] = (*seconds).into();
+        }
+        report["device"] = device.as_str().into();
+        self.answer.give(&(text + &table(&plan, &seconds, self.time, &device)), &report)
     }
 }
 
-/// A table of the shortest time of every step, on random images.
+fn step_report(step: &plan::Step) -> Value {
+    json!({
+        "kernel": step.name(), "wave": step.wave(), "source": step.at(), "flops": step.flops(), "bytes": step.bytes(),
+    })
+}
+
+/// The shortest time of every step, on random images, in seconds.
 fn times(
     mut step: Function<Array<3>>,
     mut state: State,
     plan: &plan::Plan,
     pixels: usize,
     passes: usize,
-) -> Result<String> {
+) -> Result<Vec<f64>> {
     let mut grey = vec![0.0; plan.batch_rows() * pixels];
     Draw { seed: 1, step: 0, stream: streams::OPERANDS }.fill_uniform(Isa::detect(), 0, &mut grey);
     let bytes: Vec<u8> = grey.iter().map(|v| (v * 256.0) as u8).collect();
     state.load("train", &bytes[..], pixels)?;
     let schedules: &[(&str, Schedule<'_>)] = &[(LEARNING_RATE, &|_| 1e-3), (BETA, &|_| 1.0)];
-    let seconds = step.time_steps(&mut state, &Call { schedules, ..Call::once(Key::new(0)) }, passes)?;
-    let mut text = format!("\nbest of {passes} passes on {}\n", step.executor().describe());
+    step.time_steps(&mut state, &Call { schedules, ..Call::once(Key::new(0)) }, passes)
+}
+
+fn table(plan: &plan::Plan, seconds: &[f64], passes: usize, device: &str) -> String {
+    let mut text = format!("\nbest of {passes} passes on {device}\n");
     text += "step  kernel               µs    GFLOP/s       GB/s\n";
-    for (i, (step, s)) in plan.steps().iter().zip(&seconds).enumerate() {
+    for (i, (step, s)) in plan.steps().iter().zip(seconds).enumerate() {
         let (flops, bytes) = (step.flops() as f64 / s / 1e9, step.bytes() as f64 / s / 1e9);
         text += &format!("{:>4}  {:<13} {:>9.1} {flops:>10.1} {bytes:>10.1}\n", i + 1, step.name(), s * 1e6);
     }
     let total: f64 = seconds.iter().sum();
     let rate = plan.flops() as f64 / total / 1e9;
-    Ok(text + &format!("   all of them      {:>9.1} {rate:>10.1}\n", total * 1e6))
+    text + &format!("   all of them      {:>9.1} {rate:>10.1}\n", total * 1e6)
 }
 
 #[cfg(test)]

@@ -2,31 +2,39 @@
 
 use std::path::PathBuf;
 
-use clap::Args;
+use clap::{Args, ValueHint};
+use serde_json::json;
 
+use super::answer::Answer;
 use super::options::Machine;
 use super::output::{self, ending};
-use super::{pictures, plural, use_run};
+use super::pictures::{self, Shown};
+use super::use_run;
 use crate::engine::error::Result;
 
 /// Show test images and what the model makes of them
 #[derive(Args)]
 pub struct Reconstruct {
-    /// Run folder, or a checkpoint file
-    #[arg(long, value_name = "PATH")]
+    /// The run: its folder, or a checkpoint file
+    #[arg(value_name = "RUN", value_hint = ValueHint::AnyPath)]
     pub run: PathBuf,
     /// Folder with other images [default: those of the run]
     #[arg(long, value_name = "FOLDER")]
     pub data: Option<PathBuf>,
     /// Picture to write (PNG): rows of test images, each above a row of reconstructions
-    #[arg(long, value_name = "FILE", default_value = "reconstructions.png", value_parser = ending("png"))]
+    #[arg(long, short, help_heading = "Output", value_name = "FILE", default_value = "reconstructions.png", value_parser = ending("png"), value_hint = ValueHint::FilePath)]
     pub out: PathBuf,
     /// Number of test images, from the first on [default: 50, or all if there are fewer]
-    #[arg(long, value_name = "N")]
+    #[arg(long, short = 'n', value_name = "N")]
     pub count: Option<usize>,
-    /// Seed of the draws of z [default: that of the run]
+    /// Throw x ~ p(x|z), with the noise that the model believes in, instead of the means
+    #[arg(long)]
+    pub draw: bool,
+    /// Seed of the draws of z, and of x [default: that of the run]
     #[arg(long, value_name = "SEED")]
     pub seed: Option<u64>,
+    #[command(flatten)]
+    pub answer: Answer,
     #[command(flatten)]
     pub machine: Machine,
 }
@@ -43,9 +51,13 @@ impl Reconstruct {
         test.load_into(&mut model, "test")?;
         let seed = self.seed.unwrap_or(checkpoint.config.seed);
         let count = self.count.unwrap_or(pictures::PAIRS.min(test.rows));
-        pictures::reconstructions(&mut model, "test", count, seed)?.write_png(&self.out)?;
-        let pixels = checkpoint.config.model.binarisation;
-        let what = plural(count, "test image");
-        super::print(&format!("{what} ({pixels}) and reconstructions: {}\n", self.out.display()))
+        let shown = Shown::by(self.draw);
+        let picture = pictures::reconstructions(&mut model, "test", count, seed, shown)?;
+        picture.write_png(&self.out)?;
+        let report = json!({
+            "picture": self.out, "images": count, "shown": shown.name(), "shows": picture.shows,
+            "run": self.run, "seed": seed,
+        });
+        self.answer.give(&format!("{}: {}\n", picture.shows, self.out.display()), &report)
     }
 }

@@ -6,8 +6,10 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Instant;
 
-use clap::Args;
+use clap::{Args, ValueHint};
+use serde_json::json;
 
+use super::answer::Answer;
 use super::interrupt::{INTERRUPTED, Interrupt};
 use super::options::{Data, Machine, Session};
 use super::recipe::{Metric, Recipe};
@@ -21,7 +23,9 @@ use crate::train::{Entry, Outcome, Run, TEST, TRAIN, TrainConfig, Trainer};
 use crate::vae::Evaluation;
 use report::{Active, ReproductionReport, Seconds, TermsRecord};
 
-/// Run a published experiment, or take up its run, and set the result beside the published numbers
+/// Run a published experiment; set the result beside its numbers
+///
+/// A run of it that is there is taken up.
 #[derive(Args)]
 pub struct Reproduce {
     /// A name of `elbo recipes`, or a file FILE.toml
@@ -37,7 +41,7 @@ pub struct Reproduce {
     #[arg(long, value_name = "SEED", default_value_t = 1)]
     pub seed: u64,
     /// Run folder; a run of the same recipe and seed in it is continued [default: runs/reproduce-NAME]
-    #[arg(long, value_name = "FOLDER")]
+    #[arg(long, short, help_heading = "Output", value_name = "FOLDER", value_hint = ValueHint::DirPath)]
     pub out: Option<PathBuf>,
     /// Importance samples per image of the estimate of log p(x), 0 for none [default: as the recipe says]
     #[arg(long, value_name = "K")]
@@ -45,6 +49,8 @@ pub struct Reproduce {
     /// Test images of that estimate, from the first on [default: as the recipe says]
     #[arg(long, value_name = "N")]
     pub nll_images: Option<usize>,
+    #[command(flatten)]
+    pub answer: Answer,
     #[command(flatten)]
     pub session: Session,
     #[command(flatten)]
@@ -93,7 +99,8 @@ fn reproduce(args: &Reproduce) -> Result<ExitCode> {
         train::announce(&mut trainer, &images, &run);
     }
     if progress::train(&run, &mut trainer, &images, args.session.quiet, stop)? == Outcome::Stopped {
-        super::print(&format!("stopped; the same command continues the run in {}\n", run.path().display()))?;
+        let text = format!("stopped; the same command continues the run in {}\n", run.path().display());
+        args.answer.give(&text, &json!({ "outcome": "stopped", "run": run.path() }))?;
         return Ok(ExitCode::from(if interrupt.raised() { INTERRUPTED } else { 0 }));
     }
     interrupt.end_at_once(&format!(
@@ -104,7 +111,7 @@ fn reproduce(args: &Reproduce) -> Result<ExitCode> {
     let report = evaluate(args, recipe, own_images, &mut trainer, &run)?;
     let text = serde_json::to_string_pretty(&report).expect("a report is plain data") + "\n";
     let file = run.write("reproduction.json", text.as_bytes())?;
-    super::print(&format!("{report}written to {}\n", file.display()))?;
+    args.answer.give(&format!("{report}written to {}\n", file.display()), &report)?;
     Ok(ExitCode::SUCCESS)
 }
 

@@ -4,13 +4,13 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use clap::{Args, Id};
+use clap::{Args, Id, ValueHint};
 use serde::Serialize;
 
+use super::answer::Answer;
 use super::interrupt::{INTERRUPTED, Interrupt};
 use super::options::{self, Data, Machine, Overrides, effects};
-use super::output::ending;
-use super::{output, phase, pictures, plural, progress, use_run, warn_if_debug_build};
+use super::{phase, pictures, plural, progress, use_run, warn_if_debug_build};
 use crate::data::Splits;
 use crate::engine::device::Device;
 use crate::engine::error::{Error, Result};
@@ -18,12 +18,12 @@ use crate::engine::file::{self, Disk};
 use crate::study::richness::{self, RichnessOptions, answer, one_layer, plot, table};
 use crate::train::{Entry, Experiment, Outcome, Run, TrainConfig, Trainer};
 
-/// Ask how rich z is: what a run's latent space, or one of each of several sizes, holds of an image
+/// Ask how rich z is: what it holds of an image, in one run or by K
 #[derive(Args)]
 #[command(mut_arg("latent", |latent| latent.hide(true)))] // --latents is here what it is elsewhere
 pub struct Richness {
-    /// Run folder, or a checkpoint file, to look into
-    #[arg(long, value_name = "PATH", conflicts_with_all = answered_by_the_run())]
+    /// The run to look into: its folder, or a checkpoint file
+    #[arg(value_name = "RUN", value_hint = ValueHint::AnyPath, conflicts_with_all = answered_by_the_run())]
     pub run: Option<PathBuf>,
     /// Train a model for each of these K, or take the run that is there, and compare them
     #[arg(
@@ -41,11 +41,8 @@ pub struct Richness {
     #[arg(long, value_name = "SEED")]
     pub seed: Option<u64>,
     /// Folder for the runs k01, k02, …, richness.json and richness.svg [default: runs/richness]
-    #[arg(long, value_name = "FOLDER", conflicts_with = "run")]
+    #[arg(long, short, help_heading = "Output", value_name = "FOLDER", conflicts_with = "run", value_hint = ValueHint::DirPath)]
     pub out: Option<PathBuf>,
-    /// Write the numbers of --run to this file too
-    #[arg(long, value_name = "FILE", requires = "run", value_parser = ending("json"))]
-    pub json: Option<PathBuf>,
     /// Most test images that the KL term is taken apart with, and that z is drawn for to name their class
     #[arg(long, value_name = "N", default_value_t = 10_000)]
     pub images: usize,
@@ -53,8 +50,10 @@ pub struct Richness {
     #[arg(long, value_name = "N", default_value_t = 2_000)]
     pub draws: usize,
     /// No progress, only the result
-    #[arg(long, short)]
+    #[arg(long, short, help_heading = "Output")]
     pub quiet: bool,
+    #[command(flatten)]
+    pub answer: Answer,
     #[command(flatten)]
     pub data: Data,
     #[command(flatten)]
@@ -90,7 +89,6 @@ fn command(args: &Richness) -> Result<ExitCode> {
         }
     }
     one_layer(args.experiment().config.model.upper.len())?;
-    args.json.iter().try_for_each(|json| output::spare_runs("json", json, args.run.as_deref()))?;
     let device = args.machine.device()?;
     warn_if_debug_build();
     match &args.run {
@@ -113,10 +111,7 @@ fn one(args: &Richness, run: &Path, device: Device) -> Result<()> {
     data.test.load_into(&mut model, "test")?;
     let seed = args.seed.unwrap_or(checkpoint.config.seed);
     let found = richness::Richness::of(&mut model, &data, &options(args, seed, device))?;
-    if let Some(path) = &args.json {
-        write_json(path, &found)?;
-    }
-    super::print(&found.to_string())
+    args.answer.give(&found.to_string(), &found)
 }
 
 fn write_json(path: &Path, found: &impl Serialize) -> Result<()> {
@@ -156,8 +151,9 @@ fn several(args: &Richness, device: Device) -> Result<ExitCode> {
     let answer = answer(&found);
     plot(&found, &subtitle(&runs[0].0, &data)).write(&svg)?;
     let text = format!("{}{}\n", table(&found), answer.as_deref().unwrap_or_default());
-    write_json(&json, &RichnessReport { answer, runs: &found })?;
-    super::print(&format!("{text}{} and {}\n", json.display(), svg.display()))?;
+    let report = RichnessReport { answer, runs: &found };
+    write_json(&json, &report)?;
+    args.answer.give(&format!("{text}{} and {}\n", json.display(), svg.display()), &report)?;
     Ok(ExitCode::SUCCESS)
 }
 

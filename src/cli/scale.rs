@@ -2,6 +2,8 @@
 
 use std::fmt::Write;
 
+use serde_json::{Value, json};
+
 use crate::data::Dataset;
 use crate::train::COLLAPSED_KL;
 use crate::vae::{Evaluation, VaeConfig};
@@ -10,11 +12,6 @@ use crate::vae::{Evaluation, VaeConfig};
 ///
 /// `test` is the set as it was loaded; the scale is that of the binarised images, which the model saw.
 pub fn summary(config: &VaeConfig, test: &Dataset, result: &Evaluation) -> String {
-    let images = test.prepared(config.binarisation).histograms();
-    let baselines = config.likelihood.baselines(&images).into_iter();
-    let mut marks: Vec<(f64, String)> = baselines.map(|b| (b.nats, b.what)).collect();
-    marks.push((result.neg_elbo(), String::new()));
-    marks.sort_by(|a, b| b.0.total_cmp(&a.0));
     let mut text = format!(
         "test −ELBO {:.2} nats per image = rec {:.2} + KL {:.2}\n  {} likelihood, {} pixels, {} of {}, one draw of \
          z each\non the scale of these images, in nats per image:\n",
@@ -29,8 +26,8 @@ pub fn summary(config: &VaeConfig, test: &Dataset, result: &Evaluation) -> Strin
     if let Some(bits) = config.likelihood.bits_per_dimension(result.neg_elbo(), config.pixels(), config.is_binary()) {
         text = text.replacen("\non the scale", &format!("\n  {bits:.4} bits per dimension\non the scale"), 1);
     }
-    for (value, what) in marks {
-        let (arrow, what) = if what.is_empty() { ('▶', "this model") } else { (' ', what.as_str()) };
+    for (value, what) in marks(config, test, result) {
+        let arrow = if what == THIS { '▶' } else { ' ' };
         writeln!(text, "{arrow}{value:>9.2}  {what}").expect("writing to a string");
     }
     if result.kl < COLLAPSED_KL {
@@ -39,6 +36,32 @@ pub fn summary(config: &VaeConfig, test: &Dataset, result: &Evaluation) -> Strin
         );
     }
     text
+}
+
+/// What the result is called among the marks.
+const THIS: &str = "this model";
+
+/// (nats per image, what it is), from worst to best.
+fn marks(config: &VaeConfig, test: &Dataset, result: &Evaluation) -> Vec<(f64, String)> {
+    let images = test.prepared(config.binarisation).histograms();
+    let baselines = config.likelihood.baselines(&images).into_iter();
+    let mut marks: Vec<(f64, String)> = baselines.map(|b| (b.nats, b.what)).collect();
+    marks.push((result.neg_elbo(), THIS.into()));
+    marks.sort_by(|a, b| b.0.total_cmp(&a.0));
+    marks
+}
+
+/// The same as a value: `test` and `scale` of `docs/json.md`.
+pub fn report(config: &VaeConfig, test: &Dataset, result: &Evaluation) -> Value {
+    let mark = |(nats, what): (f64, String)| json!({ "nats": nats, "what": what });
+    let bits = config.likelihood.bits_per_dimension(result.neg_elbo(), config.pixels(), config.is_binary());
+    json!({
+        "test": {
+            "images": result.images, "neg_elbo": result.neg_elbo(), "rec": result.rec, "kl": result.kl,
+            "bits_per_dimension": bits,
+        },
+        "scale": marks(config, test, result).into_iter().map(mark).collect::<Vec<_>>(),
+    })
 }
 
 /// The mark of one distribution per pixel of the likelihood's kind, which takes no z: a model that ends there has

@@ -4,11 +4,15 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Instant;
 
-use clap::{Args, Id};
+use clap::{Args, Id, ValueHint};
+use serde_json::{Value, json};
 
+use super::answer::Answer;
 use super::interrupt::{INTERRUPTED, Interrupt};
 use super::options::{self, Data, Machine, Overrides, Session, effects};
 use super::recipe::Recipe;
+use super::run_name::run_name;
+use super::sparkline::sparkline;
 use super::{pictures, plural, progress, say, scale, use_run, warn_if_debug_build};
 use crate::data::Splits;
 use crate::engine::error::{Error, Result};
@@ -19,41 +23,45 @@ use crate::train::{
 };
 use crate::vae::{HiddenUnits, VaeConfig};
 
-/// Train a model; write a run folder with checkpoint, metrics and pictures
+/// Train a model into a run folder: checkpoint, journal, pictures
 #[derive(Args)]
 pub struct Train {
-    /// Passes over the training set [default: 10, or as the recipe or the resumed run was told]
-    #[arg(long, value_name = "N")]
-    pub epochs: Option<u32>,
-    /// Seed of initial values, shuffling and noise: equal seeds give equal bytes
-    #[arg(long, value_name = "SEED", default_value_t = 1)]
-    pub seed: u64,
     /// Take what is not given here from a recipe: a name of `elbo recipes`, or FILE.toml
-    #[arg(long, value_name = "NAME|FILE")]
+    #[arg(long, value_name = "NAME|FILE", help_heading = "Model")]
     pub recipe: Option<String>,
     /// Which of the recipe's protocols to follow, where code and paper differ [default: as the recipe says]
-    #[arg(long, value_name = "NAME", requires = "recipe", hide_short_help = true)]
+    #[arg(long, value_name = "NAME", requires = "recipe", hide_short_help = true, help_heading = "Model")]
     pub protocol: Option<String>,
-    /// The first N stages of the recipe's schedule only [default: all]
-    #[arg(long, value_name = "N", requires = "recipe", conflicts_with = "epochs", hide_short_help = true)]
-    pub stages: Option<usize>,
-    /// Run folder to write, new or empty [default: a fresh one under runs/]
-    #[arg(long, value_name = "FOLDER")]
-    pub out: Option<PathBuf>,
-    /// Continue the run in this folder exactly where its checkpoint is
-    ///
-    /// Only --epochs, --lr-schedule, --data (for the same images in another place), --threads, --device, --precision,
-    /// --pause-at and --quiet may be given with it. Device and precision are chosen anew.
-    #[arg(long, value_name = "FOLDER", conflicts_with_all = answered_by_the_run())]
-    pub resume: Option<PathBuf>,
-    #[command(flatten)]
-    pub session: Session,
     #[command(flatten)]
     pub data: Data,
+    /// Passes over the training set [default: 10, or as the recipe or the resumed run was told]
+    #[arg(long, value_name = "N", help_heading = "Optimisation")]
+    pub epochs: Option<u32>,
+    /// The first N stages of the recipe's schedule only [default: all]
+    #[arg(long, value_name = "N", requires = "recipe", conflicts_with = "epochs", hide_short_help = true)]
+    #[arg(help_heading = "Optimisation")]
+    pub stages: Option<usize>,
+    /// Seed of initial values, shuffling and noise: equal seeds give equal bytes
+    #[arg(long, value_name = "SEED", default_value_t = 1, help_heading = "Optimisation")]
+    pub seed: u64,
     #[command(flatten)]
     pub training: Overrides<Experiment>,
     #[command(flatten)]
     pub machine: Machine,
+    /// Run folder to write, new or empty [default: a fresh one under runs/, named by what is not usual]
+    #[arg(long, short, value_name = "FOLDER", value_hint = ValueHint::DirPath, help_heading = "Output")]
+    pub out: Option<PathBuf>,
+    /// Continue the run in this folder exactly where its checkpoint is
+    ///
+    /// Only --epochs, --lr-schedule, --data (for the same images in another place), --threads, --device, --precision,
+    /// --pause-at, --json and --quiet may be given with it. Device and precision are chosen anew.
+    #[arg(long, value_name = "FOLDER", conflicts_with_all = answered_by_the_run(), value_hint = ValueHint::DirPath)]
+    #[arg(help_heading = "Output")]
+    pub resume: Option<PathBuf>,
+    #[command(flatten)]
+    pub session: Session,
+    #[command(flatten)]
+    pub answer: Answer,
 }
 
 /// The options that a run's checkpoint answers: all that begin a run, but for those that may be asked anew.
@@ -106,14 +114,15 @@ fn train(args: &Train) -> Result<ExitCode> {
     let started = Instant::now();
     let path = run.path().display();
     if progress::train(&run, &mut trainer, &data, args.session.quiet, interrupt.save())? == Outcome::Stopped {
-        super::print(&format!("stopped; continue with: elbo train --resume {path}\n"))?;
+        let text = format!("stopped; continue with: elbo train --resume {path}\n");
+        args.answer.give(&text, &json!({ "outcome": "stopped", "run": run.path() }))?;
         return Ok(ExitCode::from(if interrupt.raised() { INTERRUPTED } else { 0 }));
     }
     let seconds = started.elapsed().as_secs_f64();
     interrupt.end_at_once(&format!(
-        "stopped before the pictures; the run in {path} is finished and saved: elbo eval --run {path}"
+        "stopped before the pictures; the run in {path} is finished and saved: elbo eval {path}"
     ));
-    conclude(&mut trainer, &data, &run, seconds)?;
+    conclude(args, &mut trainer, &data, &run, seconds)?;
     Ok(ExitCode::SUCCESS)
 }
 
@@ -128,23 +137,10 @@ fn begin(args: &Train) -> Result<Wanted> {
     effects::of_training(&args.training, &asked, Some(config.epochs))?;
     let entry = match &args.out {
         Some(path) => Entry::new(Disk, path),
-        None => Entry::numbered(Disk, Path::new("runs"), &label(&config)),
+        None => Entry::numbered(Disk, Path::new("runs"), &run_name(&config)),
     };
     config.data = source.of_run(entry.path(), &data);
     Ok((entry, config, data))
-}
-
-/// `digits-k20`, `mnist-k2-gaussian`: what a run folder is called after its number.
-fn label(config: &TrainConfig) -> String {
-    let data = match &config.data {
-        Source::Digits { .. } => "digits".to_string(),
-        Source::Folder { path, .. } => {
-            let name = path.canonicalize().ok().and_then(|p| Some(p.file_name()?.to_string_lossy().into_owned()));
-            let plain = |c: char| if c.is_ascii_alphanumeric() { c } else { '_' };
-            name.unwrap_or("data".into()).chars().map(plain).collect()
-        }
-    };
-    format!("{data}-k{}{}", config.model.latent, config.model.likelihood.facts().suffix)
 }
 
 /// The run in a folder, where its checkpoint is; none if it is finished and no more epochs are asked for.
@@ -162,12 +158,13 @@ fn resume(path: &Path, args: &Train) -> Result<Option<Wanted>> {
     let drawn = pictures::names(&config.model).into_iter().all(|name| entry.has(name));
     // An exported file in the checkpoint's place is refused below, whatever is asked for.
     if epochs == done && drawn && checkpoint.has_moments() {
-        let path = path.display();
-        super::print(&format!(
-            "the run in {path} is finished, with {}; nothing was done. To go on: elbo train --resume {path} --epochs {}\n",
+        let text = format!(
+            "the run in {0} is finished, with {1}; nothing was done. To go on: elbo train --resume {0} --epochs {2}\n",
+            path.display(),
             plural(done as usize, "epoch"),
             2 * u64::from(done.max(1)),
-        ))?;
+        );
+        args.answer.give(&text, &json!({ "outcome": "nothing to do", "run": path, "epochs": done }))?;
         return Ok(None);
     }
     config.epochs = epochs;
@@ -289,22 +286,37 @@ fn unused_latents(active: usize, latent: usize) -> String {
     }
 }
 
+/// −ELBO of the test images after every epoch, as a line of text; empty for one epoch.
+fn curve(values: &[f64]) -> String {
+    sparkline(values).map_or(String::new(), |bars| format!("test −ELBO by epoch  {bars} nats per image\n"))
+}
+
 /// The pictures, and the summary on stdout.
-fn conclude(trainer: &mut Trainer, data: &Splits, run: &Run, seconds: f64) -> Result<()> {
+fn conclude(args: &Train, trainer: &mut Trainer, data: &Splits, run: &Run, seconds: f64) -> Result<()> {
     let result = trainer.evaluate()?;
     let config = trainer.config().clone();
     let names = pictures::write_all(trainer.model(), &data.test, config.seed, run)?;
     let (active, hidden) = (trainer.active_units()?, trainer.dead_units()?);
+    let epochs: Vec<f64> = Run::records(run.path())?.iter().map(|record| record.test_neg_elbo).collect();
     let text = scale::summary(&config.model, &data.test, &result)
+        + &curve(&epochs)
         + &units(&hidden, active, &config.model, data.test.rows.min(WATCHED_IMAGES))
         + &unused_latents(active, config.model.latent);
     let path = run.path().display();
-    super::print(&format!(
+    let text = format!(
         "{text}{}, {seconds:.1} s in this session; in {path}: checkpoint.safetensors, config.json, metrics.jsonl, \
          timing.jsonl, {}\n",
         plural(config.epochs as usize, "epoch"),
         names.join(", ")
-    ))
+    );
+    let mut report = scale::report(&config.model, &data.test, &result);
+    (report["outcome"], report["run"]) = ("finished".into(), json!(run.path()));
+    (report["epochs"], report["seconds"]) = (config.epochs.into(), seconds.into());
+    report["test_neg_elbo_by_epoch"] = epochs.into();
+    report["dead_units"] = json!(hidden);
+    report["active_units"] = json!({ "active": active, "of": config.model.latent });
+    report["pictures"] = names.iter().map(|name| Value::from(*name)).collect();
+    args.answer.give(&text, &report)
 }
 
 #[cfg(test)]

@@ -170,7 +170,7 @@ pub struct TrainConfig {
     pub epochs: u32,
     /// B, images per update; the last update of an epoch takes what is left.
     #[cfg_attr(feature = "cli", arg(long, value_name = "B", default_value_t = TrainConfig::default().batch))]
-    #[cfg_attr(feature = "cli", arg(help_heading = "Training"))]
+    #[cfg_attr(feature = "cli", arg(help_heading = "Optimisation"))]
     pub batch: usize,
     /// The update rule.
     #[cfg_attr(feature = "cli", command(flatten))]

@@ -41,7 +41,7 @@ impl Experiment {
 
 /// The learning rate and the weight of the KL term over a run, in epochs.
 #[derive(Clone, Debug, PartialEq)]
-#[cfg_attr(feature = "cli", derive(clap::Args), command(next_help_heading = "Training"))]
+#[cfg_attr(feature = "cli", derive(clap::Args), command(next_help_heading = "Optimisation"))]
 pub struct EpochSchedules {
     /// Learning rate per update.
     #[cfg_attr(feature = "cli", arg(long, value_name = "RATE", default_value_t = EpochSchedules::default().lr))]

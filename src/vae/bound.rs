@@ -58,7 +58,7 @@ pub enum Estimator {
 /// The bound, its sampling and its gradient.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
-#[cfg_attr(feature = "cli", derive(clap::Args), command(next_help_heading = "Training"))]
+#[cfg_attr(feature = "cli", derive(clap::Args), command(next_help_heading = "Optimisation"))]
 pub struct Bound {
     /// What is maximised: elbo, or iwae.
     ///

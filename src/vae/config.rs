@@ -206,7 +206,7 @@ impl VaeConfig {
 /// schedules of the [training step](super::training_step).
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-#[cfg_attr(feature = "cli", derive(clap::Args), command(next_help_heading = "Training"))]
+#[cfg_attr(feature = "cli", derive(clap::Args), command(next_help_heading = "Optimisation"))]
 pub struct UpdateRule {
     /// The update rule.
     #[cfg_attr(feature = "cli", command(flatten))]

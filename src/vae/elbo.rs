@@ -66,8 +66,14 @@ pub fn sampling<'g>(g: &'g Graph, vae: &Vae, rows: usize) -> Var<'g> {
 /// `rows` images of the data set `data` as the model sees them, and what one draw of z from q(z|x) decodes to, `[rows, D]`
 /// each.
 pub fn reconstruction<'g>(g: &'g Graph, vae: &Vae, data: &str, rows: usize) -> [Var<'g>; 2] {
+    let [x, z] = posterior_draw(g, vae, data, rows);
+    [x, vae.decoder.mean(z)]
+}
+
+/// `rows` images of the data set `data` as the model sees them, `[rows, D]`, and one draw of z from q(z|x) of each, `[rows, K]`.
+pub(crate) fn posterior_draw<'g>(g: &'g Graph, vae: &Vae, data: &str, rows: usize) -> [Var<'g>; 2] {
     let x = images(g, vae, data, rows);
-    [x, vae.decoder.mean(draw(vae.encoder.apply(x)))]
+    [x, draw(vae.encoder.apply(x))]
 }
 
 /// q of every stochastic layer of `rows` images of the data set `data`, from below: q(z₁|x), and q(z_{l+1}|z_l) at one draw

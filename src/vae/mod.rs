@@ -68,6 +68,7 @@ mod likelihood;
 mod model;
 mod objective;
 pub(crate) mod streams;
+mod throw;
 mod warmup;
 pub mod watch;
 
@@ -77,8 +78,8 @@ pub(crate) use config::is_default;
 pub use config::{StochasticLayer, UpdateRule, VaeConfig};
 pub use decoder::Decoder;
 pub(crate) use decoder::SHARED_SIGMA;
-pub(crate) use elbo::images;
 pub use elbo::{Terms, evaluation, pixels, posteriors, reconstruction, sampling, slopes, terms};
+pub(crate) use elbo::{images, posterior_draw};
 pub use gaussian::{Conditional, DiagonalGaussian, Spread};
 pub use importance::{Draws, LogWeights};
 pub use kl::kl_to_standard_normal;
@@ -86,6 +87,7 @@ pub use likelihood::{Baseline, Facts, Histograms, Likelihood, PixelDistribution,
 pub(crate) use model::{Batched, EVALUATION_BATCH, batches, evaluation_seed};
 pub use model::{DeviceVae, Encoded, Evaluation, Evaluator, HiddenUnits, Inspector};
 pub use objective::{BETA, LEARNING_RATE, bound_gradients, training_step};
+pub use throw::PixelNumbers;
 pub use warmup::KlWarmup;
 
 use crate::engine::error::{Error, Result};

@@ -13,7 +13,7 @@ use crate::engine::graph::{Graph, Var};
 /// batch: the numbers of an evaluation must not depend on the batch size of the training.
 pub(crate) const EVALUATION_BATCH: usize = 500;
 /// Images per step of drawing and decoding.
-const DECODE_BATCH: usize = 256;
+pub(super) const DECODE_BATCH: usize = 256;
 
 /// A model and its parameters on a device.
 pub struct DeviceVae {
@@ -341,7 +341,7 @@ impl DeviceVae {
         Ok(layers)
     }
 
-    fn check_count(&self, data: &str, count: usize) -> Result<()> {
+    pub(super) fn check_count(&self, data: &str, count: usize) -> Result<()> {
         let images = self.rows(data)?;
         if count == 0 || count > images {
             return Err(Error::argument("count", count, format!("a number of images from 1 to {images}")));

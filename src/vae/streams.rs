@@ -23,6 +23,8 @@ pub(crate) const GRID_POINTS: u32 = 40;
 pub(crate) const RESAMPLING: u32 = 42;
 /// Pixels of simulated images.
 pub(crate) const SIMULATED_PIXELS: u32 = 43;
+/// Pixels of images that are thrown from given points z.
+pub(crate) const THROWN_PIXELS: u32 = 44;
 /// Momentum of Hamiltonian Monte Carlo, one per stochastic layer.
 pub(crate) const MOMENTUM: u32 = 50;
 /// Whether its transitions are accepted.
@@ -43,7 +45,7 @@ mod tests {
     use std::path::Path;
 
     /// (name, first, how many).
-    const RANGES: [(&str, u32, u32); 15] = [
+    const RANGES: [(&str, u32, u32); 16] = [
         ("OPERANDS", OPERANDS, 1),
         ("LATENT of the lowest layer", LATENT[0], 1),
         ("LATENT of the others", LATENT[1], LATENT.len() as u32 - 1),
@@ -52,6 +54,7 @@ mod tests {
         ("GRID_POINTS", GRID_POINTS, 2),
         ("RESAMPLING", RESAMPLING, 1),
         ("SIMULATED_PIXELS", SIMULATED_PIXELS, 1),
+        ("THROWN_PIXELS", THROWN_PIXELS, 1),
         ("MOMENTUM", MOMENTUM, LATENT.len() as u32),
         ("ACCEPTANCE", ACCEPTANCE, 1),
         ("PARAMETERS", PARAMETERS, 0x1000),

@@ -158,7 +158,7 @@ options!(Likelihood);
 impl Variants for Optimizer {
     const OPTION: &str = "optimizer";
     const HELP: &str = "Update rule: adam, or descent with momentum";
-    const HEADING: &str = "Training";
+    const HEADING: &str = "Optimisation";
     const NUMBERS: &[Number] = &[
         Number {
             id: "beta1",

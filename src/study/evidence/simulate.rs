@@ -5,7 +5,7 @@ use crate::engine::device::Key;
 use crate::engine::error::{Error, Result};
 use crate::engine::graph::Graph;
 use crate::engine::rng::Draw;
-use crate::vae::{DeviceVae, SHARED_SIGMA, evaluation_seed, streams};
+use crate::vae::{DeviceVae, evaluation_seed, streams};
 
 /// z ~ p(z), x ~ p(x|z).
 #[derive(Clone, Debug, PartialEq)]
@@ -30,17 +30,7 @@ pub fn simulate(model: &mut DeviceVae, count: usize, seed: u64) -> Result<Simula
     let seed = evaluation_seed(seed).wrapping_add(10);
     let mut z = model.executor.compile(&g, outputs)?.call(&mut model.state, Key::new(seed), &[])?;
     let raw = z.pop().expect("the decoder's output is the last");
-    let likelihood = model.vae.config.likelihood;
-    let shared = match likelihood.has_shared_sigma() {
-        true => Some(f64::from(model.state.read(SHARED_SIGMA)?[0])),
-        false => None,
-    };
-    let (pixels, outputs) = (model.vae.config.pixels(), likelihood.facts().outputs.len());
     let noise = Draw { seed, step: 0, stream: streams::SIMULATED_PIXELS };
-    let pixel = |i: usize| {
-        let row = &raw[i / pixels * outputs * pixels..];
-        let own = (0..outputs).map(|output| f64::from(row[output * pixels + i % pixels]));
-        likelihood.draw(&own.chain(shared).collect::<Vec<f64>>(), noise, i as u64) as f32
-    };
-    Ok(Simulated { z, x: (0..count * pixels).map(pixel).collect() })
+    let x = model.pixel_numbers(raw)?.throw(noise);
+    Ok(Simulated { z, x })
 }

@@ -104,6 +104,14 @@ impl Run {
         Ok(outcome)
     }
 
+    /// The numbers of every epoch of the run in `path`, as its journal has them; none of one that has just begun.
+    ///
+    /// # Errors
+    /// [`Error::File`] naming the line that cannot be understood; [`Error::Io`].
+    pub fn records(path: &Path) -> Result<Vec<EpochRecord>> {
+        journal::read(&Disk, &path.join(METRICS))
+    }
+
     /// What the epochs of the run took, as its journal says.
     ///
     /// # Errors

@@ -166,6 +166,13 @@ impl Likelihood {
         self.floor().filter(|_| self.has_shared_sigma()).map(|floor| spread::raw(sigma, floor))
     }
 
+    /// The spread of a pixel of which the decoder says `raw`, as [`PixelDistribution::draw`] takes it: the standard deviation
+    /// of a Gaussian, the scale of a logistic, where white is 1. None without a spread.
+    pub fn spread(&self, raw: &[f64]) -> Option<f64> {
+        // The spread is the last number of all that have one, a pixel's own or the shared.
+        self.floor().map(|floor| spread::value(raw[raw.len() - 1], floor))
+    }
+
     /// The smallest spread, for the likelihoods that have one, in units where white is 1.
     pub fn floor(mut self) -> Option<f64> {
         self.0.distribution_mut().floor().copied()
