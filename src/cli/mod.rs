@@ -88,6 +88,8 @@ commands! {
         runs::Runs,
     }
     "Study it": {
+        derive::Derive,
+        gradcheck::Gradcheck,
         bounds::Bounds,
         richness::Richness,
         implied_sigma::ImpliedSigma,
