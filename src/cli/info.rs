@@ -22,6 +22,7 @@ impl Info {
             ("platform", format!("{} {}", std::env::consts::OS, std::env::consts::ARCH)),
             ("instruction set", format!("{} (available: {})", Isa::detect(), names.join(", "))),
             ("threads", cores.to_string()),
+            super::explore::row(),
         ];
         let rows = rows.into_iter().map(|(name, value)| (name.to_string(), value)).chain(cuda());
         super::print(&rows.map(|(name, value)| format!("{name:<15}  {value}\n")).collect::<String>())

@@ -75,6 +75,7 @@ commands! {
     reconstruct::Reconstruct,
     eval::Eval,
     export::Export,
+    explore::Explore,
     richness::Richness,
     bounds::Bounds,
     plan::Plan,
