@@ -28,14 +28,14 @@ function showIntroduction(info, space) {
   el("title").textContent = info.title ? `· ${info.title}` : "";
   if (info.latent !== 2) {
     el("headline").textContent = "A space in which regions become digits";
-    el("lead").textContent = el("lead").textContent.replace("It takes two numbers z", `It takes ${info.latent} numbers, z,`).replace("where in the plane it may", "where among all z it may").replace("Touch the plane.", "Touch a plane through it.");
+    el("lead").textContent = el("lead").textContent.replace("two numbers z in", `${info.latent} numbers z in`).replace("where in the plane it may", "which z it may").replace("Touch the plane.", "Touch a plane through it.");
     el("plane-name").lastChild.textContent = " A plane through z";
     el("posterior-how").textContent = `: with ${info.latent} numbers in z no grid can hold it, so draws of q are weighted.`;
     el("heat-key").textContent = "no posterior on a grid: z is more than a plane";
   }
   const gaussian = info.sigma || /gauss/.test(info.likelihood);
   el("likelihood-formula").innerHTML = gaussian
-    ? "<i>p</i>(<i>x</i> | <i>z</i>) = <b>N</b>(<i>f</i><sub>μ</sub>(<i>z</i>), <i>f</i><sub>σ</sub>(<i>z</i>)²)"
+    ? "<i>p</i>(<i>x</i> | <i>z</i>) = N(<i>f</i><sub>μ</sub>(<i>z</i>), <i>f</i><sub>σ</sub>(<i>z</i>)²)"
     : "<i>p</i>(<i>x</i> | <i>z</i>) = Bernoulli(<i>f</i><sub>μ</sub>(<i>z</i>))";
   el("shares-note").textContent = info.labels
     ? `The ellipses of q over the ${space.count} labelled test images, each widened by ${WIDER}, summed per digit. Press a digit to go where it lives.`

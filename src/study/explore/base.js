@@ -59,7 +59,7 @@ function blend(a, b, share) {
 
 /* ---- Canvases: as many dots as the screen has, drawn again when size or colours change. ---- */
 
-const repaints = new Set();
+const repaints = new Set(), sizes = new WeakMap();
 
 /* The context of a canvas whose unit is the CSS pixel, cleared, with its size. */
 function sharp(canvas) {
@@ -70,6 +70,7 @@ function sharp(canvas) {
     canvas.width = Math.round(width * dots);
     canvas.height = Math.round(height * dots);
   }
+  sizes.set(canvas, `${width}×${height}`);
   const ctx = canvas.getContext("2d");
   ctx.setTransform(dots, 0, 0, dots, 0, 0);
   ctx.clearRect(0, 0, width, height);
@@ -78,9 +79,10 @@ function sharp(canvas) {
 
 /* Draws `canvas` by `draw` when its size or the colours change. */
 function painted(canvas, draw) {
+  const size = () => { const box = canvas.getBoundingClientRect(); return `${Math.round(box.width)}×${Math.round(box.height)}`; };
   const again = () => { if (canvas.getBoundingClientRect().width > 0) draw(); };
   repaints.add(again);
-  new ResizeObserver(again).observe(canvas);
+  new ResizeObserver(() => { if (sizes.get(canvas) !== size()) again(); }).observe(canvas);
 }
 
 matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => {
@@ -133,13 +135,15 @@ class Line {
   }
 }
 
-/* Calls work(first, count) over 0..n, a few at a time; stops early when `alive` says no. Returns whether it came to the end. */
-async function pieces(n, size, work, alive = () => true) {
+/* Calls work(first, count) over 0..n, a few at a time; stops early when `alive` says no. Before each rest it calls `resting`.
+   Returns whether it came to the end. */
+async function pieces(n, size, work, alive = () => true, resting = () => {}) {
   let since = performance.now();
   for (let first = 0; first < n; first += size) {
     if (!alive()) return false;
     work(first, Math.min(size, n - first));
     if (performance.now() - since > PIECE_MS) {
+      if (alive()) resting();
       await breath();
       since = performance.now();
     }

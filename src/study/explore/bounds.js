@@ -55,8 +55,8 @@ class Bounds {
     el("k").setAttribute("aria-valuetext", `k ${now.k}: ${text} nats`);
     const surface = sharp(el("k-chart")), narrow = surface.width < 420;
     const low = Math.min(...this.points.map((p) => p.mean - p.error)), room = Math.max(target - low, 0.02);
-    const frame = new Frame(surface, [1, 1000], [low - 0.12 * room, target + 0.22 * room], narrow ? [20, 8, 32, 44] : [24, 10, 38, 52], LOGARITHMIC);
-    frame.axes({ xName: "k →", yName: "↑ L_k, nats", xTicks: [1, 3, 10, 30, 100, 300, 1000].map((k) => [k, String(k)]), grid: true, font: narrow ? 10.5 : 12 });
+    const frame = new Frame(surface, [1, 1000], [low - 0.12 * room, target + 0.22 * room], narrow ? [20, 16, 32, 44] : [24, 18, 38, 52], LOGARITHMIC);
+    frame.axes({ xName: "k →", yName: "↑ Lₖ, nats", xTicks: [1, 3, 10, 30, 100, 300, 1000].map((k) => [k, String(k)]), grid: true, font: narrow ? 10.5 : 12 });
     frame.curve([[1, target], [1000, target]], paint.warm, 2, [7, 4]);
     this.band(frame, paint.accent);
     frame.curve(this.points.map((p) => [p.k, p.mean]), paint.accent, 2.4);
@@ -65,7 +65,6 @@ class Bounds {
     frame.mark(now.k, now.mean, 6);
     const right = px > frame.width * 0.55;
     label(frame, text, right ? frame.width - frame.right - 6 : Math.max(px + 12, frame.left + 8), Math.min(py + 20, frame.height - frame.bottom - 12), paint.ink, right ? "right" : "left");
-    label(frame, this.view.flat ? "log p(x), grid" : "log p(x), estimated", frame.left + 8, frame.Y(target) - 10, paint.warm, "left");
     el("k-chart").setAttribute("aria-label", `The bound rises from ${fixed(this.points[0].mean)} with one draw to ${fixed(this.points[this.points.length - 1].mean)} with a thousand. ${text}`);
     say("k-said", text);
   }

@@ -137,11 +137,11 @@ class DigitView {
       return node;
     };
     place.append(part("elbo", "ELBO", fixed(a.elbo)), " + ", part("gap", "gap", fixed(a.gap)), " = ",
-      part("evidence", this.flat ? "log p(x)" : "log p(x), estimated,", fixed(a.elbo + a.gap)), " nats");
-    const parts = `ELBO = E_q log p(x | z) − KL(q ‖ p) = ${fixed(a.expected)} − ${fixed(a.kl)}`;
-    el("bound-note").textContent = this.flat
-      ? `${parts}, the expectation by Gauss and Hermite’s rule with ${HERMITE} × ${HERMITE} points. Gap = KL(q ‖ p(z | x)) on the grid of ${FINE} × ${FINE}. The same grid says log p(x) = ${fixed(a.evidence, 4)}: the two sides differ by ${shown(Math.abs(a.differ), 2)} nats.`
-      : `${parts}. z has ${this.space.K} numbers, too many for a grid: log p(x) is estimated by ${IMPORTANCE} weighted draws of q, worth ${shown(a.effective, 3)} equal ones (standard error ${shown(a.error, 2)} nats; such an estimate is low on average).`;
+      part("evidence", this.flat ? "log p(x)" : "log p(x) (estimated)", fixed(a.elbo + a.gap)), " nats");
+    const parts = `ELBO = <b>E</b><sub><i>q</i></sub> log <i>p</i>(<i>x</i> | <i>z</i>) − KL(<i>q</i> ‖ <i>p</i>) = ${fixed(a.expected)} − ${fixed(a.kl)}`;
+    el("bound-note").innerHTML = this.flat
+      ? `${parts}, the expectation by Gauss and Hermite’s rule with ${HERMITE} × ${HERMITE} points. Gap = KL(<i>q</i> ‖ <i>p</i>(<i>z</i> | <i>x</i>)) on the grid of ${FINE} × ${FINE}. The same grid says log <i>p</i>(<i>x</i>) = ${fixed(a.evidence, 4)}: the two sides differ by ${shown(Math.abs(a.differ), 2)} nats.`
+      : `${parts}. <i>z</i> has ${this.space.K} numbers, too many for a grid: log <i>p</i>(<i>x</i>) is estimated by ${IMPORTANCE} weighted draws of <i>q</i>, worth ${shown(a.effective, 3)} equal ones (standard error ${shown(a.error, 2)} nats; such an estimate is low on average).`;
   }
 
   drawBound() {
@@ -179,10 +179,10 @@ class DigitView {
     ctx.strokeStyle = css(paint.line);
     ctx.textAlign = "center";
     ctx.textBaseline = "top";
-    for (const [v, text] of frame.round(frame.x, frame.width / 90)) {
+    for (const [v, text] of frame.round(frame.x, frame.width / 70)) {
       const px = frame.X(v);
       frame.stroke(px, frame.height - frame.bottom, px, frame.height - frame.bottom + 5);
-      if (px > 24 && px < frame.width - 24) ctx.fillText(text, px, frame.height - frame.bottom + 8);
+      if (px > 14 && px < frame.width - 14) ctx.fillText(text, px, frame.height - frame.bottom + 8);
     }
   }
 }

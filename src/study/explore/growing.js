@@ -65,9 +65,9 @@ class LossChart {
   }
 
   add({ updates, loss }) {
-    const before = this.means.length ? this.means[this.means.length - 1][1] : loss, weight = Math.min(0.5, Math.max(0.02, 2 / updates));
     this.losses.push([updates, loss]);
-    this.means.push([updates, before + weight * (loss - before)]);
+    const recent = this.losses.slice(-Math.max(1, Math.min(50, Math.floor(updates / 6))));
+    this.means.push([updates, recent.reduce((sum, [, l]) => sum + l, 0) / recent.length]);
     if (this.losses.length > 6000) { // half of the older ones are dropped; the eye does not see it
       const thin = (list) => list.filter((_, i) => i % 2 === 0 || i > list.length - 500);
       this.losses = thin(this.losses);
@@ -84,12 +84,13 @@ class LossChart {
     if (!this.scale) return;
     const surface = sharp(this.canvas), narrow = surface.width < 420, paint = looks(), top = this.scale[0][0] * 1.06;
     const end = Math.max(100, ...this.losses.slice(-1).map(([u]) => u)), least = Math.min(...this.losses.map(([, l]) => l), ...this.tests.map(([, l]) => l), this.scale[2][0]);
-    const frame = new Frame(surface, [1, end], [Math.max(0, least - 0.1 * (top - least)), top], narrow ? [20, 8, 32, 34] : [24, 10, 38, 42], LOGARITHMIC);
+    const frame = new Frame(surface, [1, end], [Math.max(0, least - 0.1 * (top - least)), top], narrow ? [20, 16, 32, 34] : [24, 18, 38, 42], LOGARITHMIC);
     const xTicks = [1, 10, 100, 1000, 10000, 100000].filter((k) => k <= end).map((k) => [k, String(k)]);
     frame.axes({ xName: "updates →", yName: "↑ −ELBO, nats per image", xTicks, grid: true, font: narrow ? 10.5 : 12 });
     for (const [value, name] of this.scale) {
       frame.curve([[1, value], [end, value]], paint.faint, 1, [3, 4]);
-      label(frame, `${fixed(value, 0)} ${name}`, frame.width - frame.right - 6, frame.Y(value) - 9, paint.faint, "right");
+      const first = value === this.scale[0][0]; // the curve starts at the top and ends at the bottom
+      label(frame, `${fixed(value, 0)} ${name}`, first ? frame.width : 0, frame.Y(value) - 9, paint.faint, first ? "right" : "left");
     }
     frame.curve(this.losses, blend(paint.faint, paint.paper, 0.45), 1);
     frame.curve(this.means, paint.accent, 2.6);

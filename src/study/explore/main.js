@@ -40,7 +40,8 @@ async function start() {
   await plane.refresh();
   wirePlane(space, plane, point);
   hooks.firstPicture = performance.now();
-  hooks.golden = checkGolden(model);
+  hooks.checkGolden = checkGolden;
+  try { hooks.golden = checkGolden(model); } catch (error) { fail(error); }
   hooks.path = new PathView(space, plane, point);
   showFacts(model);
   hooks.digit = new DigitView(space, plane);

@@ -51,7 +51,7 @@ class PlaneView {
     ctx.imageSmoothingQuality = "high";
     const pixels = info.width * info.height;
     const z = new Float32Array(n * K), places = [];
-    const order = Array.from({ length: n }, (_, i) => (i * 7) % n).sort((a, b) => Math.abs(a - n / 2) - Math.abs(b - n / 2));
+    const order = Array.from({ length: n }, (_, i) => i).sort((a, b) => Math.abs(a - n / 2) - Math.abs(b - n / 2));
     const done = await pieces(n, 1, (which) => {
       const row = order[which];
       for (let column = 0; column < n; column++) {
@@ -64,7 +64,7 @@ class PlaneView {
         const image = stamp(mean, info.width, info.height, this.space.ink(...places[column]), column * pixels);
         ctx.drawImage(image, column * side, row * high, side, high);
       }
-    }, () => { if (alive() && this.picture === layer) this.draw(); return alive(); });
+    }, alive, () => { if (this.picture === layer) this.draw(); });
     if (done) this.spent = { images: n * n, ms: performance.now() - began };
   }
 

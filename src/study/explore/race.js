@@ -63,6 +63,7 @@ class Race {
     this.count = count;
     const { prior, encoder } = this.sides;
     el("race-now").textContent = `after ${count}: prior ${fixed(prior.running[count - 1])}, encoder ${fixed(encoder.running[count - 1])}, grid ${fixed(this.target())}`.replace("grid", this.view.flat ? "grid" : `${IMPORTANCE} draws`);
+    say("race-said", el("race-now").textContent);
     this.draw();
     this.view.drawWhole();
     this.view.drawZoom();
@@ -119,17 +120,15 @@ class Race {
     let low = target - 4;
     for (let i = 4; i < limit; i++) low = Math.min(low, prior.running[i]);
     low = Math.max(low, target - 90);
-    const frame = new Frame(surface, [1, limit], [low - 0.06 * (target - low), target + 0.16 * (target - low)], narrow ? [20, 8, 32, 38] : [24, 10, 38, 46], LOGARITHMIC);
+    let high = target + 0.16 * (target - low);
+    for (const side of [prior, encoder]) for (let i = 0; i < limit; i++) high = Math.max(high, side.running[i] + 0.3);
+    const frame = new Frame(surface, [1, limit], [low - 0.06 * (target - low), high], narrow ? [20, 16, 32, 38] : [24, 18, 38, 46], LOGARITHMIC);
     const xTicks = [1, 3, 10, 30, 100, 300, 1000].filter((k) => k <= limit).map((k) => [k, String(k)]);
     frame.axes({ xName: "draws →", yName: "↑ log (1/n) Σ w, nats", xTicks, grid: true, font: narrow ? 10.5 : 12 });
     frame.curve([[1, target], [limit, target]], paint.warm, 2, [7, 4]);
     for (const [side, ink] of [[prior, paint.good], [encoder, paint.accent]]) {
       frame.curve(Array.from({ length: n }, (_, i) => [i + 1, side.running[i]]), ink, 2.4);
     }
-    const right = frame.width - frame.right - 6;
-    label(frame, this.view.flat ? "log p(x), grid" : "log p(x), estimated", frame.left + 8, frame.Y(target) - 9, paint.warm, "left");
-    label(frame, "prior", right, Math.min(frame.height - frame.bottom - 12, frame.Y(prior.running[limit - 1]) + 14), paint.good, "right");
-    label(frame, "encoder", right, frame.Y(target) + 14, paint.accent, "right");
     el("race-chart").setAttribute("aria-label", `Running estimates of log p(x), which is ${fixed(target)}. ${el("race-now").textContent}`);
   }
 }
@@ -166,6 +165,9 @@ function label(frame, text, x, y, ink, align) {
   ctx.font = `600 12.5px ${getComputedStyle(document.body).fontFamily}`;
   ctx.textAlign = align;
   ctx.textBaseline = "middle";
+  const room = ctx.measureText(text).width + 4, least = frame.left + 4, most = frame.width - frame.right - 4;
+  if (align === "left") x = Math.max(least, Math.min(x, most - room));
+  else x = Math.min(most, Math.max(x, least + room));
   ctx.lineWidth = 4;
   ctx.lineJoin = "round";
   ctx.strokeStyle = css(looks().paper, 0.9);

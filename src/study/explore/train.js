@@ -1,7 +1,7 @@
 "use strict";
 /* A small model trained in the page: buttons, the loop that leaves the page free, and when to draw. */
 
-const TRAINING = { latent: 2, batch: 100, trainSize: 4000, testSize: 300 };
+const TRAINING = { latent: 2, batch: 64, trainSize: 2000, testSize: 200 };
 
 class Training {
   constructor(engine) {
@@ -46,7 +46,7 @@ class Training {
 
   restart() {
     this.pause();
-    if (this.trainer && this.trainer.free) this.trainer.free();
+    if (this.trainer) this.trainer.close();
     this.trainer = null;
     el("tape-body").replaceChildren();
     this.begin();
