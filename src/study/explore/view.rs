@@ -11,7 +11,16 @@ use crate::vae::{DeviceVae, Encoded, Likelihood, Raw, SHARED_SIGMA, Vae, VaeConf
 
 /// Rows of the functions that are compiled. A page asks for one point where a pointer is, for a line of pictures, or for a
 /// grid.
-const SIZES: [usize; 3] = [1, 16, 256];
+const SIZES: [usize; 5] = [1, 4, 16, 64, 256];
+
+/// Which of the sizes is next, with so many rows left: the one that they nearly fill, or the largest that they fill.
+fn class(left: usize) -> usize {
+    let fills = |&size: &usize| 4 * left >= 3 * size;
+    match SIZES.iter().position(|&size| size >= left).filter(|&next| fills(&SIZES[next])) {
+        Some(next) => next,
+        None => SIZES.iter().rposition(|&size| size <= left).unwrap_or(0),
+    }
+}
 
 /// A graph of so many rows: its first input is one row for each, a second is the same for all.
 type Build = for<'g> fn(&'g Graph, &Vae, usize) -> Vec<Var<'g>>;
@@ -39,7 +48,7 @@ impl ByRows {
         let mut all: Vec<Vec<f32>> = Vec::new();
         loop {
             let left = rest.len() / width;
-            let class = SIZES.iter().position(|&size| size >= left).unwrap_or(SIZES.len() - 1);
+            let class = class(left);
             let (size, count) = (SIZES[class], left.min(SIZES[class]));
             let function = self.function(model, class)?;
             let mut block = rest[..count * width].to_vec();
@@ -259,5 +268,116 @@ fn whole(what: &str, found: usize, width: usize) -> Result<()> {
     match found > 0 && found.is_multiple_of(width) {
         true => Ok(()),
         false => Err(Error::argument(what, found, format!("a multiple of {width}, at least once"))),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::bundle::tests::bundle;
+    use super::super::golden::executor;
+    use super::super::{Exhibit, Golden};
+    use super::*;
+
+    fn exhibit(likelihood: Likelihood) -> Exhibit {
+        let bundle = bundle(VaeConfig { likelihood, ..VaeConfig::new(2) }).unwrap();
+        Exhibit::Trained(Box::new(bundle.open(executor()).unwrap()))
+    }
+
+    #[test]
+    fn rows_are_cut_into_sizes_that_they_nearly_fill() {
+        let sizes = |mut left: usize| {
+            let mut all = Vec::new();
+            while left > 0 {
+                let size = SIZES[class(left)];
+                all.push(size);
+                left -= size.min(left);
+            }
+            all
+        };
+        assert_eq!(sizes(1), [1]);
+        assert_eq!(sizes(3), [4]);
+        assert_eq!(sizes(33), [16, 16, 1]);
+        assert_eq!(sizes(50), [64]);
+        assert_eq!(sizes(600), [256, 256, 64, 16, 4, 4]);
+    }
+
+    #[test]
+    fn no_row_depends_on_the_others() {
+        for likelihood in Likelihood::all() {
+            let mut exhibit = exhibit(likelihood);
+            let x = exhibit.shown().image(3, 784).unwrap();
+            let (model, view) = exhibit.parts();
+            let z = view.prior_draws(model, 70, 5);
+            let all = (
+                view.decode(model, &z).unwrap(),
+                view.log_weights(model, &x, &z).unwrap(),
+                view.slopes(model, &x, &z).unwrap(),
+            );
+            for i in [0, 40, 69] {
+                let one = &z[2 * i..2 * i + 2];
+                let (mean, spread) = view.decode(model, one).unwrap();
+                assert_eq!(mean, all.0.0[784 * i..784 * (i + 1)], "{likelihood}");
+                assert_eq!(spread, all.0.1.as_ref().map(|s| s[784 * i..784 * (i + 1)].to_vec()), "{likelihood}");
+                let w = view.log_weights(model, &x, one).unwrap();
+                assert_eq!([w.likelihood[0], w.posterior[0]], [all.1.likelihood[i], all.1.posterior[i]]);
+                let slopes = view.slopes(model, &x, one).unwrap();
+                assert_eq!(slopes.likelihood, all.2.likelihood[2 * i..2 * i + 2], "{likelihood}");
+            }
+        }
+    }
+
+    #[test]
+    fn slopes_are_those_of_the_weights() {
+        let mut exhibit = exhibit(Likelihood::bernoulli());
+        let x = exhibit.shown().image(0, 784).unwrap();
+        let (model, view) = exhibit.parts();
+        let h = 0.02;
+        let z = [0.3, -0.4, 0.3 + h, -0.4, 0.3 - h, -0.4];
+        let (w, slope) = (view.log_weights(model, &x, &z).unwrap(), view.slopes(model, &x, &z[..2]).unwrap());
+        let difference = |of: &[f32]| (of[1] - of[2]) / (2.0 * h);
+        let near = |found: f32, expected: f32| assert!((found - expected).abs() < 0.02 * expected.abs() + 0.02);
+        near(difference(&w.likelihood), slope.likelihood[0]);
+        near(difference(&w.prior), slope.prior[0]);
+        near(difference(&w.posterior), slope.posterior[0]);
+    }
+
+    #[test]
+    fn draws_are_those_of_their_seed_and_do_not_depend_on_their_number() {
+        let mut exhibit = exhibit(Likelihood::gaussian(0.1));
+        let x = exhibit.shown().image(0, 784).unwrap();
+        let (model, view) = exhibit.parts();
+        let q = view.encode(model, &x).unwrap();
+        let (few, many) =
+            (view.encoder_draws(model, &x, 3, 9).unwrap(), view.encoder_draws(model, &x, 4000, 9).unwrap());
+        assert_eq!(few, many[..6]);
+        assert_ne!(few, view.encoder_draws(model, &x, 3, 10).unwrap());
+        let mean = many.iter().step_by(2).sum::<f32>() / 4000.0;
+        assert!((mean - q.mu[0]).abs() < 5.0 * (0.5 * q.logvar[0]).exp() / 4000f32.sqrt());
+        assert_eq!(view.prior_draws(model, 2, 9), view.prior_draws(model, 5, 9)[..4]);
+        let thrown = view.throw(model, &few, 1).unwrap();
+        assert_eq!((thrown.len(), &thrown), (784, &view.throw(model, &few, 1).unwrap()));
+        assert_ne!(thrown, view.throw(model, &few, 2).unwrap());
+    }
+
+    #[test]
+    fn what_is_no_point_and_no_image_is_refused() {
+        let mut exhibit = exhibit(Likelihood::bernoulli());
+        let (model, view) = exhibit.parts();
+        let refused = |error: Error, word: &str| assert!(error.to_string().contains(word), "{error} lacks {word}");
+        refused(view.decode(model, &[0.1; 3]).unwrap_err(), "multiple of 2");
+        refused(view.encode(model, &[]).unwrap_err(), "multiple of 784");
+        refused(view.log_weights(model, &[0.0; 785], &[0.0; 2]).unwrap_err(), "one image of 784");
+    }
+
+    #[test]
+    fn golden_numbers_are_those_of_the_widest_kernels_but_for_rounding() {
+        let bundle = bundle(VaeConfig::new(2)).unwrap().sealed().unwrap();
+        let portable = bundle.golden.clone().unwrap();
+        let widest = crate::Device::Cpu { threads: 1 }.open().unwrap();
+        let fused = Golden::of(&mut bundle.open(widest).unwrap()).unwrap();
+        let near = |a: &[f32], b: &[f32]| a.iter().zip(b).all(|(a, b)| (a - b).abs() < 1e-4 * (1.0 + a.abs()));
+        assert!(near(&portable.mean, &fused.mean) && near(&portable.likelihood, &fused.likelihood));
+        assert!(near(&portable.likelihood_slope, &fused.likelihood_slope));
+        assert!((portable.bound - fused.bound).abs() < 1e-3 && (portable.losses[2] - fused.losses[2]).abs() < 0.1);
     }
 }
