@@ -30,6 +30,80 @@ pub fn grad<'g>(y: Var<'g>, wrt: &[Var<'g>]) -> Vec<Var<'g>> {
 /// When `dy` has not the shape of `y`.
 #[track_caller]
 pub fn grad_with<'g>(y: Var<'g>, dy: Var<'g>, wrt: &[Var<'g>]) -> Vec<Var<'g>> {
+    walk_back(y, dy, wrt, |_, _, _| ())
+}
+
+/// One stop on the way back: a node whose every user has been visited.
+#[derive(Clone, Debug)]
+pub struct WalkStep<'g> {
+    /// y, the node.
+    pub node: Var<'g>,
+    /// dy = ∂L/∂y, complete.
+    pub cotangent: Var<'g>,
+    /// What it hands on to its inputs, in the order in which the rule gives it; to an input that stands there twice, twice.
+    /// Inputs that depend on no variable of the differentiation are left out: what arrives there goes nowhere.
+    pub contributions: Vec<Contribution<'g>>,
+}
+
+/// What one use of an input adds to its cotangent.
+#[derive(Clone, Copy, Debug)]
+pub struct Contribution<'g> {
+    /// The input x.
+    pub input: Var<'g>,
+    /// Which of the node's inputs it is, from 0.
+    pub position: usize,
+    /// (∂y/∂x)ᵀ dy.
+    pub value: Var<'g>,
+    /// The sum of all contributions to x so far, with this one.
+    pub sum: Var<'g>,
+}
+
+/// The walk of reverse mode as data, from `y` back, and the gradients it ends with.
+#[derive(Clone, Debug)]
+pub struct Walk<'g> {
+    /// Every node that was visited, in order.
+    pub steps: Vec<WalkStep<'g>>,
+    /// ∂L/∂x for each variable, as [`grad_with`] gives it.
+    pub gradients: Vec<Var<'g>>,
+}
+
+/// [`grad_with`], written down: the same nodes are pushed in the same order, and every step is kept.
+///
+/// ```
+/// use elbo::engine::grad::walk;
+/// use elbo::{Graph, Interp, grad};
+/// let g = Graph::new();
+/// let x = g.tensor(&[], &[3.0]);
+/// let y = x.square() * x;
+/// let walked = walk(y, g.constant(1.0), &[x]);
+/// // x is used by the product and by the square: its cotangent is a sum of two, x² + 2x·x.
+/// let to_x: Vec<_> = walked.steps.iter().flat_map(|s| &s.contributions).filter(|c| c.input.id() == x.id()).collect();
+/// let mut run = Interp::<f64>::new(&g);
+/// assert_eq!(to_x.iter().map(|c| run.eval(c.value)[0]).collect::<Vec<_>>(), [9.0, 18.0]);
+/// assert_eq!(run.eval(to_x[1].sum), [27.0]);
+/// assert_eq!(walked.gradients[0].id(), grad(y, &[x])[0].id());
+/// ```
+///
+/// # Panics
+/// As [`grad_with`].
+#[track_caller]
+pub fn walk<'g>(y: Var<'g>, dy: Var<'g>, wrt: &[Var<'g>]) -> Walk<'g> {
+    let mut steps: Vec<WalkStep<'g>> = Vec::new();
+    let gradients = walk_back(y, dy, wrt, |node, cotangent, contribution| match contribution {
+        None => steps.push(WalkStep { node, cotangent, contributions: Vec::new() }),
+        Some(c) => steps.last_mut().expect("a node gives after it is reached").contributions.push(c),
+    });
+    Walk { steps, gradients }
+}
+
+/// The walk. `visit` is told every node that is reached, with its complete cotangent, and then each of its contributions.
+#[track_caller]
+fn walk_back<'g>(
+    y: Var<'g>,
+    dy: Var<'g>,
+    wrt: &[Var<'g>],
+    mut visit: impl FnMut(Var<'g>, Var<'g>, Option<Contribution<'g>>),
+) -> Vec<Var<'g>> {
     let g = y.graph();
     for x in wrt.iter().chain([&dy]) {
         y.meets("grad", *x);
@@ -42,11 +116,18 @@ pub fn grad_with<'g>(y: Var<'g>, dy: Var<'g>, wrt: &[Var<'g>]) -> Vec<Var<'g>> {
     for i in (0..=y.id().index()).rev() {
         let (true, Some(dy)) = (on_path[i], cotangent[i]) else { continue };
         let id = Id(i as u32);
+        visit(g.var(id), dy, None);
         let ins = g.differentiated(id);
         ops::vjp(&g.node(id), &mut Cotangents { graph: g, ins: &ins, y: g.var(id), dy, out: &mut out });
-        for (input, dx) in out.drain(..) {
-            let sum = &mut cotangent[input.index()];
-            *sum = Some(sum.map_or(dx, |earlier| earlier + dx));
+        for (position, value) in out.drain(..) {
+            let input = ins[position];
+            let slot = &mut cotangent[input.index()];
+            let sum = slot.map_or(value, |earlier| earlier + value);
+            *slot = Some(sum);
+            if on_path[input.index()] {
+                let input = g.var(input);
+                visit(g.var(id), dy, Some(Contribution { input, position, value, sum }));
+            }
         }
     }
     let of = |x: &Var<'g>| cotangent.get(x.id().index()).copied().flatten();

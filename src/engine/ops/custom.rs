@@ -14,7 +14,7 @@ use std::ops::Range;
 use std::rc::Rc;
 use std::sync::Arc;
 
-use super::Cotangents;
+use super::{Cotangents, OpRule};
 use crate::engine::graph::{Id, Var};
 use crate::engine::math::Real;
 use crate::engine::shape::Shape;
@@ -214,6 +214,14 @@ pub fn custom_op<'g>(op: impl CustomOp + 'static, inputs: &[Var<'g>]) -> Var<'g>
             panic!("{name}: {why}: {}", made.join(" and "))
         }
     }
+}
+
+pub(super) fn vjp_rule() -> OpRule {
+    OpRule::new("a value with a rule of its own", &[("x", "what the rule makes of the inputs, y and dy")])
+}
+
+pub(super) fn op_rule() -> OpRule {
+    OpRule::new("an operation of one's own", &[("x", "what its vjp makes of the inputs, y and dy")])
 }
 
 /// Pushes what the operation's rule returns.

@@ -12,7 +12,7 @@
 
 use std::panic::Location;
 
-use super::{Cotangents, Op};
+use super::{Cotangents, Op, OpRule};
 use crate::engine::error::Error;
 use crate::engine::graph::{Graph, Node, Var};
 use crate::engine::math::Real;
@@ -202,6 +202,46 @@ pub(super) fn vjp(op: Op, c: &mut Cotangents<'_, '_>) {
         }
         _ => unreachable!("{op:?} moves no elements"),
     }
+}
+
+pub(super) fn reshape_rule() -> OpRule {
+    OpRule::new("x in another shape", &[("x", "dy in the shape of x")])
+}
+
+pub(super) fn transpose_rule() -> OpRule {
+    OpRule::new("xᵀ", &[("x", "dyᵀ")])
+}
+
+pub(super) fn slice_rule() -> OpRule {
+    OpRule::new("columns of x", &[("x", "dy between columns of zeros")])
+}
+
+pub(super) fn pad_rule() -> OpRule {
+    OpRule::new("x between columns of zeros", &[("x", "the columns of dy where x stands")])
+}
+
+pub(super) fn concat_rule() -> OpRule {
+    OpRule::new("a and b side by side", &[("a", "the left columns of dy"), ("b", "the right columns of dy")])
+}
+
+pub(super) fn gather_rule() -> OpRule {
+    OpRule::new("x[index], row by row", &[("x", "row r: Σ dy[i] over the i with index[i] = r"), ("index", "0")])
+}
+
+pub(super) fn scatter_rule() -> OpRule {
+    OpRule::new("row r: Σ x[i] over the i with index[i] = r", &[("x", "dy[index], row by row"), ("index", "0")])
+}
+
+pub(super) fn pick_rule() -> OpRule {
+    OpRule::new("x[r, index[r]] of each row r", &[("x", "dy[r] at [r, index[r]], 0 elsewhere"), ("index", "0")])
+}
+
+pub(super) fn place_rule() -> OpRule {
+    OpRule::new("x[r] at [r, index[r]], 0 elsewhere", &[("x", "dy[r, index[r]] of each row r"), ("index", "0")])
+}
+
+pub(super) fn stop_rule() -> OpRule {
+    OpRule::new("x, a constant to the walk back", &[("x", "0")])
 }
 
 /// The row or column, of `n`, whose number is held as a real number.

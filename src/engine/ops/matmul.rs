@@ -10,7 +10,7 @@
 //! Transposition is a flag of the product, never a copy, and the rule below closes over all four combinations: if A
 //! entered transposed, its gradient is the transpose of the above, which is again a product with flags.
 
-use super::{Cotangents, Op};
+use super::{Cotangents, Op, OpRule};
 use crate::engine::graph::Var;
 use crate::engine::math::Real;
 use crate::engine::shape::Shape;
@@ -48,6 +48,16 @@ pub(super) fn vjp(ta: bool, tb: bool, c: &mut Cotangents<'_, '_>) {
     let db = if tb { dy.matmul_t(true, a, ta) } else { a.matmul_t(!ta, dy, false) };
     c.give(0, da);
     c.give(1, db);
+}
+
+pub(super) fn rule(ta: bool, tb: bool) -> OpRule {
+    let (value, da, db) = match (ta, tb) {
+        (false, false) => ("a·b", "dy·bᵀ", "aᵀ·dy"),
+        (false, true) => ("a·bᵀ", "dy·b", "dyᵀ·a"),
+        (true, false) => ("aᵀ·b", "b·dyᵀ", "a·dy"),
+        (true, true) => ("aᵀ·bᵀ", "bᵀ·dyᵀ", "dyᵀ·aᵀ"),
+    };
+    OpRule::new(value, &[("a", da), ("b", db)])
 }
 
 pub(super) fn eval<F: Real>(ta: bool, tb: bool, shapes: &[Shape], ins: &[&[F]]) -> Vec<F> {

@@ -8,6 +8,7 @@
 //! | [`softmax`] | the softmax of rows and its logarithm, with their gradients |
 //! | [`layout`] | reshape, transpose, columns, rows and elements by index, stop_gradient |
 //! | [`custom`] | rules of differentiation and operations of one's own |
+//! | [`rule`] | what the rules say, as text |
 //!
 //! The contract of a rule of differentiation: it gets the inputs, the value y and dy = ∂loss/∂y, and *pushes nodes*
 //! for ∂loss/∂input. It never computes anything. That is what makes a gradient something that can be differentiated
@@ -17,12 +18,14 @@ pub mod custom;
 pub mod layout;
 pub mod matmul;
 pub mod reduce;
+pub mod rule;
 pub mod scalar;
 pub mod softmax;
 
 use crate::engine::graph::{Ctl, Graph, Id, Node, Slot, Var};
 use crate::engine::math::Real;
 use crate::engine::shape::Shape;
+pub use rule::OpRule;
 pub use scalar::{BinaryFn, ScalarFn};
 
 /// A value that is not computed from others.
@@ -192,8 +195,8 @@ pub(crate) struct Cotangents<'g, 'a> {
     pub y: Var<'g>,
     /// ∂loss/∂y.
     pub dy: Var<'g>,
-    /// Receives (input, ∂loss/∂input).
-    pub out: &'a mut Vec<(Id, Var<'g>)>,
+    /// Receives (which input, ∂loss/∂input).
+    pub out: &'a mut Vec<(usize, Var<'g>)>,
 }
 
 impl<'g> Cotangents<'g, '_> {
@@ -205,7 +208,7 @@ impl<'g> Cotangents<'g, '_> {
     /// Hands over ∂loss/∂input `i`.
     pub fn give(&mut self, i: usize, dx: Var<'g>) {
         assert_eq!(dx.shape(), self.x(i).shape(), "a gradient has the shape of its input");
-        self.out.push((self.ins[i], dx));
+        self.out.push((i, dx));
     }
 }
 
@@ -242,6 +245,14 @@ pub(crate) fn vjp(node: &Node, c: &mut Cotangents<'_, '_>) {
         Op::Softmax { .. } | Op::SoftmaxGrad { .. } => softmax::vjp(node.op, c),
         _ => layout::vjp(node.op, c),
     }
+}
+
+fn pow_rule() -> OpRule {
+    OpRule::new("x^p", &[("x", "dy * (x^(p−1) * p)")])
+}
+
+fn select_rule() -> OpRule {
+    OpRule::new("q ≠ 0 ? a : b", &[("q", "0"), ("a", "q.select(dy, 0)"), ("b", "q.select(0, dy)")])
 }
 
 /// The value of a node that has inputs, from their values: the definition every kernel is tested against.

@@ -9,7 +9,7 @@
 //!
 //! Broadcasting is undone here and nowhere else: element-by-element rules see operands of one shape.
 
-use super::{Cotangents, Op};
+use super::{Cotangents, Op, OpRule};
 use crate::engine::graph::{Node, Var};
 use crate::engine::math::Real;
 use crate::engine::shape::{Shape, for_each_offset};
@@ -150,6 +150,18 @@ pub(super) fn vjp(op: Op, c: &mut Cotangents<'_, '_>) {
         _ => unreachable!("{op:?} is no reduction"),
     };
     c.give(0, dx);
+}
+
+pub(super) fn sum_rule() -> OpRule {
+    OpRule::new("Σ x over the axes", &[("x", "dy repeated along the axes")])
+}
+
+pub(super) fn broadcast_rule() -> OpRule {
+    OpRule::new("x repeated", &[("x", "Σ dy over the repeated axes")])
+}
+
+pub(super) fn max_rule() -> OpRule {
+    OpRule::new("max x over the axes", &[("x", "(x = y) * (dy / Σ (x = y) over the axes)")])
 }
 
 pub(super) fn eval<F: Real>(node: &Node, from: Shape, x: &[F]) -> Vec<F> {

@@ -1,9 +1,9 @@
-//! THE TABLE: one row per scalar function.
+//! THE TABLE: one row per scalar function, and a second one of the functions of two numbers.
 //!
 //! A row gives the name, the value as an expression over any [`Real`], and the derivative as an expression over
 //! graph values. From that one text come the f64 oracle, the f32 CPU kernel (the same expression over our own
-//! vectorisable [`Real`] functions), the method of [`Var`], the rule of differentiation, and the row in the tests,
-//! which run over [`ScalarFn::ALL`].
+//! vectorisable [`Real`] functions), the method of [`Var`], the rule of differentiation, its text
+//! ([`ScalarFn::derivative`]), and the row in the tests, which run over [`ScalarFn::ALL`].
 //!
 //! In a derivative `x` is the argument, `y` the value and `dy` = ∂loss/∂y. A derivative is made of graph nodes, so it
 //! can be differentiated again. Prefer `y` to `x` where both serve: then `x` need not be kept until the backward pass.
@@ -11,13 +11,14 @@
 use crate::engine::graph::Var;
 use crate::engine::math::Real;
 use crate::engine::ops::Op;
+use crate::engine::ops::rule::readable;
 
 macro_rules! scalar_table {
-    ($($(#[$doc:meta])* $variant:ident $name:ident ($x:ident) = $value:expr;
+    ($($(#[doc = $doc:literal])* $variant:ident $name:ident ($x:ident) = $value:expr;
        dx($dx_x:ident, $dx_y:ident, $dy:ident): $dx:expr;)*) => {
         /// A function of one real number, applied element by element.
         #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, PartialOrd, Ord)]
-        pub enum ScalarFn { $($(#[$doc])* $variant,)* }
+        pub enum ScalarFn { $($(#[doc = $doc])* $variant,)* }
 
         impl ScalarFn {
             /// Every row of the table.
@@ -26,6 +27,22 @@ macro_rules! scalar_table {
             /// The function's name, as in the method of [`Var`].
             pub fn name(self) -> &'static str {
                 match self { $(ScalarFn::$variant => stringify!($name),)* }
+            }
+
+            /// What the row says about itself: the formula, and the derivative behind `d/dx =`.
+            pub fn doc(self) -> &'static str {
+                match self { $(ScalarFn::$variant => concat!($($doc),*).trim(),)* }
+            }
+
+            /// The value as an expression of `x`, as it stands in the table: `x.max(0.0) + (-x.abs()).exp().log1p()`.
+            pub fn formula(self) -> String {
+                readable(match self { $(ScalarFn::$variant => stringify!($value),)* })
+            }
+
+            /// ∂loss/∂x as an expression of `x`, the value `y` and `dy`, as it stands in the table: `dy * x.sigmoid()`; `0`
+            /// where the derivative is zero almost everywhere.
+            pub fn derivative(self) -> String {
+                readable(match self { $(ScalarFn::$variant => stringify!($dx),)* })
             }
 
             /// The value at `x`.
@@ -55,7 +72,7 @@ macro_rules! scalar_table {
         }
 
         impl<'g> Var<'g> {
-            $($(#[$doc])* #[track_caller] pub fn $name(self) -> Var<'g> { self.unary(Op::Scalar(ScalarFn::$variant)) })*
+            $($(#[doc = $doc])* #[track_caller] pub fn $name(self) -> Var<'g> { self.unary(Op::Scalar(ScalarFn::$variant)) })*
         }
     };
 }
@@ -166,92 +183,108 @@ scalar_table! {
     };
 }
 
-/// A function of two real numbers, applied element by element to operands of one shape.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, PartialOrd, Ord)]
-pub enum BinaryFn {
-    /// a + b
-    Add,
-    /// a − b
-    Sub,
-    /// a · b
-    Mul,
-    /// a / b
-    Div,
-    /// The larger operand; at a tie the gradient goes to a
-    Max,
-    /// The smaller operand; at a tie the gradient goes to a
-    Min,
-    /// 1 where a < b, else 0
-    Lt,
-    /// 1 where a ≤ b, else 0
-    Le,
-    /// 1 where a = b, else 0
-    Eq,
+macro_rules! binary_table {
+    ($($(#[doc = $doc:literal])* $variant:ident $name:ident ($a:ident, $b:ident) = $value:expr;
+       da, db($back_a:ident, $back_b:ident, $y:ident, $dy:ident): $da:expr, $db:expr;)*) => {
+        /// A function of two real numbers, applied element by element to operands of one shape.
+        #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, PartialOrd, Ord)]
+        pub enum BinaryFn { $($(#[doc = $doc])* $variant,)* }
+
+        impl BinaryFn {
+            /// Every function.
+            pub const ALL: &'static [BinaryFn] = &[$(BinaryFn::$variant,)*];
+
+            /// The function's name.
+            pub fn name(self) -> &'static str {
+                match self { $(BinaryFn::$variant => stringify!($name),)* }
+            }
+
+            /// What the row says about itself.
+            pub fn doc(self) -> &'static str {
+                match self { $(BinaryFn::$variant => concat!($($doc),*).trim(),)* }
+            }
+
+            /// The value as an expression of `a` and `b`, as it stands in the table.
+            pub fn formula(self) -> String {
+                readable(match self { $(BinaryFn::$variant => stringify!($value),)* })
+            }
+
+            /// ∂loss/∂a and ∂loss/∂b as expressions of `a`, `b`, the value `y` and `dy`, as they stand in the table; `0` where
+            /// the derivative is zero almost everywhere.
+            pub fn derivatives(self) -> [String; 2] {
+                match self { $(BinaryFn::$variant => [readable(stringify!($da)), readable(stringify!($db))],)* }
+            }
+
+            /// The value at (a, b).
+            #[inline(always)]
+            pub fn eval<F: Real>(self, a: F, b: F) -> F {
+                match self { $(BinaryFn::$variant => { let ($a, $b) = (a, b); $value })* }
+            }
+
+            /// (∂loss/∂a, ∂loss/∂b) from the operands, y = f(a, b) and dy = ∂loss/∂y.
+            pub(crate) fn vjp<'g>(
+                self,
+                a: Var<'g>,
+                b: Var<'g>,
+                y: Var<'g>,
+                dy: Var<'g>,
+            ) -> (Option<Var<'g>>, Option<Var<'g>>) {
+                match self {
+                    $(BinaryFn::$variant => {
+                        #[allow(unused_variables)]
+                        let ($back_a, $back_b, $y, $dy) = (a, b, y, dy);
+                        ($da.into(), $db.into())
+                    })*
+                }
+            }
+        }
+    };
 }
 
-impl BinaryFn {
-    /// Every function.
-    pub const ALL: &'static [BinaryFn] = &[
-        BinaryFn::Add,
-        BinaryFn::Sub,
-        BinaryFn::Mul,
-        BinaryFn::Div,
-        BinaryFn::Max,
-        BinaryFn::Min,
-        BinaryFn::Lt,
-        BinaryFn::Le,
-        BinaryFn::Eq,
-    ];
+#[inline(always)]
+fn truth<F: Real>(t: bool) -> F {
+    F::select(t, c(1.0), c(0.0))
+}
 
-    /// The function's name.
-    pub fn name(self) -> &'static str {
-        match self {
-            BinaryFn::Add => "add",
-            BinaryFn::Sub => "sub",
-            BinaryFn::Mul => "mul",
-            BinaryFn::Div => "div",
-            BinaryFn::Max => "max",
-            BinaryFn::Min => "min",
-            BinaryFn::Lt => "lt",
-            BinaryFn::Le => "le",
-            BinaryFn::Eq => "eq",
-        }
-    }
+/// Zeros of the shape of `like`.
+fn zero(like: Var<'_>) -> Var<'_> {
+    like.graph().full(&like.shape(), 0.0)
+}
 
-    /// The value at (a, b).
-    #[inline(always)]
-    pub fn eval<F: Real>(self, a: F, b: F) -> F {
-        let truth = |t: bool| F::select(t, c(1.0), c(0.0));
-        match self {
-            BinaryFn::Add => a + b,
-            BinaryFn::Sub => a - b,
-            BinaryFn::Mul => a * b,
-            BinaryFn::Div => a / b,
-            BinaryFn::Max => a.max(b),
-            BinaryFn::Min => a.min(b),
-            BinaryFn::Lt => truth(a < b),
-            BinaryFn::Le => truth(a <= b),
-            BinaryFn::Eq => truth(a == b),
-        }
-    }
+binary_table! {
+    /// a + b
+    Add add(a, b) = a + b;
+    da, db(a, b, y, dy): dy, dy;
 
-    /// (∂loss/∂a, ∂loss/∂b) from the operands, y = f(a, b) and dy = ∂loss/∂y.
-    pub(crate) fn vjp<'g>(self, a: Var<'g>, b: Var<'g>, y: Var<'g>, dy: Var<'g>) -> (Option<Var<'g>>, Option<Var<'g>>) {
-        let zero = || dy.graph().full(&dy.shape(), 0.0);
-        match self {
-            BinaryFn::Add => (Some(dy), Some(dy)),
-            BinaryFn::Sub => (Some(dy), Some(-dy)),
-            BinaryFn::Mul => (Some(dy * b), Some(dy * a)),
-            BinaryFn::Div => (Some(dy / b), Some(-(dy * y / b))),
-            BinaryFn::Max => {
-                let b_wins = a.lt(b);
-                (Some(b_wins.select(zero(), dy)), Some(b_wins.select(dy, zero())))
-            }
-            BinaryFn::Min => {
-                let b_wins = b.lt(a);
-                (Some(b_wins.select(zero(), dy)), Some(b_wins.select(dy, zero())))
-            }
-            BinaryFn::Lt | BinaryFn::Le | BinaryFn::Eq => (None, None),
-        }
-    }
+    /// a − b
+    Sub sub(a, b) = a - b;
+    da, db(a, b, y, dy): dy, -dy;
+
+    /// a · b
+    Mul mul(a, b) = a * b;
+    da, db(a, b, y, dy): dy * b, dy * a;
+
+    /// a / b
+    Div div(a, b) = a / b;
+    da, db(a, b, y, dy): dy / b, -(dy * y / b);
+
+    /// The larger operand; at a tie the gradient goes to a
+    Max max(a, b) = a.max(b);
+    da, db(a, b, y, dy): a.lt(b).select(zero(dy), dy), a.lt(b).select(dy, zero(dy));
+
+    /// The smaller operand; at a tie the gradient goes to a
+    Min min(a, b) = a.min(b);
+    da, db(a, b, y, dy): b.lt(a).select(zero(dy), dy), b.lt(a).select(dy, zero(dy));
+
+    /// 1 where a < b, else 0
+    Lt lt(a, b) = truth(a < b);
+    da, db(a, b, y, dy): None, None;
+
+    /// 1 where a ≤ b, else 0
+    Le le(a, b) = truth(a <= b);
+    da, db(a, b, y, dy): None, None;
+
+    /// 1 where a = b, else 0
+    Eq eq(a, b) = truth(a == b);
+    da, db(a, b, y, dy): None, None;
 }

@@ -9,7 +9,7 @@
 //! Both gradients are operations of their own, so that each is one pass over a row as well. They are functions of y and
 //! dy, linear in dy, and what is derived from them is composed of sums and products.
 
-use super::{Cotangents, Op};
+use super::{Cotangents, Op, OpRule};
 use crate::engine::graph::Var;
 use crate::engine::math::Real;
 use crate::engine::shape::Shape;
@@ -77,6 +77,21 @@ pub(super) fn vjp(op: Op, c: &mut Cotangents<'_, '_>) {
             c.give(1, du);
         }
         _ => unreachable!("{op:?} is no softmax"),
+    }
+}
+
+pub(super) fn rule(log: bool) -> OpRule {
+    match log {
+        false => OpRule::new("e^x / Σ e^x over each row", &[("x", "y * (dy − Σ y dy)")]),
+        true => OpRule::new("x − ln Σ e^x over each row", &[("x", "dy − e^y Σ dy")]),
+    }
+}
+
+/// Of the gradient: p the softmax, l its logarithm, u the cotangent that it is made of.
+pub(super) fn gradient_rule(log: bool) -> OpRule {
+    match log {
+        false => OpRule::new("p * (u − Σ p u)", &[("p", "dy * (u − Σ p u) − u Σ dy p"), ("u", "p * (dy − Σ dy p)")]),
+        true => OpRule::new("u − e^l Σ u", &[("l", "−dy e^l Σ u"), ("u", "dy − Σ dy e^l")]),
     }
 }
 
