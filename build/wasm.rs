@@ -22,7 +22,7 @@ pub const SOURCES: [&str; 9] = [
     "src/vae",
 ];
 /// What else it is made of: the floor `study` has much that is in no module.
-pub const STUDY: [&str; 2] = ["src/study/explore.rs", "src/study/explore"];
+pub const STUDY: [&str; 4] = ["src/study/derive.rs", "src/study/derive", "src/study/explore.rs", "src/study/explore"];
 
 /// Whether the module is to be built.
 #[derive(Clone, Debug, PartialEq)]

@@ -193,3 +193,12 @@ pub extern "C" fn step(number: u32, updates: u32) -> u32 {
         Exhibit::Trained(_) => Err(Error::argument("model", "one that is trained already", "a training")),
     })
 }
+
+/// JSON: the chain rule of the next update of a training, with every number.
+#[unsafe(no_mangle)]
+pub extern "C" fn tape(number: u32) -> u32 {
+    ask(number, |exhibit| match exhibit {
+        Exhibit::Practice(own) => own.tape().map(|derivation| Answer::text(&derivation)),
+        Exhibit::Trained(_) => Err(Error::argument("model", "one that is trained already", "a training")),
+    })
+}

@@ -297,5 +297,13 @@ pub(super) mod tests {
         trainer.pause_at = Some(7);
         trainer.run(&mut (), &std::sync::atomic::AtomicBool::new(false)).unwrap();
         assert_eq!(by_ones.evaluate().unwrap(), trainer.evaluate().unwrap());
+        // The tape is that of the next update, with its own images and its own noise.
+        let tape = by_ones.tape().unwrap();
+        assert!(tape.error() < 1e-6 && tape.leaves.len() == 8, "{}", tape.text());
+        let of_two = PracticeConfig { batch: 2, ..config };
+        let next = Practice::new(of_two.clone(), executor()).unwrap().step(1).unwrap().loss;
+        let first = Practice::new(of_two, executor()).unwrap().tape().unwrap();
+        let y = first.nodes.last().unwrap().value.values[0];
+        assert!((y - next).abs() < 1e-3, "{y} and {next}");
     }
 }

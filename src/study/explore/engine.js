@@ -209,6 +209,12 @@ class Trainer {
     return this.#model.evaluate();
   }
 
+  /* The chain rule of the next update, on two images of its batch: what `walk` of walk.js steps through. */
+  tape() {
+    this.#engine.call("tape", [this.#number]);
+    return this.#engine.json();
+  }
+
   /* The model with the parameters as they are at every question. */
   model() {
     return this.#model;

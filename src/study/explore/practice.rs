@@ -7,11 +7,17 @@ use serde_json::{Value, json};
 
 use super::{SHOWN, Shown, View};
 use crate::data::{Dataset, Splits};
-use crate::engine::device::Executor;
+use crate::engine::device::{Executor, Key, Rows};
 use crate::engine::error::{Error, Result};
+use crate::engine::graph::{Graph, Var};
+use crate::engine::interp::Interp;
 use crate::engine::optim::LrSchedule;
-use crate::train::{EpochRecord, EpochTiming, Observer, Source, Sums, TrainConfig, Trainer};
-use crate::vae::{DeviceVae, Evaluation, VaeConfig};
+use crate::study::derive::Derivation;
+use crate::train::{EpochRecord, EpochTiming, Observer, Source, Sums, TRAIN, TrainConfig, Trainer};
+use crate::vae::{DeviceVae, Evaluation, VaeConfig, images, terms};
+
+/// Images of a derivation: its numbers are f64, node by node, and every leaf is checked by differences.
+const TAPE_IMAGES: usize = 2;
 
 /// What is trained in a page. What is left out is as in [`PracticeConfig::default`].
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -90,6 +96,7 @@ pub struct Stretch {
 pub struct Practice {
     config: PracticeConfig,
     trainer: Trainer,
+    train: Dataset,
     test: Dataset,
     view: View,
 }
@@ -103,9 +110,10 @@ impl Practice {
         let run = config.train_config();
         run.validate()?;
         let Splits { train, test } = run.data.load()?;
-        let mut trainer = Trainer::new_on(run, &Splits { train, test: test.clone() }, executor)?;
-        test.load_into(trainer.model(), SHOWN)?;
-        Ok(Practice { config, trainer, test, view: View::default() })
+        let splits = Splits { train, test };
+        let mut trainer = Trainer::new_on(run, &splits, executor)?;
+        splits.test.load_into(trainer.model(), SHOWN)?;
+        Ok(Practice { config, trainer, train: splits.train, test: splits.test, view: View::default() })
     }
 
     /// What is trained.
@@ -137,6 +145,34 @@ impl Practice {
     /// From the executor.
     pub fn evaluate(&mut self) -> Result<Evaluation> {
         self.trainer.evaluate()
+    }
+
+    /// The chain rule of the next update, with every number: −ELBO of the first two images of its batch, with the noise that
+    /// it will have for them, and the gradient of every parameter.
+    ///
+    /// # Errors
+    /// From the executor.
+    pub fn tape(&mut self) -> Result<Derivation> {
+        let progress = self.trainer.progress().clone();
+        let rows = self.config.train_size.min(TAPE_IMAGES);
+        let g = Graph::new();
+        let model = self.trainer.model();
+        let params = model.vae.params();
+        let terms = terms(&model.vae, images(&g, &model.vae, TRAIN, rows));
+        let mut run = Interp::<f64>::new(&g);
+        let vars = params.vars(&g);
+        for param in params.iter() {
+            let values: Vec<f64> = model.state.read(&param.name)?.into_iter().map(f64::from).collect();
+            run.set(&param.name, &values)?;
+        }
+        run.load(TRAIN, &self.train.images[..], self.train.cols)?;
+        let key = Key { seed: self.config.seed, step: progress.step };
+        run.at(key, Rows::shuffled(progress.epoch).from(progress.cursor));
+        let leaves: Vec<(&str, Var)> = params.iter().map(|param| param.name.as_str()).zip(vars).collect();
+        let names = [("rec", terms.rec), ("kl", terms.kl)];
+        let loss = (terms.rec + terms.kl) * (1.0 / rows as f64);
+        let title = format!("-ELBO of {rows} images, update {}", progress.updates + 1);
+        Ok(Derivation::of(&title, loss, &leaves, &names, &mut run, 1))
     }
 
     pub(super) fn parts(&mut self) -> (&mut DeviceVae, &mut View) {

@@ -1,11 +1,13 @@
 //! The page itself: its text, its style, its scripts, and what they read.
 
 use super::Bundle;
+use crate::study::derive::{WALK_SCRIPT, WALK_STYLE};
 use crate::study::page::Page;
 
 /// In the order in which they run: what others use first, what starts them all last.
-const SCRIPTS: [&str; 18] = [
+const SCRIPTS: [&str; 19] = [
     include_str!("engine.js"),
+    WALK_SCRIPT,
     include_str!("base.js"),
     include_str!("maths.js"),
     include_str!("frame.js"),
@@ -28,6 +30,7 @@ const SCRIPTS: [&str; 18] = [
 /// The page of a model. `engine` is the module of `explore/`, plain or gzip.
 pub fn page(bundle: &Bundle, engine: &[u8]) -> Page {
     let page = Page::new(&bundle.caption.title)
+        .style(WALK_STYLE)
         .style(include_str!("explore.css"))
         .body(include_str!("explore.html"))
         .bytes("wasm", engine)
