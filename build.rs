@@ -1,8 +1,10 @@
-//! Compiles the kernels of `kernels/` with nvcc, if there is one, and records how this program was built.
+//! Compiles the kernels of `kernels/` with nvcc, if there is one, and the engine for pages, and records how this program was
+//! built.
 //!
 //! In the order of reading: `build/find.rs` (where nvcc is looked for), `build/nvcc.rs` (what it is asked, what it
 //! answers), `build/kernels.rs` (one image per kernel file). What comes out is `images.rs` in OUT_DIR, which
 //! `src/engine/device/cuda/images.rs` includes: images, toolkit, what each kernel needs; or the reason why there are none.
+//! And `pages.rs`, which `src/cli/explore.rs` includes: the engine as WebAssembly (`build/wasm.rs`), or why it is not there.
 //!
 //! | variable | effect |
 //! |---|---|
@@ -12,6 +14,8 @@
 //! | `ELBO_REQUIRE_NVCC=1` | no nvcc is an error instead of a warning |
 //! | `NVCC_CCBIN` | the C++ compiler that nvcc uses |
 //! | `ELBO_ALLOW_UNSUPPORTED_COMPILER=1` | nvcc takes a C++ compiler that it was not tested with |
+//! | `ELBO_WASM=off` | no engine for pages; `on`: in a debug build too; a file .wasm: that one |
+//! | `ELBO_REQUIRE_WASM=1` | no engine for pages is an error |
 
 #[path = "build/find.rs"]
 mod find;
@@ -19,6 +23,8 @@ mod find;
 mod kernels;
 #[path = "build/nvcc.rs"]
 mod nvcc;
+#[path = "build/wasm.rs"]
+mod wasm;
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -42,6 +48,53 @@ fn main() {
         }
     };
     fs::write(out.join("images.rs"), generated).expect("OUT_DIR can be written");
+    if std::env::var_os("CARGO_FEATURE_CLI").is_some() {
+        let pages = build_pages(&out).unwrap_or_else(|problem| {
+            eprintln!("\nThe engine for pages cannot be built.\n{problem}");
+            std::process::exit(1);
+        });
+        let pages = match pages {
+            Ok(file) => format!("Ok(include_bytes!({:?}))", file.display().to_string()),
+            Err(reason) => format!("Err({reason:?})"),
+        };
+        let pages = format!("pub const ENGINE: std::result::Result<&[u8], &str> = {pages};\n");
+        fs::write(out.join("pages.rs"), pages).expect("OUT_DIR can be written");
+    }
+}
+
+/// The file with the engine for pages, or the reason why there is none.
+fn build_pages(out: &Path) -> Result<Result<PathBuf, String>, String> {
+    let required = switch("ELBO_REQUIRE_WASM")?;
+    let debug = set_by_cargo("PROFILE") == "debug";
+    let wanted = wasm::wanted(variable("ELBO_WASM").as_deref(), required, debug)?;
+    match &wanted {
+        wasm::Wanted::No(reason) => return Ok(Err((*reason).into())),
+        wasm::Wanted::Given(file) => {
+            println!("cargo::rerun-if-changed={}", file.display());
+            return if file.is_file() { Ok(Ok(file.clone())) } else { Err(format!("{} is not there", file.display())) };
+        }
+        wasm::Wanted::IfPossible | wasm::Wanted::Required => {}
+    }
+    let rustc = variable("RUSTC").unwrap_or_else(|| "rustc".into());
+    if !wasm::is_installed(&rustc) {
+        let reason = format!("the target {} was not installed when it was built", wasm::TARGET);
+        let remedy = format!("rustup target add {}", wasm::TARGET);
+        return if wanted == wasm::Wanted::Required {
+            Err(format!("ELBO_REQUIRE_WASM=1, but {reason}: {remedy}"))
+        } else {
+            Ok(Err(reason))
+        };
+    }
+    let project = PathBuf::from(set_by_cargo("CARGO_MANIFEST_DIR"));
+    for source in wasm::SOURCES.iter().chain(&wasm::STUDY) {
+        println!("cargo::rerun-if-changed={source}");
+    }
+    let sysroot = Command::new(&rustc).args(["--print", "sysroot"]).output().map_err(|e| format!("{rustc}: {e}"))?;
+    let home = variable("CARGO_HOME").or_else(|| variable("HOME").map(|home| format!("{home}/.cargo")));
+    let mut paths = vec![(String::from_utf8_lossy(&sysroot.stdout).trim().into(), "rust"), (project.clone(), "elbo")];
+    paths.extend(home.map(|home| (PathBuf::from(home), "cargo")));
+    let target = beside_profiles(out, "elbo-pages");
+    wasm::build(&set_by_cargo("CARGO"), &project, &target, &wasm::flags(&paths)).map(Ok)
 }
 
 /// What `elbo info` and every run folder say of the build.
@@ -179,11 +232,16 @@ fn try_compiler(program: &Path, out: &Path) -> Result<Compiler, Refusal> {
     Ok(Compiler { program: program.into(), version, host_flags, architectures, inherited })
 }
 
-/// The folder of finished images: beside the profiles' folders in the target folder, so that profiles share them, or
-/// OUT_DIR where that is laid out otherwise. Names hold a hash of all that an image was made from: none goes stale.
+/// The folder of finished images. Names hold a hash of all that an image was made from: none goes stale.
 fn cache(out: &Path) -> PathBuf {
+    beside_profiles(out, "elbo-kernels")
+}
+
+/// A folder beside the profiles' folders in the target folder, so that profiles share it, or in OUT_DIR where that is laid
+/// out otherwise.
+fn beside_profiles(out: &Path, name: &str) -> PathBuf {
     let build = out.ancestors().find(|folder| folder.ends_with("build"));
-    build.and_then(|build| build.parent()?.parent()).unwrap_or(out).join("elbo-kernels")
+    build.and_then(|build| build.parent()?.parent()).unwrap_or(out).join(name)
 }
 
 /// `images.rs` of a build with kernels. Images are aligned, because the driver reads them as structures.

@@ -10,6 +10,9 @@ mod kernels;
 #[allow(dead_code)]
 #[path = "../build/nvcc.rs"]
 mod nvcc;
+#[allow(dead_code)]
+#[path = "../build/wasm.rs"]
+mod wasm;
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -82,4 +85,35 @@ fn a_kernel_file_is_read_with_the_headers_it_includes_and_no_others() {
     assert!(of("dev/two").contains("// two") && of("dev/two").contains("// c") && !of("dev/two").contains("// b"));
     assert_eq!(of("one").matches("// b").count(), 1);
     assert!(kernels::sources(&at.path().join("nowhere")).unwrap().is_empty());
+}
+
+#[test]
+fn the_engine_for_pages_is_built_where_it_is_wanted() {
+    use wasm::{Wanted, wanted};
+    let release = |asked, required| wanted(asked, required, false).unwrap();
+    assert_eq!([release(None, false), release(Some("auto"), false)], [Wanted::IfPossible, Wanted::IfPossible]);
+    assert!(matches!(release(Some("off"), false), Wanted::No(reason) if reason.contains("ELBO_WASM")));
+    assert!(matches!(wanted(None, false, true).unwrap(), Wanted::No(reason) if reason.contains("ELBO_WASM=on")));
+    assert_eq!(wanted(Some("on"), false, true).unwrap(), Wanted::IfPossible);
+    assert_eq!(wanted(None, true, true).unwrap(), Wanted::Required);
+    assert_eq!(release(Some("a/b.wasm"), true), Wanted::Given("a/b.wasm".into()));
+    assert!(wanted(Some("off"), true, false).unwrap_err().contains("contradict"));
+    assert!(wanted(Some("maybe"), false, false).unwrap_err().contains("maybe"));
+}
+
+/// The cargo within must not take the outer one's flags, folders and wrappers for its own; it needs its registry and its
+/// home.
+#[test]
+fn the_cargo_within_sees_no_variables_of_the_cargo_without() {
+    for name in
+        ["CARGO_ENCODED_RUSTFLAGS", "RUSTFLAGS", "RUSTC_WORKSPACE_WRAPPER", "CARGO_TARGET_DIR", "OUT_DIR", "TARGET"]
+    {
+        assert!(wasm::is_inherited(name), "{name}");
+    }
+    assert!(wasm::is_inherited("CARGO_FEATURE_CLI") && wasm::is_inherited("CARGO_PROFILE_TEST_OPT_LEVEL"));
+    for name in ["CARGO_HOME", "CARGO_MAKEFLAGS", "CARGO_REGISTRIES_CRATES_IO_PROTOCOL", "PATH", "HOME", "RUSTC"] {
+        assert!(!wasm::is_inherited(name), "{name}");
+    }
+    let flags = wasm::flags(&[("/some/where".into(), "elbo")]);
+    assert_eq!(flags, "-Ctarget-feature=+simd128\x1f--remap-path-prefix=/some/where=elbo");
 }

@@ -27,6 +27,7 @@ impl Info {
             ("platform", format!("{} {}", std::env::consts::OS, std::env::consts::ARCH)),
             ("instruction set", format!("{} (available: {})", Isa::detect(), names.join(", "))),
             ("threads", cores.to_string()),
+            super::explore::row(),
         ];
         let rows: Vec<(String, String)> =
             rows.into_iter().map(|(name, value)| (name.to_string(), value)).chain(cuda()).collect();

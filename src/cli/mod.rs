@@ -85,6 +85,7 @@ commands! {
         decode::Decode,
         interpolate::Interpolate,
         eval::Eval,
+        explore::Explore,
         runs::Runs,
     }
     "Study it": {

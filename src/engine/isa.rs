@@ -1,7 +1,8 @@
 //! Which vector instructions this processor has, asked once at run time.
 //!
 //! The crate is compiled for the baseline of its target and picks wider code when it runs, so that one binary is
-//! fast everywhere. Two ways to use the answer: [`Isa::run`] compiles a plain loop once per instruction set and lets
+//! fast everywhere. (WebAssembly cannot be asked: there the features it is compiled with decide, and a module with others
+//! than its host knows is refused whole.) Two ways to use the answer: [`Isa::run`] compiles a plain loop once per instruction set and lets
 //! the compiler vectorise it; the matrix product has hand-written micro-kernels and matches on [`Isa`] itself.
 
 use std::fmt;
@@ -14,6 +15,8 @@ use crate::engine::error::{Error, Result};
 pub enum Isa {
     /// Whatever the compilation target guarantees (SSE2 on x86-64).
     Portable,
+    /// WebAssembly's 128-bit vectors, without a fused multiply-add: the bits are those of [`Isa::Portable`].
+    Simd128,
     /// Advanced SIMD of 64-bit Arm: 128-bit vectors, fused multiply-add.
     Neon,
     /// AVX2 and FMA: 256-bit vectors.
@@ -50,7 +53,10 @@ impl Isa {
 
     /// Every instruction set this processor can execute, narrowest first.
     pub fn available() -> Vec<Isa> {
+        #[cfg_attr(all(target_arch = "wasm32", not(target_feature = "simd128")), expect(unused_mut))]
         let mut all = vec![Isa::Portable];
+        #[cfg(all(target_arch = "wasm32", target_feature = "simd128"))]
+        all.push(Isa::Simd128);
         #[cfg(target_arch = "aarch64")]
         if std::arch::is_aarch64_feature_detected!("neon") {
             all.push(Isa::Neon);
@@ -94,6 +100,7 @@ impl fmt::Display for Isa {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Isa::Portable => "portable",
+            Isa::Simd128 => "simd128",
             Isa::Neon => "neon",
             Isa::Avx2 => "avx2",
             Isa::Avx512 => "avx512",

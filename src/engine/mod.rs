@@ -7,6 +7,7 @@
 //! For the machine: [`plan`] (fusion, waves, memory) → [`steps`] (the kernels) → [`steps::gemm`] (the matrix product) →
 //! [`device::cpu`] (threads).
 
+pub(crate) mod clock;
 pub mod device;
 pub mod error;
 pub mod file;

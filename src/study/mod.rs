@@ -2,6 +2,7 @@
 
 pub mod derive;
 pub mod evidence;
+pub mod explore;
 pub mod page;
 pub mod plot;
 pub mod richness;

@@ -25,7 +25,6 @@ mod start;
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Instant;
 
 use serde::{Deserialize, Serialize};
 
@@ -36,8 +35,9 @@ pub use report::{EpochRecord, EpochTiming, Observer, StepReport, Sums};
 pub use run::{Entry, Run, checkpoint};
 
 use crate::data::Splits;
+use crate::engine::clock::Stopwatch;
 use crate::engine::device::room::must_fit;
-use crate::engine::device::{Array, Call, Device, Function, Key, Moment, Rows, Snapshot, call};
+use crate::engine::device::{Array, Call, Device, Executor, Function, Key, Moment, Rows, Snapshot, call};
 use crate::engine::error::{Error, Remedy, Result};
 use crate::engine::graph::Graph;
 use crate::train::checkpoint::{Checkpoint, ImageHashes, families};
@@ -114,7 +114,16 @@ impl Trainer {
     /// [`Error::Argument`] when the configuration is not valid or the images are not of the model's size.
     pub fn new(config: TrainConfig, data: &Splits, device: Device) -> Result<Trainer> {
         config.validate()?;
-        let mut model = DeviceVae::initial(Vae::new(config.model.clone())?, config.seed, device)?;
+        Trainer::new_on(config, data, device.open()?)
+    }
+
+    /// As [`Trainer::new`], on an executor that is there already.
+    ///
+    /// # Errors
+    /// As [`Trainer::new`].
+    pub fn new_on(config: TrainConfig, data: &Splits, executor: Executor) -> Result<Trainer> {
+        config.validate()?;
+        let mut model = DeviceVae::initial_on(Vae::new(config.model.clone())?, config.seed, executor)?;
         // A checkpoint is made of three arrays of every parameter, which are read, encoded and put together in turn.
         let checkpoint = 3 * 3 * size_of::<f32>() as u64 * model.vae.params().count() as u64;
         must_fit(checkpoint, "a checkpoint of this model", Remedy::smaller())?;
@@ -182,6 +191,11 @@ impl Trainer {
         &self.config
     }
 
+    /// How far the run is, with the sums of the epoch that is running, between two calls of [`Trainer::run`].
+    pub fn progress(&self) -> &Progress {
+        &self.progress
+    }
+
     /// The model, to draw from and to look into.
     pub fn model(&mut self) -> &mut DeviceVae {
         &mut self.model
@@ -194,17 +208,17 @@ impl Trainer {
     /// [`Error::Diverged`] when the loss is no longer a finite number, and what `observer` returns.
     pub fn run(&mut self, observer: &mut dyn Observer, stop: &AtomicBool) -> Result<Outcome> {
         while self.progress.epoch < self.config.epochs {
-            let start = Instant::now();
+            let start = Stopwatch::start();
             let before = self.progress.cursor;
             if self.finish_epoch(observer, stop)? == Outcome::Stopped {
                 return Ok(Outcome::Stopped);
             }
-            let train_seconds = start.elapsed().as_secs_f64();
+            let train_seconds = start.seconds();
             let record = self.close_epoch()?;
             let timing = EpochTiming {
                 epoch: record.epoch,
                 train_seconds,
-                test_seconds: start.elapsed().as_secs_f64() - train_seconds,
+                test_seconds: start.seconds() - train_seconds,
                 images_per_second: (self.images - before as usize) as f64 / train_seconds,
                 device: self.model.executor.describe(),
                 build: env!("ELBO_BUILD").into(),

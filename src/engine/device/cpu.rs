@@ -8,13 +8,13 @@ pub(crate) use bind::Binder;
 use std::cell::{Cell, RefCell, UnsafeCell};
 use std::collections::HashMap;
 use std::rc::Rc;
-use std::time::Instant;
 
 use super::call::{Call, Sequence};
 use super::memory::{Aligned, HostMemory, check_size};
 use super::room::must_fit;
 use super::team::{self, Course, MOST_CHUNKS, MOST_WAVES};
 use super::{Backend, CompiledFunction, Memory, Snapshot, check_rows, foreign_memory};
+use crate::engine::clock::Stopwatch;
 use crate::engine::error::{Error, Remedy, Result};
 use crate::engine::graph::{Graph, Slot, SlotKind};
 use crate::engine::isa::Isa;
@@ -231,7 +231,7 @@ impl CompiledFunction for CpuFunction {
         if self.guarded {
             guard::poison(&self.plan, self.arena.slice_mut());
         }
-        let started = Instant::now();
+        let started = Stopwatch::start();
         let bad = BadIndex::default();
         let scratch = self.team.scratch.borrow();
         let shared = Shared {
@@ -248,7 +248,7 @@ impl CompiledFunction for CpuFunction {
             (0..call.steps).for_each(|_| shared.tick());
         }
         self.position = shared.now.into_inner().sequence.position();
-        self.team.pace.set(Some(started.elapsed().as_secs_f64() / call.steps as f64));
+        self.team.pace.set(Some(started.seconds() / call.steps as f64));
         if self.guarded {
             guard::check(&self.plan, self.arena.slice())?;
         }
@@ -302,12 +302,12 @@ impl CompiledFunction for CpuFunction {
         let mut best = vec![f64::INFINITY; steps.len()];
         for _ in 0..repetitions {
             for (step, best) in steps.iter().zip(&mut best) {
-                let start = Instant::now();
+                let start = Stopwatch::start();
                 for chunk in 0..step.chunks() {
                     // SAFETY: one thread, in the order of the waves; `bind` checked the data.
                     unsafe { step.run(chunk, &context) };
                 }
-                *best = best.min(start.elapsed().as_secs_f64());
+                *best = best.min(start.seconds());
             }
         }
         bad.into_result().map(|()| best)

@@ -50,6 +50,12 @@ pub trait PixelDistribution {
     /// E[x|z], `[rows, D]`.
     fn mean<'g>(&self, raw: Raw<'g>) -> Var<'g>;
 
+    /// How far the values of each pixel lie apart, `[rows, D]`: σ of a Gaussian, the scale of a logistic; none where the mean
+    /// says it all.
+    fn spread<'g>(&self, _raw: Raw<'g>) -> Option<Var<'g>> {
+        None
+    }
+
     /// x ~ p(x|z) of one pixel, draw `i` of `noise`, from its [`outputs`](Facts::outputs) followed by the raw shared spread,
     /// if there is one.
     fn draw(&self, raw: &[f64], noise: Draw, i: u64) -> f64;

@@ -39,6 +39,8 @@ mod neon;
 mod pack;
 mod portable;
 mod product;
+#[cfg(all(target_arch = "wasm32", target_feature = "simd128"))]
+mod simd128;
 
 pub(crate) use product::{Product, Target};
 
@@ -108,6 +110,8 @@ impl Gemm {
             Isa::Avx2 => &avx2::FAMILY,
             #[cfg(target_arch = "aarch64")]
             Isa::Neon => &neon::FAMILY,
+            #[cfg(all(target_arch = "wasm32", target_feature = "simd128"))]
+            Isa::Simd128 => &simd128::FAMILY,
             _ => &portable::FAMILY,
         };
         Gemm { isa, family, ta, tb, lda, ldb, blocks: Blocks::new(family, m, n, k, ta, tb) }

@@ -1,0 +1,103 @@
+//! `elbo explore`.
+
+use std::fs;
+use std::io::Write;
+use std::path::PathBuf;
+
+use clap::Args;
+use flate2::Compression;
+use flate2::write::GzEncoder;
+
+use super::output::{self, ending};
+use super::{say, use_run};
+use crate::engine::error::{Error, Remedy, Result};
+use crate::study::explore::{Bundle, Caption, site};
+use crate::train::Source;
+use crate::train::checkpoint::Checkpoint;
+
+include!(concat!(env!("OUT_DIR"), "/pages.rs"));
+
+/// A page larger than this is not handed around.
+const LARGEST: usize = 3_000_000;
+
+/// Write a page in which a run's model can be explored: one HTML file that opens from disk
+///
+/// The page computes by this program's own engine, compiled to WebAssembly: images of any z, posteriors, bounds and their
+/// gradients, and a small training. It asks nothing of a network. Weights are rounded to 16 bits; 200 test images go with them.
+#[derive(Args)]
+pub struct Explore {
+    /// Run folder, or a checkpoint file
+    #[arg(value_name = "RUN")]
+    pub run: PathBuf,
+    /// Page to write (HTML)
+    #[arg(long, short, value_name = "FILE", default_value = "explore.html", value_parser = ending("html"))]
+    pub out: PathBuf,
+    /// Folder with other images [default: those of the run]
+    #[arg(long, value_name = "FOLDER")]
+    pub data: Option<PathBuf>,
+}
+
+impl Explore {
+    /// Writes the page.
+    pub fn run(&self) -> Result<()> {
+        output::spare_runs("out", &self.out, Some(&self.run))?;
+        let engine = engine()?;
+        super::warn_if_debug_build();
+        let checkpoint = use_run::open(&self.run)?;
+        let test = use_run::images(&self.run, &checkpoint, &self.data)?.test;
+        let bundle = Bundle::of(&checkpoint, &test, self.caption(&checkpoint))?.sealed()?;
+        let mut packed = GzEncoder::new(Vec::new(), Compression::best());
+        let engine = packed.write_all(engine).and_then(|()| packed.finish()).expect("memory can be written");
+        let page = site::page(&bundle, &engine);
+        let bytes = page.html().len();
+        if bytes > LARGEST {
+            say(format_args!(
+                "warning: the page has {:.1} MB, because the model has {} parameters; one with smaller --hidden makes a page \
+                 that is easier to hand around",
+                bytes as f64 / 1e6,
+                bundle.parameters.iter().map(|(_, values)| values.len()).sum::<usize>()
+            ));
+        }
+        page.write(&self.out)?;
+        let bytes = fs::metadata(&self.out).map_err(Error::io("read", &self.out))?.len();
+        super::print(&format!("{} ({:.2} MB): open it in a browser\n", self.out.display(), bytes as f64 / 1e6))
+    }
+
+    fn caption(&self, checkpoint: &Checkpoint) -> Caption {
+        let name = self.run.file_stem().map_or("a run".into(), |name| name.to_string_lossy());
+        let data = match (&self.data, &checkpoint.config.data) {
+            (None, Source::Digits { seed, .. }) => format!("built-in digits, seed {seed}"),
+            (None, Source::Folder { path, .. }) | (Some(path), _) => {
+                // A page travels; where this machine keeps its images is nobody's business.
+                path.file_name().map_or("images".into(), |name| name.to_string_lossy().into_owned())
+            }
+        };
+        Caption {
+            title: format!("{name}: {}", checkpoint.config.model.describe()),
+            data,
+            command: format!("elbo explore {name}"),
+            updates: checkpoint.progress.updates,
+        }
+    }
+}
+
+/// The engine for pages.
+fn engine() -> Result<&'static [u8]> {
+    ENGINE.map_err(|reason| Error::Device {
+        device: "WebAssembly".into(),
+        reason: format!("this program has no engine for pages: {reason}"),
+        remedy: Remedy::from(REMEDY),
+    })
+}
+
+/// How a program with the engine for pages comes about.
+const REMEDY: &str = "run `rustup target add wasm32-unknown-unknown` and build it again in release mode, without ELBO_WASM=off";
+
+/// The row of `elbo info` about it.
+pub fn row() -> (&'static str, String) {
+    let value = match ENGINE {
+        Ok(engine) => format!("engine of {:.2} MB (WebAssembly, 128-bit vectors)", engine.len() as f64 / 1e6),
+        Err(reason) => format!("none: {reason}; {REMEDY}"),
+    };
+    ("pages", value)
+}

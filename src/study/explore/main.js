@@ -1,0 +1,57 @@
+"use strict";
+/* Opens what is in the page and starts its parts: the plane first, so that there is something to see at once. */
+
+function wirePlane(space, plane, point) {
+  const captions = () => {
+    const n = plane.shown ? plane.tilesPerSide(plane.shown) : 0;
+    el("plane-caption").textContent = {
+      images: `${n} × ${n} images f_μ(z)` + (space.info.labels ? ", in the colour of the digit that lives there." : "."),
+      regions: "Shares of the digits; dotted: 50, 90 and 99 % of the prior.",
+      points: `${space.count} test images at the mean of q; dotted: 50, 90 and 99 % of the prior.`,
+    }[plane.layer].replace("f_μ", "fμ");
+    el("density-label").hidden = plane.layer !== "images";
+  };
+  choices(el("layers"), (value) => { plane.layer = value; captions(); plane.refresh(); });
+  choices(el("scales"), (value) => { plane.scale = value === "quantile" ? QUANTILE : EVEN; plane.refresh(); });
+  el("density").value = String(plane.shown ? plane.tilesPerSide(plane.shown) : 24);
+  el("density").addEventListener("input", () => { plane.perSide = Number(el("density").value); captions(); plane.refresh(); });
+  if (space.ways.length > 1) {
+    el("ways-label").hidden = false;
+    for (const [value, name] of space.ways) el("ways").append(new Option(name, value));
+    el("ways").addEventListener("change", () => {
+      space.choose(el("ways").value);
+      space.through(point.z);
+      plane.refresh();
+      point.show();
+    });
+  }
+  captions();
+}
+
+async function start() {
+  const engine = await Engine.load(bytes("wasm")), model = engine.open(bytes("bundle"));
+  const space = new Space(model), hooks = { engine, model, space };
+  showIntroduction(model.info, space);
+  let point = null;
+  const plane = new PlaneView(el("plane"), space, (place) => point && point.goTo(place));
+  point = new PointView(space, plane);
+  hooks.plane = plane;
+  hooks.point = point;
+  await plane.refresh();
+  wirePlane(space, plane, point);
+  hooks.firstPicture = performance.now();
+  hooks.checkGolden = checkGolden;
+  try { hooks.golden = checkGolden(model); } catch (error) { fail(error); }
+  hooks.path = new PathView(space, plane, point);
+  showFacts(model);
+  hooks.digit = new DigitView(space, plane);
+  hooks.chooser = new Chooser(space, (x, name) => hooks.digit.ask(x, name));
+  hooks.training = new Training(engine);
+  window.elboExplore = hooks;
+  if (space.count) {
+    const seven = space.labels.indexOf(7);
+    hooks.chooser.choose(seven < 0 ? 0 : seven);
+  }
+}
+
+start().catch(fail);

@@ -1,0 +1,14 @@
+import { defineConfig } from "@playwright/test";
+
+// The browser is the system's: CHROMIUM names another.
+export default defineConfig({
+  testDir: ".",
+  testMatch: "*.spec.mjs",
+  timeout: 120_000,
+  workers: 1,
+  reporter: "list",
+  use: {
+    launchOptions: { executablePath: process.env.CHROMIUM || "/usr/bin/chromium", args: ["--no-sandbox"] },
+    viewport: { width: 1280, height: 900 },
+  },
+});

@@ -1,0 +1,34 @@
+// Opening a page from disk, and what it must not do: ask a network, report an error, be hard to use.
+import AxeBuilder from "@axe-core/playwright";
+import { expect } from "@playwright/test";
+import { resolve } from "node:path";
+import { pathToFileURL } from "node:url";
+
+/** Opens the file and returns what the page did that it must not do. */
+export async function open(page, path) {
+  const address = pathToFileURL(resolve(path)).href;
+  const wrong = [];
+  page.on("request", (request) => {
+    const url = request.url();
+    if (url.split("#")[0] !== address && !/^(data|blob):/.test(url)) wrong.push(`asked for ${url}`);
+  });
+  page.on("console", (message) => {
+    if (message.type() === "error") wrong.push(`console: ${message.text()}`);
+  });
+  page.on("pageerror", (error) => wrong.push(`error: ${error.message}`));
+  await page.goto(address);
+  return wrong;
+}
+
+/** No rule of WCAG 2.2 A and AA, or of best practice, is broken. */
+export async function accessible(page) {
+  const { violations } = await new AxeBuilder({ page }).analyze();
+  const told = violations.map((v) => `${v.id}: ${v.help}\n  ${v.nodes.slice(0, 5).map((n) => n.html).join("\n  ")}`);
+  expect(told).toEqual([]);
+}
+
+/** Nothing is wider than the window. */
+export async function fits(page) {
+  const [content, window] = await page.evaluate(() => [document.documentElement.scrollWidth, innerWidth]);
+  expect(content).toBeLessThanOrEqual(window);
+}
