@@ -82,6 +82,7 @@ commands! {
     reproduce::Reproduce,
     implied_sigma::ImpliedSigma,
     bench::Bench,
+    lab::Lab,
     info::Info,
 }
 

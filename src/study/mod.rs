@@ -1,6 +1,7 @@
 //! What explains: estimates of log p(x), what a latent space holds, and the diagrams and pages of both.
 
 pub mod evidence;
+pub mod lab;
 pub mod page;
 pub mod plot;
 pub mod richness;
