@@ -93,6 +93,7 @@ commands! {
         gradcheck::Gradcheck,
         bounds::Bounds,
         richness::Richness,
+        lab::Lab,
         implied_sigma::ImpliedSigma,
     }
     "Tools": {

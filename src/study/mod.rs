@@ -1,8 +1,10 @@
-//! What explains: estimates of log p(x), what a latent space holds, and the diagrams and pages of both.
+//! What explains: estimates of log p(x) and of gradients, what a latent space holds, the chain rule with its numbers, and the
+//! diagrams and pages of all of them.
 
 pub mod derive;
 pub mod evidence;
 pub mod explore;
+pub mod lab;
 pub mod page;
 pub mod plot;
 pub mod richness;
