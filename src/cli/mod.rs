@@ -74,6 +74,7 @@ commands! {
     sample::Sample,
     reconstruct::Reconstruct,
     eval::Eval,
+    report::Report,
     export::Export,
     richness::Richness,
     bounds::Bounds,

@@ -301,7 +301,7 @@ fn conclude(trainer: &mut Trainer, data: &Splits, run: &Run, seconds: f64) -> Re
     let path = run.path().display();
     super::print(&format!(
         "{text}{}, {seconds:.1} s in this session; in {path}: checkpoint.safetensors, config.json, metrics.jsonl, \
-         timing.jsonl, {}\n",
+         steps.jsonl, timing.jsonl, {}\n",
         plural(config.epochs as usize, "epoch"),
         names.join(", ")
     ))

@@ -3,4 +3,5 @@
 pub mod evidence;
 pub mod page;
 pub mod plot;
+pub mod report;
 pub mod richness;

@@ -32,8 +32,8 @@ use serde::{Deserialize, Serialize};
 pub use alarm::{Alarm, COLLAPSED_KL};
 pub use config::{Difference, OutputBias, Source, TrainConfig};
 pub use experiment::{EpochSchedules, Experiment, RateSchedule};
-pub use report::{EpochRecord, EpochTiming, Observer, StepReport, Sums};
-pub use run::{Entry, Run, checkpoint};
+pub use report::{EpochRecord, EpochTiming, INTERVALS, Observer, StepRecord, StepReport, Sums};
+pub use run::{Entry, Journals, Run, SessionRecord, checkpoint};
 
 use crate::data::Splits;
 use crate::engine::device::room::must_fit;
@@ -182,6 +182,11 @@ impl Trainer {
         &self.config
     }
 
+    /// Updates so far.
+    pub fn updates(&self) -> u32 {
+        self.progress.updates
+    }
+
     /// The model, to draw from and to look into.
     pub fn model(&mut self) -> &mut DeviceVae {
         &mut self.model
@@ -237,7 +242,7 @@ impl Trainer {
             let whole = (self.images - done) / self.config.batch;
             let (batch, updates) = match whole {
                 0 => (BatchSize::Rest, 1),
-                _ => (BatchSize::Full, whole.min(self.model.executor.steps_per_call())),
+                _ => (BatchSize::Full, whole.min(self.model.executor.steps_per_call()).min(self.until_interval_ends(done))),
             };
             let allowed = self.pause_at.map_or(updates, |limit| (limit - made) as usize);
             self.go_on_in(batch)?;
@@ -248,11 +253,20 @@ impl Trainer {
             observer.step(&StepReport {
                 epoch: self.progress.epoch + 1,
                 epochs: self.config.epochs,
+                updates: updates as u32,
                 images: cursor as usize,
                 of: self.images,
                 means: sums.per_image(cursor as usize),
             });
         }
+    }
+
+    /// Updates until the interval that `done` images of the epoch lie in is over. How updates are grouped changes no number;
+    /// this way the means of the intervals do not depend on the clock either.
+    fn until_interval_ends(&self, done: usize) -> usize {
+        let interval = done * INTERVALS / self.images + 1;
+        let end = (interval * self.images).div_ceil(INTERVALS);
+        (end - done).div_ceil(self.config.batch)
     }
 
     fn step(&mut self, batch: BatchSize) -> &mut TrainStep {
