@@ -8,7 +8,7 @@ use elbo::train::checkpoint::Checkpoint;
 
 /// Sizes at which a training takes a moment: 300 is not a multiple of 64, so that an epoch ends in a smaller batch.
 const TINY: &str = "--train-size 300 --test-size 70 --hidden 24,16 --latent 2 --batch 64 --epochs 2 --quiet";
-const FILES: [&str; 9] = [
+const FILES: [&str; 11] = [
     "checkpoint.safetensors",
     "config.json",
     "manifold.png",
@@ -17,6 +17,8 @@ const FILES: [&str; 9] = [
     "run.lock",
     "samples.png",
     "scatter.png",
+    "sessions.jsonl",
+    "steps.jsonl",
     "timing.jsonl",
 ];
 
@@ -56,9 +58,10 @@ fn bytes(path: PathBuf) -> Vec<u8> {
     fs::read(&path).unwrap_or_else(|e| panic!("{}: {e}", path.display()))
 }
 
-/// Everything but the clock's file must be equal.
+/// Everything but what tells of the sessions must be equal.
 fn equal_runs(a: &Path, b: &Path) {
-    for name in FILES.iter().filter(|name| !["run.lock", "timing.jsonl"].contains(name)) {
+    let of_sessions = ["run.lock", "timing.jsonl", "sessions.jsonl"];
+    for name in FILES.iter().filter(|name| !of_sessions.contains(name)) {
         assert!(
             bytes(a.join(name)) == bytes(b.join(name)),
             "{name} differs between {} and {}",

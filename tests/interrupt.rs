@@ -102,7 +102,15 @@ fn a_reproduction_stopped_while_it_estimates_keeps_its_training() {
         assert_eq!(code, 130, "{signal}: {said}");
         assert!(said.contains("is finished and saved, and the same command evaluates it"), "{said}");
         let run = at.path().join("run");
-        let files = ["checkpoint.safetensors", "config.json", "metrics.jsonl", "run.lock", "timing.jsonl"];
+        let files = [
+            "checkpoint.safetensors",
+            "config.json",
+            "metrics.jsonl",
+            "run.lock",
+            "sessions.jsonl",
+            "steps.jsonl",
+            "timing.jsonl",
+        ];
         assert_eq!(names(&run), files);
         let checkpoint = Checkpoint::load(&run.join("checkpoint.safetensors")).unwrap();
         assert_eq!((checkpoint.progress.epoch, checkpoint.config.epochs), (2, 2));

@@ -86,6 +86,7 @@ commands! {
         interpolate::Interpolate,
         eval::Eval,
         explore::Explore,
+        report::Report,
         runs::Runs,
     }
     "Study it": {

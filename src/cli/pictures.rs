@@ -110,7 +110,7 @@ fn below(shown: Shown) -> &'static str {
 
 /// The plane of z, decoded at the normal distribution's quantiles: equal areas of the picture are equally probable under
 /// the prior. z₁ grows to the right, z₂ upwards.
-fn plane(model: &mut DeviceVae) -> Result<Picture> {
+pub fn plane(model: &mut DeviceVae) -> Result<Picture> {
     let [height, width] = model.vae.config.image;
     let at = |i: usize| normal_quantile((i as f64 + 0.5) / GRID as f64) as f32;
     let points = (0..GRID).rev().flat_map(|row| (0..GRID).flat_map(move |column| [at(column), at(row)]));
@@ -162,7 +162,7 @@ fn normal_quantile(p: f64) -> f64 {
 }
 
 /// Φ(z) = ½ + φ(z)·(z + z³/3 + z⁵/(3·5) + …), whose terms are all of one sign; to full precision where |z| < 6.
-fn normal_cdf(z: f64) -> f64 {
+pub fn normal_cdf(z: f64) -> f64 {
     let (mut term, mut sum, mut n) = (z, z, 1.0);
     while term.abs() > 1e-17 * sum.abs() {
         n += 2.0;

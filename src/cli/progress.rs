@@ -9,7 +9,7 @@ use indicatif::{HumanDuration, ProgressBar, ProgressStyle};
 use super::scale;
 use crate::data::Splits;
 use crate::engine::error::{Error, Result};
-use crate::train::{Alarm, EpochRecord, EpochTiming, Observer, Outcome, Run, StepReport, Trainer};
+use crate::train::{Alarm, EpochRecord, EpochTiming, Observer, Outcome, Run, SessionRecord, StepReport, Trainer};
 
 /// How often the text beside the bar is made anew.
 const REFRESH: Duration = Duration::from_millis(100);
@@ -23,6 +23,8 @@ pub fn train(run: &Run, trainer: &mut Trainer, data: &Splits, quiet: bool, stop:
     // It knows what the test images score without any z.
     let alarm = Alarm::new(config, scale::collapse_line(&config.model, &data.test));
     let mut progress = ProgressDisplay::new(alarm, quiet);
+    let arguments = std::env::args_os().skip(1).map(|word| word.to_string_lossy().into_owned());
+    run.note_session(&SessionRecord::new(["elbo".to_string()].into_iter().chain(arguments), trainer.progress().updates))?;
     let outcome = run.train(trainer, &mut progress, stop);
     progress.finish();
     outcome.map_err(|error| match error {

@@ -305,7 +305,7 @@ fn conclude(args: &Train, trainer: &mut Trainer, data: &Splits, run: &Run, secon
     let path = run.path().display();
     let text = format!(
         "{text}{}, {seconds:.1} s in this session; in {path}: checkpoint.safetensors, config.json, metrics.jsonl, \
-         timing.jsonl, {}\n",
+         steps.jsonl, timing.jsonl, {}\n",
         plural(config.epochs as usize, "epoch"),
         names.join(", ")
     );

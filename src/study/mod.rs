@@ -7,4 +7,5 @@ pub mod explore;
 pub mod lab;
 pub mod page;
 pub mod plot;
+pub mod report;
 pub mod richness;

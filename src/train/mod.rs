@@ -31,8 +31,8 @@ use serde::{Deserialize, Serialize};
 pub use alarm::{Alarm, COLLAPSED_KL};
 pub use config::{Difference, OutputBias, Source, TrainConfig};
 pub use experiment::{EpochSchedules, Experiment, RateSchedule};
-pub use report::{EpochRecord, EpochTiming, Observer, StepReport, Sums};
-pub use run::{Entry, Run, checkpoint};
+pub use report::{EpochRecord, EpochTiming, INTERVALS, Observer, StepRecord, StepReport, Sums};
+pub use run::{Entry, Journals, Run, SessionRecord, checkpoint};
 
 use crate::data::Splits;
 use crate::engine::clock::Stopwatch;
@@ -251,7 +251,7 @@ impl Trainer {
             let whole = (self.images - done) / self.config.batch;
             let (batch, updates) = match whole {
                 0 => (BatchSize::Rest, 1),
-                _ => (BatchSize::Full, whole.min(self.model.executor.steps_per_call())),
+                _ => (BatchSize::Full, whole.min(self.model.executor.steps_per_call()).min(self.until_interval_ends(done))),
             };
             let allowed = self.pause_at.map_or(updates, |limit| (limit - made) as usize);
             self.go_on_in(batch)?;
@@ -262,11 +262,20 @@ impl Trainer {
             observer.step(&StepReport {
                 epoch: self.progress.epoch + 1,
                 epochs: self.config.epochs,
+                updates: updates as u32,
                 images: cursor as usize,
                 of: self.images,
                 means: sums.per_image(cursor as usize),
             });
         }
+    }
+
+    /// Updates until the interval that `done` images of the epoch lie in is over. How updates are grouped changes no number;
+    /// this way the means of the intervals do not depend on the clock either.
+    fn until_interval_ends(&self, done: usize) -> usize {
+        let interval = done * INTERVALS / self.images + 1;
+        let end = (interval * self.images).div_ceil(INTERVALS);
+        (end - done).div_ceil(self.config.batch)
     }
 
     fn step(&mut self, batch: BatchSize) -> &mut TrainStep {

@@ -90,6 +90,29 @@ pub struct EpochTiming {
     pub build: String,
 }
 
+/// One line of `steps.jsonl`: means over the images of one of the [intervals](INTERVALS) of an epoch, each image at the
+/// moment it was learned from; in nats per image.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct StepRecord {
+    /// The epoch, counted from 1.
+    pub epoch: u32,
+    /// Updates of the run at the end of the interval.
+    pub updates: u32,
+    /// Images in the interval.
+    pub images: usize,
+    /// −log p(x|z).
+    pub rec: f64,
+    /// KL(q(z|x) ‖ p(z)).
+    pub kl: f64,
+    /// rec + β·kl, what was minimised.
+    pub loss: f64,
+}
+
+/// The intervals of an epoch of which `steps.jsonl` has the means; fewer where an epoch has fewer updates, or where a GPU was
+/// further already when it was asked.
+pub const INTERVALS: usize = 20;
+
 /// Where a run is, as far as it is known: a GPU may be some updates further.
 #[derive(Clone, Copy, Debug)]
 pub struct StepReport {
@@ -97,6 +120,8 @@ pub struct StepReport {
     pub epoch: u32,
     /// The number of epochs of the run.
     pub epochs: u32,
+    /// Updates of the run so far.
+    pub updates: u32,
     /// Images of this epoch that were learned from.
     pub images: usize,
     /// Images of an epoch.

@@ -38,10 +38,11 @@ pub(super) fn read<T: DeserializeOwned>(files: &dyn Files, path: &Path) -> Resul
     lines.map(record).collect()
 }
 
-/// Keeps the whole lines of the first `epochs` epochs, and nothing else.
+/// Keeps the whole lines of the first `epochs` epochs, and of none, and nothing else.
 pub(super) fn cut(files: &dyn Files, path: &Path, epochs: u32) -> Result<()> {
     #[derive(Deserialize)]
     struct JournalLine {
+        #[serde(default)]
         epoch: u32,
     }
     let bytes = match files.read(path) {

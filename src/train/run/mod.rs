@@ -5,6 +5,8 @@
 //! | `checkpoint.safetensors` | the [state](checkpoint) | replaced whole, after every epoch and at a stop |
 //! | `metrics.jsonl` | an [`EpochRecord`] in a line | extended after every epoch, before the checkpoint |
 //! | `timing.jsonl` | an [`EpochTiming`] in a line | beside it |
+//! | `steps.jsonl` | the [`StepRecord`]s of an epoch, each in a line | beside it |
+//! | `sessions.jsonl` | a [`SessionRecord`] in a line | when a command begins to train |
 //! | `config.json` | the configuration, for people to read | when a session begins |
 //! | `run.lock` | the number of the process that trains, and its lock | when a session begins |
 //! | `*.png`, `reproduction.json` | what can be made again | at the end |
@@ -23,7 +25,9 @@
 
 pub mod checkpoint;
 mod entry;
+mod intervals;
 mod journal;
+mod sessions;
 #[cfg(test)]
 mod power;
 #[cfg(test)]
@@ -34,16 +38,20 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
 pub use entry::Entry;
+pub use sessions::SessionRecord;
 
-use super::{EpochRecord, EpochTiming, Observer, Outcome, StepReport, TrainConfig, Trainer};
+use super::{EpochRecord, EpochTiming, Observer, Outcome, StepRecord, StepReport, TrainConfig, Trainer};
 use crate::engine::error::{Error, Result};
 use crate::engine::file::{Disk, Files, Lock};
 use checkpoint::Checkpoint;
+use intervals::Intervals;
 
 const CHECKPOINT: &str = "checkpoint.safetensors";
 const CONFIG: &str = "config.json";
 const METRICS: &str = "metrics.jsonl";
 const TIMING: &str = "timing.jsonl";
+const STEPS: &str = "steps.jsonl";
+const SESSIONS: &str = "sessions.jsonl";
 const LOCK: &str = "run.lock";
 
 /// A run that this process writes: no other can meanwhile.
@@ -57,7 +65,7 @@ pub struct Run {
 
 impl Run {
     /// The files that a run is made of, as against pictures, which can be drawn again.
-    pub const FILES: [&str; 6] = [CHECKPOINT, CONFIG, METRICS, TIMING, "reproduction.json", LOCK];
+    pub const FILES: [&str; 8] = [CHECKPOINT, CONFIG, METRICS, TIMING, STEPS, SESSIONS, "reproduction.json", LOCK];
 
     /// Whether a run is in `path`.
     pub fn is_there(path: &Path) -> bool {
@@ -92,13 +100,35 @@ impl Run {
         self.files.replace(&path, bytes).map(|()| path)
     }
 
+    /// Writes down which command trains from here on.
+    ///
+    /// # Errors
+    /// [`Error::Io`].
+    pub fn note_session(&self, session: &SessionRecord) -> Result<()> {
+        self.files.extend(&self.path.join(SESSIONS), &journal::line(session))
+    }
+
+    /// The journals of the run in `path`, to be read only.
+    ///
+    /// # Errors
+    /// [`Error::File`] naming the line that cannot be understood; [`Error::Io`].
+    pub fn journals(path: &Path) -> Result<Journals> {
+        let at = |name: &str| path.join(name);
+        Ok(Journals {
+            epochs: journal::read(&Disk, &at(METRICS))?,
+            timings: journal::read(&Disk, &at(TIMING))?,
+            steps: journal::read(&Disk, &at(STEPS))?,
+            sessions: journal::read(&Disk, &at(SESSIONS))?,
+        })
+    }
+
     /// Trains with [`Trainer::run`] and saves every epoch, and the state at the end, after `observer` has heard of it. A run that
     /// was begun by this [`Run`] and fails before anything was learned leaves no folder.
     ///
     /// # Errors
     /// As [`Trainer::run`]; [`Error::Io`] when something cannot be saved.
     pub fn train(&self, trainer: &mut Trainer, observer: &mut dyn Observer, stop: &AtomicBool) -> Result<Outcome> {
-        let outcome = trainer.run(&mut Saving { run: self, observer }, stop);
+        let outcome = trainer.run(&mut Saving { run: self, observer, intervals: Intervals::default() }, stop);
         let outcome = outcome.inspect_err(|_| self.discard_if_unused())?;
         self.save(&trainer.checkpoint()?)?;
         Ok(outcome)
@@ -142,9 +172,17 @@ impl Run {
     }
 
     /// The journals first: they must not be behind the checkpoint.
-    fn save_epoch(&self, record: &EpochRecord, timing: &EpochTiming, checkpoint: &Checkpoint) -> Result<()> {
+    fn save_epoch(
+        &self,
+        record: &EpochRecord,
+        timing: &EpochTiming,
+        steps: &[StepRecord],
+        checkpoint: &Checkpoint,
+    ) -> Result<()> {
         self.files.extend(&self.path.join(METRICS), &journal::line(record))?;
         self.files.extend(&self.path.join(TIMING), &journal::line(timing))?;
+        let steps: Vec<u8> = steps.iter().flat_map(journal::line).collect();
+        self.files.extend(&self.path.join(STEPS), &steps)?;
         self.save(checkpoint)
     }
 
@@ -156,7 +194,7 @@ impl Run {
                 self.files.remove(&path).map_err(Error::io("remove", &path))?;
             }
         }
-        for name in [METRICS, TIMING] {
+        for name in [METRICS, TIMING, STEPS, SESSIONS] {
             journal::cut(&*self.files, &self.path.join(name), epochs)?;
         }
         write_config(&*self.files, &self.path, config)
@@ -172,6 +210,19 @@ impl Run {
             entry::clear(&*self.files, &self.path);
         }
     }
+}
+
+/// All that is written down of a run's course.
+#[derive(Clone, Debug, Default)]
+pub struct Journals {
+    /// A record for each epoch.
+    pub epochs: Vec<EpochRecord>,
+    /// What each took.
+    pub timings: Vec<EpochTiming>,
+    /// The means of intervals within the epochs; none of runs of older versions.
+    pub steps: Vec<StepRecord>,
+    /// The commands that trained; none of runs of older versions.
+    pub sessions: Vec<SessionRecord>,
 }
 
 /// Writes `config.json`, unless it says the same already.
@@ -201,15 +252,18 @@ fn must_be_a_folder(path: &Path) -> Result<()> {
 struct Saving<'r> {
     run: &'r Run,
     observer: &'r mut dyn Observer,
+    intervals: Intervals,
 }
 
 impl Observer for Saving<'_> {
     fn step(&mut self, report: &StepReport) {
+        self.intervals.step(report);
         self.observer.step(report);
     }
 
     fn epoch(&mut self, trainer: &Trainer, record: &EpochRecord, timing: &EpochTiming) -> Result<()> {
         self.observer.epoch(trainer, record, timing)?;
-        self.run.save_epoch(record, timing, &trainer.checkpoint()?)
+        let steps = self.intervals.close(record, trainer.images);
+        self.run.save_epoch(record, timing, &steps, &trainer.checkpoint()?)
     }
 }

@@ -1,0 +1,247 @@
+"use strict";
+
+const escapedText = text => String(text).replace(/[&<>"']/g, c => "&#" + c.charCodeAt(0) + ";");
+
+/* Numbers from `low` to `high` at distances of 1, 2 or 5 times a power of ten, at most `most` of them. */
+function ticks(low, high, most) {
+  const rough = (high - low) / most, power = 10 ** Math.floor(Math.log10(rough));
+  const step = power * [1, 2, 5, 10].find(digit => digit * power >= rough);
+  const all = [];
+  for (let i = Math.ceil(low / step - 1e-9); i * step <= high + 1e-9 * step; i++) all.push(Number((i * step).toPrecision(12)));
+  return all;
+}
+
+/* Powers of ten from `low` to `high`, with 2 and 5 times them where there are few. */
+function logTicks(low, high) {
+  const all = [];
+  const digits = high / low > 200 ? [1] : [1, 2, 5];
+  for (let p = Math.floor(Math.log10(low)); p <= Math.log10(high) + 1e-9; p++) {
+    for (const digit of digits) {
+      const value = digit * 10 ** p;
+      if (value >= low * 0.999 && value <= high * 1.001) all.push(value);
+    }
+  }
+  return all;
+}
+
+/* A table of all numbers of a chart, made when it is asked for. */
+function numbers(series, across, xs) {
+  const rows = xs.map(x => "<tr><th scope=row class=number>" + x + "</th>" + series.map(s => {
+    const at = s.index.get(x);
+    return "<td class=number>" + (at === undefined ? "" : shown(s.y[at], 6)) + "</td>";
+  }).join("") + "</tr>").join("");
+  const heads = series.map(s => "<th scope=col class=number>" + escapedText(s.name) + "</th>").join("");
+  return `<table><thead><tr><th scope=col class=number>${across}</th>${heads}</tr></thead><tbody>${rows}</tbody></table>`;
+}
+
+/* Lines over `xs`, with a cursor that reads all of them at once. */
+function lineChart(figure, title, across, series, marks) {
+  for (const s of series) s.index = new Map(s.x.map((x, i) => [x, i]));
+  const xs = [...new Set(series.flatMap(s => s.x))].sort((a, b) => a - b);
+  const sorted = series.flatMap(s => s.y).sort((a, b) => a - b);
+  let low = sorted[0], high = sorted[sorted.length - 1];
+  // The very beginning of a training is far above all the rest, which then would be a line at the bottom.
+  const usual = sorted[Math.floor(0.97 * (sorted.length - 1))];
+  const cut = high - low > 2 * (usual - low) && usual > low;
+  if (cut) high = usual;
+  if (high === low) { high += 1; low -= 1; }
+  const room = 0.06 * (high - low);
+  low -= room; high += room;
+  figure.insertAdjacentHTML("beforeend",
+    `<div class="canvas" tabindex="0" role="group" aria-label="${escapedText(title)}: left and right arrow keys read the values"></div>
+     <div class="legend"></div><p class="hidden-text" aria-live="polite"></p><div class="tools"></div>`);
+  const [canvas, legend, live, tools] = ["canvas", "legend", "hidden-text", "tools"].map(name => figure.querySelector("." + name));
+  const canLog = xs.length > 4 && xs[0] > 0;
+  let log = false, at = null, place = null, width = 0;
+
+  function draw() {
+    width = Math.max(240, Math.min(canvas.clientWidth || 480, 760));
+    const height = Math.round(Math.min(300, 120 + 0.28 * width));
+    const yTicks = ticks(low, high, 5), labels = yTicks.map(t => shown(t, 6));
+    const left = 14 + 7 * Math.max(...labels.map(l => l.length)), right = 10, top = 8, bottom = 36;
+    const first = xs[0], last = xs[xs.length - 1];
+    const scaled = log ? Math.log : v => v;
+    const span = scaled(last) - scaled(first) || 1;
+    const px = x => xs.length === 1 ? (left + width - right) / 2 : left + (scaled(x) - scaled(first)) / span * (width - left - right);
+    const py = y => top + (high - y) / (high - low) * (height - top - bottom);
+    place = { px, py, left, right, top, bottom, height };
+    let svg = `<svg viewBox="0 0 ${width} ${height}" aria-hidden="true"><clipPath id="clip-${figure.dataset.number}"><rect x="${left}" y="${top - 3}" width="${width - left - right + 3}" height="${height - top - bottom + 6}"/></clipPath>`;
+    yTicks.forEach((t, i) => {
+      svg += `<line class="grid" x1="${left}" x2="${width - right}" y1="${py(t)}" y2="${py(t)}"/><text x="${left - 6}" y="${py(t) + 4}" text-anchor="end">${labels[i]}</text>`;
+    });
+    const xTicks = xs.length === 1 ? xs : log ? logTicks(first, last) : ticks(first, last, Math.max(2, width / 90)).filter(t => t >= first);
+    for (const t of xTicks) {
+      svg += `<line class="grid" x1="${px(t)}" x2="${px(t)}" y1="${height - bottom}" y2="${height - bottom + 4}"/><text x="${px(t)}" y="${height - bottom + 17}" text-anchor="middle">${t}</text>`;
+    }
+    svg += `<text x="${width - right}" y="${height - 4}" text-anchor="end">${across}</text><g clip-path="url(#clip-${figure.dataset.number})">`;
+    for (const mark of marks) {
+      if (mark.y < high && mark.y > low) svg += `<line class="mark" x1="${left}" x2="${width - right}" y1="${py(mark.y)}" y2="${py(mark.y)}"/><text x="${width - right - 4}" y="${py(mark.y) - 4}" text-anchor="end">${mark.text}</text>`;
+    }
+    for (const s of series) {
+      const path = s.x.map((x, i) => (i ? "L" : "M") + px(x).toFixed(1) + " " + py(s.y[i]).toFixed(1)).join("");
+      svg += `<path class="curve ${s.colour} ${s.kind}" d="${path}"/>`;
+      if (s.x.length === 1) svg += `<circle class="point ${s.colour}" r="4" cx="${px(s.x[0])}" cy="${py(s.y[0])}"/>`;
+    }
+    canvas.innerHTML = svg + "</g><g class='reading'></g></svg>";
+    read(at, false);
+  }
+
+  /* Shows the values at the x of number `i`, or the last ones. */
+  function read(i, aloud) {
+    at = i;
+    const x = xs[i === null ? xs.length - 1 : i];
+    let reading = "", html = `<span class="at">${i === null ? "at the end, " : ""}${across} ${x}</span>`;
+    const words = [];
+    if (i !== null) reading = `<line class="cursor" x1="${place.px(x)}" x2="${place.px(x)}" y1="${place.top}" y2="${place.height - place.bottom}"/>`;
+    for (const s of series) {
+      let j = s.index.get(x);
+      if (j === undefined) j = s.x.findLastIndex(own => own <= x);
+      if (j < 0) continue;
+      const y = s.y[j];
+      if (i !== null && s.x[j] === x && y <= high) reading += `<circle class="point ${s.colour}" r="4" cx="${place.px(x)}" cy="${place.py(y)}"/>`;
+      const text = y.toFixed(2).replace("-", "−");
+      const dash = s.kind === "train" ? "4 3" : "none";
+      html += `<span><svg class="${s.colour}" viewBox="0 0 24 10" aria-hidden="true"><line x1="0" x2="24" y1="5" y2="5" stroke="var(--own)" stroke-width="3" stroke-dasharray="${dash}"/></svg>${escapedText(s.name)} <b>${text}</b></span>`;
+      words.push(s.name + " " + text);
+    }
+    canvas.querySelector(".reading").innerHTML = reading;
+    legend.innerHTML = html;
+    if (aloud) live.textContent = across + " " + x + ": " + words.join(", ");
+  }
+
+  canvas.addEventListener("pointermove", event => {
+    const box = canvas.getBoundingClientRect(), x = (event.clientX - box.left) * width / box.width;
+    let best = 0;
+    xs.forEach((own, i) => { if (Math.abs(place.px(own) - x) < Math.abs(place.px(xs[best]) - x)) best = i; });
+    read(best, false);
+  });
+  canvas.addEventListener("pointerleave", () => read(null, false));
+  canvas.addEventListener("blur", () => read(null, false));
+  canvas.addEventListener("keydown", event => {
+    const moves = { ArrowLeft: -1, ArrowRight: 1, PageUp: -10, PageDown: 10, Home: -xs.length, End: xs.length };
+    if (!(event.key in moves)) return;
+    event.preventDefault();
+    const from = at === null ? xs.length : at;
+    read(Math.max(0, Math.min(xs.length - 1, from + moves[event.key])), true);
+  });
+  if (canLog) {
+    const button = document.createElement("button");
+    button.type = "button";
+    button.textContent = "logarithmic " + across.replace(/s$/, "") + " axis";
+    button.setAttribute("aria-pressed", "false");
+    button.addEventListener("click", () => {
+      log = !log;
+      button.setAttribute("aria-pressed", String(log));
+      draw();
+    });
+    tools.append(button);
+  }
+  const details = document.createElement("details");
+  details.innerHTML = `<summary>Numbers</summary><div class="scroll" tabindex="0" role="region" aria-label="Numbers: ${escapedText(title)}"></div>`;
+  details.addEventListener("toggle", () => {
+    const box = details.querySelector(".scroll");
+    if (details.open && !box.firstChild) box.innerHTML = numbers(series, across, xs);
+  });
+  tools.append(details);
+  if (cut) tools.insertAdjacentHTML("beforeend", `<span class="faint">The largest values, up to ${shown(sorted[sorted.length - 1], 4)}, lie above.</span>`);
+  whenLooksChange(draw);
+}
+
+function curves() {
+  const runs = json("curves"), several = runs.length > 1;
+  const collapses = [...new Set(runs.map(run => run.collapse).filter(c => c !== null))];
+  document.querySelectorAll(".chart").forEach((figure, number) => {
+    figure.dataset.number = number;
+    const term = Number(figure.dataset.term), steps = figure.dataset.kind === "steps";
+    const series = [];
+    runs.forEach((run, i) => {
+      const colour = "c" + (i % 6 + 1), prefix = several ? run.name + " " : "";
+      const add = (kind, name, x, y) => { if (x.length) series.push({ kind, name: prefix + name, colour, x, y }); };
+      if (steps) add("test", several ? "" : "training", run.updates, run.steps[term]);
+      else {
+        add("train", "train", run.epochs, run.train[term]);
+        add("test", "test", run.epochs, run.test[term]);
+      }
+    });
+    const marks = term === 0 && collapses.length === 1 ? [{ y: collapses[0], text: "collapse: z ignored" }] : [];
+    lineChart(figure, figure.querySelector("figcaption").textContent, steps ? "updates" : "epoch", series, marks);
+  });
+}
+
+/* The means of test images, with axes, classes and circles of the prior. */
+function scatterPlot(figure, data) {
+  const z = [];
+  for (let i = 0; i < data.points.length; i += 2) z.push([data.points[i] / 1000, data.points[i + 1] / 1000]);
+  const sizes = z.flat().map(Math.abs).sort((a, b) => a - b);
+  const reach = Math.max(0.05, 1.06 * sizes[sizes.length - 1 - Math.floor(sizes.length / 1000)]);
+  const classes = data.labels ? [...new Set(data.labels)].sort((a, b) => a - b) : [null];
+  const size = 560, left = 44, bottom = 34, side = size - left;
+  const px = v => left + (v / reach + 1) / 2 * side, py = v => (1 - v / reach) / 2 * side;
+  const of = c => z.filter((_, i) => c === null || data.labels[i] === c);
+  let svg = `<svg viewBox="0 0 ${size + 8} ${side + bottom + 6}" aria-hidden="true"><clipPath id="square-${figure.dataset.run}"><rect x="${left}" y="0" width="${side}" height="${side}"/></clipPath>`;
+  for (const t of ticks(-reach, reach, 8)) {
+    svg += `<line class="axis" x1="${px(t)}" x2="${px(t)}" y1="0" y2="${side}"/><line class="axis" x1="${left}" x2="${size}" y1="${py(t)}" y2="${py(t)}"/>`;
+    svg += `<text x="${px(t)}" y="${side + 17}" text-anchor="middle">${shown(t)}</text><text x="${left - 6}" y="${py(t) + 4}" text-anchor="end">${shown(t)}</text>`;
+  }
+  svg += `<text x="${size}" y="${side + 33}" text-anchor="end">z₁</text><text x="10" y="14">z₂</text><g clip-path="url(#square-${figure.dataset.run})">`;
+  const dot = z.length > 1500 ? 4 : 5.5;
+  for (const c of classes) {
+    const path = of(c).map(p => "M" + px(p[0]).toFixed(1) + " " + py(p[1]).toFixed(1) + "h0").join("");
+    svg += `<path d="${path}" stroke="var(--class-${c === null ? 0 : c % 10})" stroke-width="${dot}" stroke-linecap="round" stroke-opacity="0.62" fill="none"/>`;
+  }
+  for (const r of [1, 2, 3]) svg += `<circle class="ring" cx="${px(0)}" cy="${py(0)}" r="${r / reach * side / 2}"/>`;
+  const rows = [];
+  for (const c of classes) {
+    const own = of(c), middle = k => own.map(p => p[k]).sort((a, b) => a - b)[Math.floor(own.length / 2)];
+    const mean = k => own.reduce((sum, p) => sum + p[k], 0) / own.length;
+    const deviation = k => Math.sqrt(own.reduce((sum, p) => sum + (p[k] - mean(k)) ** 2, 0) / own.length);
+    if (c !== null) svg += `<text class="name" x="${px(middle(0))}" y="${py(middle(1)) + 5}">${c}</text>`;
+    rows.push(`<tr><th scope="row">${c === null ? "all" : c}</th>` + [own.length, mean(0), mean(1), deviation(0), deviation(1)]
+      .map(v => `<td class="number">${shown(v, 3)}</td>`).join("") + "</tr>");
+  }
+  svg += `</g><g class="reading"></g></svg>`;
+  figure.insertAdjacentHTML("beforeend",
+    `<div class="canvas" tabindex="0" role="group" aria-label="means of test images in the plane of z: arrow keys move over it">${svg}</div>
+     <div class="legend"><span class="at"></span></div><p class="hidden-text" aria-live="polite"></p>
+     <div class="tools"><details><summary>Numbers by class</summary><div class="scroll" tabindex="0" role="region" aria-label="Numbers by class"><table><thead><tr><th>class</th><th class="number">images</th><th class="number">mean z₁</th><th class="number">mean z₂</th><th class="number">sd z₁</th><th class="number">sd z₂</th></tr></thead><tbody>${rows.join("")}</tbody></table></div></details></div>`);
+  const canvas = figure.querySelector(".canvas"), reading = figure.querySelector(".at"), live = figure.querySelector("[aria-live]");
+  const usual = `${z.length} test images`;
+  reading.textContent = usual;
+  let at = [0, 0];
+  function read(point, aloud) {
+    at = point;
+    const far = p => (p[0] - point[0]) ** 2 + (p[1] - point[1]) ** 2;
+    let best = 0;
+    z.forEach((p, i) => { if (far(p) < far(z[best])) best = i; });
+    const cross = aloud ? `<path class="hit" d="M${px(point[0]) - 9} ${py(point[1])}h18M${px(point[0])} ${py(point[1]) - 9}v18"/>` : "";
+    canvas.querySelector(".reading").innerHTML = `<circle class="hit" r="6" cx="${px(z[best][0])}" cy="${py(z[best][1])}"/>` + cross;
+    const where = p => "(" + shown(p[0], 3) + ", " + shown(p[1], 3) + ")";
+    const label = data.labels ? ", class " + data.labels[best] : "";
+    reading.textContent = `at ${where(point)}: nearest is image ${best} at ${where(z[best])}${label}`;
+    if (aloud) live.textContent = reading.textContent;
+  }
+  canvas.addEventListener("pointermove", event => {
+    const box = canvas.getBoundingClientRect(), scale = (size + 8) / box.width;
+    const x = (event.clientX - box.left) * scale, y = (event.clientY - box.top) * scale;
+    read([((x - left) / side * 2 - 1) * reach, (1 - y / side * 2) * reach], false);
+  });
+  const leave = () => { canvas.querySelector(".reading").innerHTML = ""; reading.textContent = usual; };
+  canvas.addEventListener("pointerleave", leave);
+  canvas.addEventListener("blur", leave);
+  canvas.addEventListener("keydown", event => {
+    const moves = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, 1], ArrowDown: [0, -1] };
+    if (!(event.key in moves)) return;
+    event.preventDefault();
+    const step = reach / 25, move = moves[event.key];
+    const limited = v => Math.max(-reach, Math.min(reach, v));
+    read([limited(at[0] + step * move[0]), limited(at[1] + step * move[1])], true);
+  });
+}
+
+curves();
+json("planes").forEach((data, i) => {
+  const figure = document.querySelector(`.scatter[data-run="${i}"]`);
+  if (data && figure) scatterPlot(figure, data);
+});
+const only = document.getElementById("only");
+only.addEventListener("change", () => document.querySelector(".configuration").classList.toggle("only", only.checked));
