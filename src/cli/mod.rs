@@ -81,6 +81,8 @@ commands! {
     recipes::Recipes,
     reproduce::Reproduce,
     implied_sigma::ImpliedSigma,
+    derive::Derive,
+    gradcheck::Gradcheck,
     bench::Bench,
     info::Info,
 }

@@ -36,6 +36,8 @@
 
 use std::fmt;
 
+use serde::Serialize;
+
 use crate::engine::grad::grad_with;
 use crate::engine::graph::{Graph, SlotKind, Var};
 use crate::engine::interp::Interp;
@@ -169,12 +171,43 @@ impl GradCheck {
     /// When `f` panics, or reads a parameter or buffer that is no input of the point.
     #[track_caller]
     pub fn sweep(&self, f: impl for<'g> Fn(&'g Graph, &[Var<'g>]) -> Var<'g>, point: &Point) -> StepSweep {
+        let decades: Vec<f64> = (1..=10).map(|k| 0.1f64.powi(k)).collect();
+        self.sweep_at(1, &decades, f, point)
+    }
+
+    /// The error of the derivative of any order for the steps `h`, from the largest down; [`StepSweep::arms`] says how it
+    /// falls and grows. The order, step and tolerance of the check are not used.
+    ///
+    /// ```
+    /// use elbo::gradcheck::{GradCheck, Point, Stencil};
+    /// let point = Point::new().input("x", &[2], &[0.3, -1.2]);
+    /// let steps: Vec<f64> = (4..=40).map(|k| 10f64.powf(-f64::from(k) / 4.0)).collect();
+    /// let sweep = GradCheck::default().sweep_at(2, &steps, |_, x| x[0].exp(), &point);
+    /// let arms = sweep.arms(Stencil::FivePoint);
+    /// assert!((arms.truncation.unwrap().slope - 4.0).abs() < 0.2 && (arms.rounding.unwrap().slope + 1.0).abs() < 0.2);
+    /// ```
+    ///
+    /// # Panics
+    /// As [`GradCheck::sweep`]; for order 0.
+    #[track_caller]
+    pub fn sweep_at(
+        &self,
+        order: usize,
+        h: &[f64],
+        f: impl for<'g> Fn(&'g Graph, &[Var<'g>]) -> Var<'g>,
+        point: &Point,
+    ) -> StepSweep {
+        assert!(order > 0, "the value itself has no differences; the first order is 1");
         let g = Graph::new();
         let mut trace = Trace::alone(&g, &f, point);
-        let slopes = trace.differentiate(1, self.seed);
+        let mut slopes = trace.differentiate(1, self.seed);
+        for below in 1..order {
+            trace.y = along(&g, &slopes, self.seed, below);
+            slopes = trace.differentiate(below + 1, self.seed);
+        }
         let mut errors = |stencil: Stencil| -> Vec<(f64, f64)> {
             let mut error = |h: f64| trace.compared(&slopes, stencil, h).first().map_or(0.0, ElementSlopes::error);
-            (1..=10).map(|k| 0.1f64.powi(k)).map(|h| (h, error(h))).collect()
+            h.iter().map(|&h| (h, error(h))).collect()
         };
         StepSweep { three_point: errors(ThreePoint), five_point: errors(FivePoint) }
     }
@@ -285,13 +318,85 @@ impl fmt::Display for GradReport {
     }
 }
 
-/// The error of the first derivative against the step size; see [`GradCheck::sweep`].
-#[derive(Clone, Debug, PartialEq)]
+/// The error of a derivative against the step size; see [`GradCheck::sweep`].
+#[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct StepSweep {
     /// (h, worst relative error) with three points, from the largest h down.
     pub three_point: Vec<(f64, f64)>,
     /// The same with five points.
     pub five_point: Vec<(f64, f64)>,
+}
+
+/// The V of one stencil in numbers.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+pub struct SweepArms {
+    /// (h, error) where the error is least.
+    pub bottom: (f64, f64),
+    /// Where the truncation rules, above the bottom; none if there is none to see, as for a polynomial of low degree.
+    pub truncation: Option<SweepArm>,
+    /// Where the rounding rules, below the bottom.
+    pub rounding: Option<SweepArm>,
+}
+
+/// One arm of the V.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+pub struct SweepArm {
+    /// The measured power of h, a least-squares fit of ln error over ln h.
+    pub slope: f64,
+    /// The power that theory says: 2 or 4 for truncation, −1 for rounding.
+    pub expected: f64,
+    /// c of the line c·h^expected through the middle of the arm, to be drawn beside it.
+    pub constant: f64,
+}
+
+impl Stencil {
+    /// The power of h with which the truncation falls.
+    pub fn power(self) -> f64 {
+        match self {
+            ThreePoint => 2.0,
+            FivePoint => 4.0,
+        }
+    }
+}
+
+impl StepSweep {
+    /// (h, error) of one stencil, from the largest h down.
+    pub fn of(&self, stencil: Stencil) -> &[(f64, f64)] {
+        match stencil {
+            ThreePoint => &self.three_point,
+            FivePoint => &self.five_point,
+        }
+    }
+
+    /// Bottom and arms of one stencil's V. The arms take what is clear of the bottom, and steps that are small enough for
+    /// the first term of the truncation to rule.
+    ///
+    /// # Panics
+    /// Of an empty sweep.
+    pub fn arms(&self, stencil: Stencil) -> SweepArms {
+        const LARGEST_STEP: f64 = 0.035;
+        let points = self.of(stencil);
+        let bottom = *points.iter().min_by(|a, b| a.1.total_cmp(&b.1)).expect("a sweep of some steps");
+        // Of exact agreement the rounding of one slope is left.
+        let floor = bottom.1.max(f64::EPSILON);
+        let above = |&&(h, e): &&(f64, f64)| h > bottom.0 && h <= LARGEST_STEP && e > 30.0 * floor;
+        let below = |&&(h, e): &&(f64, f64)| h < bottom.0 && e > 3.0 * floor;
+        let truncation = arm(points.iter().filter(above), stencil.power());
+        SweepArms { bottom, truncation, rounding: arm(points.iter().filter(below), -1.0) }
+    }
+}
+
+/// The line through the logarithms of at least three points.
+fn arm<'a>(points: impl Iterator<Item = &'a (f64, f64)>, expected: f64) -> Option<SweepArm> {
+    let logs: Vec<(f64, f64)> = points.filter(|p| p.1.is_finite()).map(|(h, e)| (h.ln(), e.ln())).collect();
+    if logs.len() < 3 {
+        return None;
+    }
+    let n = logs.len() as f64;
+    let (x, y) = (logs.iter().map(|p| p.0).sum::<f64>() / n, logs.iter().map(|p| p.1).sum::<f64>() / n);
+    let across: f64 = logs.iter().map(|p| (p.0 - x) * (p.1 - y)).sum();
+    let along: f64 = logs.iter().map(|p| (p.0 - x).powi(2)).sum();
+    Some(SweepArm { slope: across / along, expected, constant: (y - expected * x).exp() })
 }
 
 /// A table with one row per step.

@@ -1,5 +1,6 @@
 //! What explains: estimates of log p(x), what a latent space holds, and the diagrams and pages of both.
 
+pub mod derive;
 pub mod evidence;
 pub mod page;
 pub mod plot;

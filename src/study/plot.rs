@@ -20,7 +20,7 @@
 mod axis;
 mod panel;
 mod series;
-mod svg;
+pub(crate) mod svg;
 
 use std::io::Write;
 use std::path::Path;
