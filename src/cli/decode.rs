@@ -206,7 +206,7 @@ impl Nearest {
             let shares: Vec<String> = shares.iter().map(|(c, s)| format!("{what} {c} {:.0} %", 100.0 * s)).collect();
             text += &format!(": {}", shares.join(", "));
         }
-        let class = test.labels.as_ref().map_or(String::new(), |labels| format!(" (a {})", labels[nearest]));
+        let class = test.labels.as_ref().map_or(String::new(), |labels| format!(" (class {})", labels[nearest]));
         text + &format!("\n  the nearest is image {nearest}{class}, {distance:.4} away\n")
     }
 }

@@ -73,7 +73,7 @@ pub struct Machine {
     ///
     /// bf16x3 takes two bf16 per factor. Everything else than products is f32. Large products in f32 may take three bf16 per
     /// factor: as accurate as f32 for factors of 8e-34 to 3.39e38.
-    #[arg(long, value_name = "NAME", default_value = "f32")]
+    #[arg(long, value_name = "NAME", default_value = "f32", hide_short_help = true)]
     pub precision: Precision,
 }
 

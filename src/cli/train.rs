@@ -34,7 +34,7 @@ pub struct Train {
     pub protocol: Option<String>,
     #[command(flatten)]
     pub data: Data,
-    /// Passes over the training set [default: 10, or as the recipe or the resumed run was told]
+    /// Passes over the training set [default: 10, or as recipe or run say]
     #[arg(long, value_name = "N", help_heading = "Optimisation")]
     pub epochs: Option<u32>,
     /// The first N stages of the recipe's schedule only [default: all]
@@ -48,7 +48,7 @@ pub struct Train {
     pub training: Overrides<Experiment>,
     #[command(flatten)]
     pub machine: Machine,
-    /// Run folder to write, new or empty [default: a fresh one under runs/, named by what is not usual]
+    /// Run folder to write, new or empty [default: a fresh one under runs/]
     #[arg(long, short, value_name = "FOLDER", value_hint = ValueHint::DirPath, help_heading = "Output")]
     pub out: Option<PathBuf>,
     /// Continue the run in this folder exactly where its checkpoint is

@@ -50,7 +50,10 @@ pub struct EpochSchedules {
     ///
     /// steps: that rate after that many epochs, as in steps:5=3e-4,8=1e-4. cosine falls to 0 at the end of the run,
     /// cosine:RATE to RATE.
-    #[cfg_attr(feature = "cli", arg(long, value_name = "SCHEDULE", default_value = "constant"))]
+    #[cfg_attr(
+        feature = "cli",
+        arg(long, value_name = "SCHEDULE", default_value = "constant", hide_short_help = true)
+    )]
     pub lr_schedule: RateSchedule,
     /// Weight of the KL term; 1 is the evidence lower bound.
     #[cfg_attr(feature = "cli", arg(long, value_name = "BETA", default_value_t = EpochSchedules::default().beta))]

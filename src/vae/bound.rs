@@ -63,10 +63,13 @@ pub struct Bound {
     /// What is maximised: elbo, or iwae.
     ///
     /// iwae is the importance weighted bound of several draws.
-    #[cfg_attr(feature = "cli", arg(id = "bound", long = "bound", value_name = "NAME", default_value_t))]
+    #[cfg_attr(
+        feature = "cli",
+        arg(id = "bound", long = "bound", value_name = "NAME", default_value_t, hide_short_help = true)
+    )]
     pub kind: BoundKind,
     /// k, draws of z per image.
-    #[cfg_attr(feature = "cli", arg(long, value_name = "K", default_value_t = Bound::ELBO.samples))]
+    #[cfg_attr(feature = "cli", arg(long, value_name = "K", default_value_t = Bound::ELBO.samples, hide_short_help = true))]
     pub samples: usize,
     /// The KL term of the ELBO: analytic or monte_carlo; usually analytic where there is a closed form.
     #[cfg_attr(feature = "cli", arg(long, value_name = "NAME", hide_short_help = true))]

@@ -80,7 +80,7 @@ fn kind(fields: &Map<String, Value>) -> String {
 fn augment<T: Variants>(command: Command) -> Command {
     let kinds: Vec<String> = T::usual().iter().map(|variant| kind(&stored(variant))).collect();
     let choice = Arg::new(T::OPTION).long(T::OPTION).value_name("NAME").help_heading(T::HEADING);
-    let choice = choice.help(T::HELP).default_value(kinds[0].clone());
+    let choice = choice.help(T::HELP).default_value(kinds[0].clone()).hide_possible_values(true);
     let each = T::kinds();
     let choice = if each.is_empty() { choice } else { choice.long_help(format!("{}\n\n{each}", T::HELP)) };
     let numbers = T::NUMBERS.iter().map(|number| {
@@ -157,7 +157,7 @@ options!(Likelihood);
 
 impl Variants for Optimizer {
     const OPTION: &str = "optimizer";
-    const HELP: &str = "Update rule: adam, or descent with momentum";
+    const HELP: &str = "Update rule: adam, or sgd, descent with momentum";
     const HEADING: &str = "Optimisation";
     const NUMBERS: &[Number] = &[
         Number {
@@ -193,7 +193,7 @@ impl Variants for Optimizer {
 
 impl Variants for Likelihood {
     const OPTION: &str = "likelihood";
-    const HELP: &str = "Distribution of a pixel given z";
+    const HELP: &str = "Distribution of a pixel given z: bernoulli, gaussian and four more";
     const HEADING: &str = "Model";
     const NUMBERS: &[Number] = &[Number {
         id: "sigma_floor",
