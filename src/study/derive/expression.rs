@@ -54,11 +54,22 @@ const FUNCTIONS: &[(&str, usize, &str)] = &[
     ("stop_gradient", 1, "stop_gradient(x), a constant to the walk back"),
 ];
 
-/// All functions, for help and messages.
+/// All functions with their operands, a line each behind those of the table, for help.
 pub(super) fn functions() -> String {
-    let table: Vec<&str> = ScalarFn::ALL.iter().map(|f| f.name()).collect();
-    let others: Vec<&str> = FUNCTIONS.iter().map(|(_, _, what)| *what).collect();
-    format!("of one number, element by element: {}\nand: {}", table.join(", "), others.join("; "))
+    let others: Vec<String> = FUNCTIONS.iter().map(|(_, _, what)| format!("  {what}")).collect();
+    format!("  element by element: {}\n{}", of_the_table().join(", "), others.join("\n"))
+}
+
+fn of_the_table() -> Vec<&'static str> {
+    ScalarFn::ALL.iter().map(|f| f.name()).collect()
+}
+
+/// Their names alone.
+fn names_of_functions() -> String {
+    let mut names = of_the_table();
+    names.extend(FUNCTIONS.iter().map(|(name, ..)| *name));
+    names.dedup();
+    names.join(", ")
 }
 
 impl Expression {
@@ -282,7 +293,11 @@ impl Parser<'_> {
             (false, true) => {
                 let mark = at_column(self.text, at, &format!("\"{name}\""), "a function that is known");
                 let Error::Argument { field, found, expected } = mark else { unreachable!("made so") };
-                Err(Error::Argument { field, found, expected: format!("{expected}\nfunctions {}", functions()) })
+                Err(Error::Argument {
+                    field,
+                    found,
+                    expected: format!("{expected}\nfunctions: {}", names_of_functions()),
+                })
             }
         }
     }

@@ -8,6 +8,7 @@ use crate::engine::gradcheck::Point;
 use crate::engine::graph::{Graph, Var};
 use crate::engine::interp::Interp;
 use crate::engine::nn::Activation;
+use crate::engine::ops::{Leaf, Op};
 use crate::vae::{Vae, VaeConfig, terms};
 
 /// A function that comes with the crate.
@@ -155,7 +156,7 @@ impl Subject {
             let rounded = (param.initial)(SEED).into_iter().map(|v| (f64::from(v) * 100.0).round() / 100.0);
             point = point.input(param.name.clone(), &param.shape, &rounded.collect::<Vec<_>>());
         }
-        let title = "-ELBO of the image [1 0 1], a VAE 3-2-1-2-3".into();
+        let title = "-ELBO of a VAE 3-2-1-2-3 on the image [1 0 1]".into();
         Ok(Subject { title, formula: Formula::Vae(Box::new(vae)), point })
     }
 
@@ -200,8 +201,13 @@ impl Subject {
             run.set(name, values).expect("the graph has its inputs");
         }
         let leaves: Vec<(&str, Var)> = inputs.iter().zip(&xs).map(|((name, ..), x)| (*name, *x)).collect();
-        // Of the given arrays there is one, the image of the VAE.
-        Derivation::of(&self.title, y, &leaves, &[], &mut run, order)
+        let given = g.live(&[y.id()]).into_iter().filter(|&id| matches!(g.node(id).op, Op::Leaf(Leaf::Tensor(_))));
+        // There is one array that is given and no leaf: the VAE's image.
+        let image: Vec<(&str, Var)> = match self.formula {
+            Formula::Vae(_) => given.map(|id| ("x", g.var(id))).collect(),
+            Formula::Expression(_) => Vec::new(),
+        };
+        Derivation::of(&self.title, y, &leaves, &image, &mut run, order)
     }
 
     /// The functions that an expression may call, for help and messages.
