@@ -35,7 +35,8 @@ fn derive_prints_tape_walk_and_check() {
         assert!(text.contains(words), "{words} is not in\n{text}");
     }
     // σ(2) σ(−2), the second derivative.
-    assert!(text.contains("dl    a leaf: its gradient") && text.contains("0.104994"), "{text}");
+    let slope = |line: &str| line.trim_start().starts_with("dl ") && line.ends_with("0.104994");
+    assert!(text.lines().any(slope), "{text}");
 }
 
 #[test]
@@ -60,7 +61,7 @@ fn derive_writes_a_page_and_a_picture() {
         ["<title>The chain rule on softplus(l) - x*l</title>", "function walk(", "aria-live", "id=\"derivation\""];
     needed.iter().for_each(|words| assert!(page.contains(words), "{words}"));
     // The name of a vocabulary is an address that nobody opens.
-    assert!(!page.replace("http://www.w3.org/2000/svg", "").contains("http"));
+    assert!(!page.replace("http://www.w3.org/2000/svg", "").contains("://"));
     let picture = fs::read_to_string(at.path().join("graph.svg")).unwrap();
     assert!(picture.starts_with("<svg") && picture.contains("v1 = softplus(l)") && picture.contains("d -0.119203"));
     assert!(refused(at.path(), &[&BCE[..], &["--svg", "graph.png"]].concat()).contains(".svg"));

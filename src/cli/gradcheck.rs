@@ -140,7 +140,8 @@ fn picture(title: &str, sweeps: &[StepSweep; 2]) -> Plot {
             for arm in arms.truncation.into_iter().chain(rounding) {
                 let power = if arm.expected == 2.0 { "h²" } else if arm.expected == 4.0 { "h⁴" } else { "ε/h" };
                 let line = Series::line(format!("{power}, measured h^{:.2}", arm.slope).replace('-', "−"));
-                plot = plot.series(line.xy(&reference(arm, sweep.of(stencil))).dashed().plain().colour(colour + 2));
+                let own = if arm.expected < 0.0 { 4 } else { colour + 2 };
+                plot = plot.series(line.xy(&reference(arm, sweep.of(stencil))).dashed().plain().colour(own));
             }
         }
     }

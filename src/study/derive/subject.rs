@@ -1,7 +1,7 @@
 //! What can be derived: expressions, the built-in ones, and a step of a whole VAE.
 
 use super::expression::{Expression, functions};
-use super::point::{self, NamedArray};
+use super::point::{self, NamedValue};
 use super::record::Derivation;
 use crate::engine::error::{Error, Result};
 use crate::engine::gradcheck::Point;
@@ -114,7 +114,7 @@ impl Subject {
         Subject::made(Expression::parse(text)?, point::parse(at)?)
     }
 
-    fn made(expression: Expression, values: Vec<NamedArray>) -> Result<Subject> {
+    fn made(expression: Expression, values: Vec<NamedValue>) -> Result<Subject> {
         let names = expression.names();
         let missing: Vec<&String> = names.iter().filter(|n| values.iter().all(|v| v.name != **n)).collect();
         if let Some(first) = missing.first() {
@@ -217,7 +217,7 @@ impl Subject {
 }
 
 /// Values with some of them replaced.
-fn overridden(defaults: &str, at: &str) -> Result<Vec<NamedArray>> {
+fn overridden(defaults: &str, at: &str) -> Result<Vec<NamedValue>> {
     let mut values = point::parse(defaults)?;
     for new in point::parse(at)? {
         match values.iter_mut().find(|old| old.name == new.name) {
