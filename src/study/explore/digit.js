@@ -141,7 +141,7 @@ class DigitView {
     const parts = `ELBO = <b>E</b><sub><i>q</i></sub> log <i>p</i>(<i>x</i> | <i>z</i>) − KL(<i>q</i> ‖ <i>p</i>) = ${fixed(a.expected)} − ${fixed(a.kl)}`;
     el("bound-note").innerHTML = this.flat
       ? `${parts}, the expectation by Gauss and Hermite’s rule with ${HERMITE} × ${HERMITE} points. Gap = KL(<i>q</i> ‖ <i>p</i>(<i>z</i> | <i>x</i>)) on the grid of ${FINE} × ${FINE}. The same grid says log <i>p</i>(<i>x</i>) = ${fixed(a.evidence, 4)}: the two sides differ by ${shown(Math.abs(a.differ), 2)} nats.`
-      : `${parts}. <i>z</i> has ${this.space.K} numbers, too many for a grid: log <i>p</i>(<i>x</i>) is estimated by ${IMPORTANCE} weighted draws of <i>q</i>, worth ${shown(a.effective, 3)} equal ones (standard error ${shown(a.error, 2)} nats; such an estimate is low on average).`;
+      : `${parts}. <i>z</i> has ${this.space.K} numbers, too many for a grid: log <i>p</i>(<i>x</i>) is estimated by ${IMPORTANCE} weighted draws of <i>q</i>, which count as ${shown(a.effective, 3)} equal ones (standard error ${shown(a.error, 2)} nats; such an estimate is low on average).`;
   }
 
   drawBound() {

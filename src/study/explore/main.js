@@ -39,7 +39,7 @@ async function start() {
   hooks.point = point;
   await plane.refresh();
   wirePlane(space, plane, point);
-  hooks.firstPicture = performance.now();
+  hooks.firstPicture = plane.firstSeen;
   hooks.checkGolden = checkGolden;
   try { hooks.golden = checkGolden(model); } catch (error) { fail(error); }
   hooks.path = new PathView(space, plane, point);

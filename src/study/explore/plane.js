@@ -29,9 +29,15 @@ class PlaneView {
     const dots = window.devicePixelRatio || 1;
     layer.width = Math.round(frame.innerWidth * dots);
     layer.height = Math.round(frame.innerHeight * dots);
-    const old = this.picture;
-    if (!old) this.picture = layer;
+    const first = !this.picture;
+    if (first) this.picture = layer;
     try {
+      if (first) await this.decodeTiles(frame, layer, alive, 9); // something to see at once
+      if (first && alive()) {
+        this.draw();
+        this.firstSeen = performance.now();
+        await breath();
+      }
       if (this.layer === "images") await this.decodeTiles(frame, layer, alive);
       else await this.shadeRegions(frame, layer, alive, this.layer === "regions" ? 0.62 : 0.22);
       if (!alive()) return;
@@ -45,8 +51,8 @@ class PlaneView {
   }
 
   /* A grid of decoded images: evenly in z, or at the quantiles of the prior. */
-  async decodeTiles(frame, layer, alive) {
-    const { model, info, K } = this.space, n = this.tilesPerSide(frame), began = performance.now();
+  async decodeTiles(frame, layer, alive, n = this.tilesPerSide(frame)) {
+    const { model, info, K } = this.space, began = performance.now();
     const ctx = layer.getContext("2d"), side = layer.width / n, high = layer.height / n;
     ctx.imageSmoothingQuality = "high";
     const pixels = info.width * info.height;
@@ -60,6 +66,7 @@ class PlaneView {
         this.space.write(z, column * K, ...places[column]);
       }
       const { mean } = model.decode(z);
+      ctx.clearRect(0, row * high, layer.width, high);
       for (let column = 0; column < n; column++) {
         const image = stamp(mean, info.width, info.height, this.space.ink(...places[column]), column * pixels);
         ctx.drawImage(image, column * side, row * high, side, high);

@@ -15,11 +15,11 @@ class Space {
     this.choose(this.K > 2 && this.count > 2 ? "principal" : "0,1");
   }
 
-  /* log σ² of q for every test image, one image at a time so that no copy of all pixels is needed. */
+  /* log σ² of q for every test image. */
   allLogvars() {
-    const out = new Float32Array(this.count * this.K);
-    for (let i = 0; i < this.count; i++) out.set(this.model.encode(this.model.testImage(i)).logvar, i * this.K);
-    return out;
+    const { pixels } = this.info, all = new Float32Array(this.count * pixels);
+    for (let i = 0; i < this.count; i++) all.set(this.model.testImage(i), i * pixels);
+    return this.model.encode(all).logvar;
   }
 
   possibleWays() {

@@ -35,6 +35,7 @@ class Training {
       this.trainer = this.engine.trainer(this.options());
       this.last = { updates: 0 };
       this.spent = 0;
+      el("tape").hidden = typeof walk !== "function" || !this.trainer.tape;
       this.chart.clear(this.trainer.model());
       this.look();
       return true;
