@@ -147,7 +147,7 @@ class DigitView {
   drawBound() {
     if (!this.answer) return;
     const { elbo, gap } = this.answer, evidence = elbo + gap, paint = looks(), room = Math.max(gap, 0.5);
-    const surface = sharp(el("bound")), font = surface.width < 420 ? 11 : 13, x = [elbo - 1.6 * room, evidence + 0.9 * room];
+    const surface = sharp(el("bound")), font = (surface.width < 420 ? 11 : 13) * scaleOfType(), x = [elbo - 1.6 * room, evidence + 0.9 * room];
     const frame = new Frame(surface, x, [0, 1], [22, 2, 32, 2]), { ctx } = frame;
     const family = getComputedStyle(document.body).fontFamily, from = frame.X(elbo), to = frame.X(evidence), high = frame.innerHeight;
     ctx.fillStyle = css(paint.accent);

@@ -3,7 +3,8 @@
 
 function wirePlane(space, plane, point) {
   const captions = () => {
-    const n = plane.shown ? plane.tilesPerSide(plane.shown) : 0;
+    const n = plane.tilesPerSide(plane.shown);
+    if (!plane.perSide) el("density").value = String(n);
     el("plane-caption").textContent = {
       images: `${n} × ${n} images f_μ(z)` + (space.info.labels ? ", in the colour of the digit that lives there." : "."),
       regions: "Shares of the digits; dotted: 50, 90 and 99 % of the prior.",
@@ -11,10 +12,9 @@ function wirePlane(space, plane, point) {
     }[plane.layer].replace("f_μ", "fμ");
     el("density-label").hidden = plane.layer !== "images";
   };
-  choices(el("layers"), (value) => { plane.layer = value; captions(); plane.refresh(); });
+  choices(el("layers"), (value) => { plane.layer = value; plane.refresh(); });
   choices(el("scales"), (value) => { plane.scale = value === "quantile" ? QUANTILE : EVEN; plane.refresh(); });
-  el("density").value = String(plane.shown ? plane.tilesPerSide(plane.shown) : 24);
-  el("density").addEventListener("input", () => { plane.perSide = Number(el("density").value); captions(); plane.refresh(); });
+  el("density").addEventListener("input", () => { plane.perSide = Number(el("density").value); plane.refresh(); });
   if (space.ways.length > 1) {
     el("ways-label").hidden = false;
     for (const [value, name] of space.ways) el("ways").append(new Option(name, value));
@@ -25,6 +25,7 @@ function wirePlane(space, plane, point) {
       point.show();
     });
   }
+  plane.drawn = captions;
   captions();
 }
 

@@ -162,7 +162,7 @@ function arrow(ctx, x, y, dx, dy) {
 function label(frame, text, x, y, ink, align) {
   const { ctx } = frame;
   ctx.save();
-  ctx.font = `600 12.5px ${getComputedStyle(document.body).fontFamily}`;
+  ctx.font = `600 ${12.5 * frame.type}px ${getComputedStyle(document.body).fontFamily}`;
   ctx.textAlign = align;
   ctx.textBaseline = "middle";
   const room = ctx.measureText(text).width + 4, least = frame.left + 4, most = frame.width - frame.right - 4;
