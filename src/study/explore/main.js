@@ -2,13 +2,14 @@
 /* Opens what is in the page and starts its parts: the plane first, so that there is something to see at once. */
 
 function wirePlane(space, plane, point) {
+  const rings = space.K === 2 ? "Dotted: 50, 90 and 99 % of the prior." : "";
   const captions = () => {
     const n = plane.tilesPerSide(plane.shown);
     if (!plane.perSide) el("density").value = String(n);
     el("plane-caption").textContent = {
-      images: `${n} × ${n} images f_μ(z)` + (space.info.labels ? ", in the colour of the digit that lives there." : "."),
-      regions: "Shares of the digits; dotted: 50, 90 and 99 % of the prior.",
-      points: `${space.count} test images at the mean of q; dotted: 50, 90 and 99 % of the prior.`,
+      images: `${n} × ${n} images f_μ(z)` + (space.info.labels ? ", coloured by digit." : "."),
+      regions: `Where each digit prevails: the ellipses of q over the test images, widened by ${WIDER}, summed per digit. ${rings}`,
+      points: `${space.count} test images, each at the mean of its q. ${rings}`,
     }[plane.layer].replace("f_μ", "fμ");
     el("density-label").hidden = plane.layer !== "images";
   };
@@ -47,6 +48,10 @@ async function start() {
   showFacts(model);
   hooks.digit = new DigitView(space, plane);
   hooks.chooser = new Chooser(space, (x, name) => hooks.digit.ask(x, name));
+  el("nearest-image").addEventListener("click", () => {
+    hooks.chooser.choose(point.nearestImage);
+    el("one-digit").scrollIntoView({ block: "start" });
+  });
   hooks.training = new Training(engine);
   window.elboExplore = hooks;
   if (space.count) {
