@@ -123,7 +123,7 @@ test("every layer and both axes are drawn", async ({ page }) => {
   await page.getByLabel("images per side").fill("12");
   await expect(page.locator("#plane-caption")).toContainText("12 × 12");
   await page.locator("#t").fill("50");
-  await expect(page.locator("#t-value")).toHaveText("t = 0.5");
+  await expect(page.locator("#t-value")).toHaveText("t = 0.50");
   expect(wrong).toEqual([]);
 });
 
@@ -194,6 +194,17 @@ test("100 updates in the page lower the loss", async ({ page }) => {
   const after = await page.evaluate(() => window.elboExplore.training.test.negElbo);
   console.log(`test −ELBO: ${before.toFixed(2)} before, ${after.toFixed(2)} after ${updates + 1} updates`);
   expect(after).toBeLessThan(before - 200);
+  expect(wrong).toEqual([]);
+});
+
+test("the tape of an update opens and is walked", async ({ page }) => {
+  const wrong = await explorer(page);
+  await page.locator("#tape summary").scrollIntoViewIfNeeded();
+  await page.locator("#tape summary").click();
+  await expect(page.locator("#tape-body")).toContainText("1 of", { timeout: 30_000 });
+  await page.locator("#tape-body").getByRole("button", { name: "Next" }).click();
+  await expect(page.locator("#tape-body")).toContainText("2 of");
+  await accessible(page);
   expect(wrong).toEqual([]);
 });
 
