@@ -5,6 +5,9 @@
 //! computed lies in the answer until the next call, part by part ([`answer`], [`answer_bytes`]); why it failed is in the
 //! message ([`message`], [`message_bytes`]). A panic leaves its message there too, before the module stops: no module that
 //! panicked is to be called again. Nothing is imported.
+//!
+//! Elsewhere than in WebAssembly the crate is empty: `open` and `close` are names that other systems have given away.
+#![cfg(target_arch = "wasm32")]
 
 mod memory;
 mod world;

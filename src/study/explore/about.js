@@ -38,6 +38,6 @@ function showIntroduction(info, space) {
     ? "<i>p</i>(<i>x</i> | <i>z</i>) = N(<i>f</i><sub>μ</sub>(<i>z</i>), <i>f</i><sub>σ</sub>(<i>z</i>)²)"
     : "<i>p</i>(<i>x</i> | <i>z</i>) = Bernoulli(<i>f</i><sub>μ</sub>(<i>z</i>))";
   el("shares-note").textContent = info.labels
-    ? `The ellipses of q over the ${space.count} labelled test images, each widened by ${WIDER}, summed per digit. Press a digit to go where it lives.`
+    ? `Of the ${Math.min(NEIGHBOURS, space.count)} test images whose mean of q is nearest, among the ${space.count} in this file. Press a digit to go where it lives.`
     : "";
 }

@@ -61,6 +61,11 @@ function blend(a, b, share) {
 
 const repaints = new Set(), sizes = new WeakMap();
 
+/* How much larger than 16 CSS pixels the page's letters are: pictures grow with them. */
+function scaleOfType() {
+  return parseFloat(getComputedStyle(document.documentElement).fontSize) / 16;
+}
+
 /* The context of a canvas whose unit is the CSS pixel, cleared, with its size. */
 function sharp(canvas) {
   const dots = window.devicePixelRatio || 1;

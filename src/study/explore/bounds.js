@@ -64,7 +64,7 @@ class Bounds {
     frame.curve([[now.k, now.mean], [now.k, target]], paint.ink, 1.5, [2, 3]);
     frame.mark(now.k, now.mean, 6);
     const right = px > frame.width * 0.55;
-    label(frame, text, right ? frame.width - frame.right - 6 : Math.max(px + 12, frame.left + 8), Math.min(py + 20, frame.height - frame.bottom - 12), paint.ink, right ? "right" : "left");
+    label(frame, narrow ? `L${small(now.k)} = ${fixed(now.mean)} ± ${shown(now.error, 1)}` : text, right ? frame.width - frame.right - 6 : Math.max(px + 12, frame.left + 8), Math.min(py + 20, frame.height - frame.bottom - 12), paint.ink, right ? "right" : "left");
     el("k-chart").setAttribute("aria-label", `The bound rises from ${fixed(this.points[0].mean)} with one draw to ${fixed(this.points[this.points.length - 1].mean)} with a thousand. ${text}`);
     say("k-said", text);
   }

@@ -141,13 +141,13 @@ class DigitView {
     const parts = `ELBO = <b>E</b><sub><i>q</i></sub> log <i>p</i>(<i>x</i> | <i>z</i>) − KL(<i>q</i> ‖ <i>p</i>) = ${fixed(a.expected)} − ${fixed(a.kl)}`;
     el("bound-note").innerHTML = this.flat
       ? `${parts}, the expectation by Gauss and Hermite’s rule with ${HERMITE} × ${HERMITE} points. Gap = KL(<i>q</i> ‖ <i>p</i>(<i>z</i> | <i>x</i>)) on the grid of ${FINE} × ${FINE}. The same grid says log <i>p</i>(<i>x</i>) = ${fixed(a.evidence, 4)}: the two sides differ by ${shown(Math.abs(a.differ), 2)} nats.`
-      : `${parts}. <i>z</i> has ${this.space.K} numbers, too many for a grid: log <i>p</i>(<i>x</i>) is estimated by ${IMPORTANCE} weighted draws of <i>q</i>, worth ${shown(a.effective, 3)} equal ones (standard error ${shown(a.error, 2)} nats; such an estimate is low on average).`;
+      : `${parts}. <i>z</i> has ${this.space.K} numbers, too many for a grid: log <i>p</i>(<i>x</i>) is estimated by ${IMPORTANCE} weighted draws of <i>q</i>, which count as ${shown(a.effective, 3)} equal ones (standard error ${shown(a.error, 2)} nats; such an estimate is low on average).`;
   }
 
   drawBound() {
     if (!this.answer) return;
     const { elbo, gap } = this.answer, evidence = elbo + gap, paint = looks(), room = Math.max(gap, 0.5);
-    const surface = sharp(el("bound")), font = surface.width < 420 ? 11 : 13, x = [elbo - 1.6 * room, evidence + 0.9 * room];
+    const surface = sharp(el("bound")), font = (surface.width < 420 ? 11 : 13) * scaleOfType(), x = [elbo - 1.6 * room, evidence + 0.9 * room];
     const frame = new Frame(surface, x, [0, 1], [22, 2, 32, 2]), { ctx } = frame;
     const family = getComputedStyle(document.body).fontFamily, from = frame.X(elbo), to = frame.X(evidence), high = frame.innerHeight;
     ctx.fillStyle = css(paint.accent);

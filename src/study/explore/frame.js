@@ -10,7 +10,8 @@ class Frame {
   /* x and y are [low, high]; margin is [top, right, bottom, left] in CSS pixels. */
   constructor(surface, x, y, margin, xScale = EVEN, yScale = EVEN) {
     Object.assign(this, { ctx: surface.ctx, width: surface.width, height: surface.height, x, y, xScale, yScale });
-    [this.top, this.right, this.bottom, this.left] = margin;
+    this.type = scaleOfType();
+    [this.top, this.right, this.bottom, this.left] = margin.map((side) => side * this.type);
     this.innerWidth = Math.max(1, this.width - this.left - this.right);
     this.innerHeight = Math.max(1, this.height - this.top - this.bottom);
     this.xEnds = x.map(xScale.to);
@@ -51,6 +52,7 @@ class Frame {
   /* The box, its numbers and its names; `grid` draws thin lines across. */
   axes({ xName, yName, xTicks, yTicks, grid = false, font = 12 }) {
     const { ctx } = this, paint = looks();
+    font *= this.type;
     const near = font * 0.45;
     xTicks = xTicks || this.round(this.x, this.innerWidth / (font * 5));
     yTicks = yTicks || this.round(this.y, this.innerHeight / (font * 3.2));
@@ -121,6 +123,7 @@ class Frame {
 
   /* Where z is: a ring with a halo that is seen on any ground. */
   mark(x, y, radius = 8) {
+    radius *= this.type;
     const { ctx } = this, paint = looks(), px = this.X(x), py = this.Y(y);
     ctx.save();
     for (const [ink, width] of [[paint.paper, 6], [paint.ink, 2.5]]) {

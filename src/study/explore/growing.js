@@ -17,7 +17,7 @@ class GrowingPlane {
   draw() {
     if (!this.space) return;
     const surface = sharp(this.canvas), narrow = surface.width < 420, { info, K, model, flat, labels, count } = this.space;
-    const r = this.space.reach, frame = new Frame(surface, [-r, r], [-r, r], narrow ? [20, 4, 32, 28] : [24, 6, 38, 36]);
+    const r = this.space.reach, frame = new Frame(surface, [-r, r], [-r, r], narrow ? [20, 8, 32, 28] : [24, 12, 38, 36]);
     const n = Math.max(10, Math.min(18, Math.round(frame.innerWidth / 30))), pixels = info.width * info.height, z = new Float32Array(n * K), paint = looks();
     const side = frame.innerWidth / n, high = frame.innerHeight / n;
     frame.ctx.imageSmoothingQuality = "high";

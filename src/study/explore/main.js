@@ -2,19 +2,20 @@
 /* Opens what is in the page and starts its parts: the plane first, so that there is something to see at once. */
 
 function wirePlane(space, plane, point) {
+  const rings = space.K === 2 ? "Dotted: 50, 90 and 99 % of the prior." : "";
   const captions = () => {
-    const n = plane.shown ? plane.tilesPerSide(plane.shown) : 0;
+    const n = plane.tilesPerSide(plane.shown);
+    if (!plane.perSide) el("density").value = String(n);
     el("plane-caption").textContent = {
-      images: `${n} × ${n} images f_μ(z)` + (space.info.labels ? ", in the colour of the digit that lives there." : "."),
-      regions: "Shares of the digits; dotted: 50, 90 and 99 % of the prior.",
-      points: `${space.count} test images at the mean of q; dotted: 50, 90 and 99 % of the prior.`,
+      images: `${n} × ${n} images f_μ(z)` + (space.info.labels ? ", coloured by digit." : "."),
+      regions: `Where each digit prevails: the ellipses of q over the test images, widened by ${WIDER}, summed per digit. ${rings}`,
+      points: `${space.count} test images, each at the mean of its q. ${rings}`,
     }[plane.layer].replace("f_μ", "fμ");
     el("density-label").hidden = plane.layer !== "images";
   };
-  choices(el("layers"), (value) => { plane.layer = value; captions(); plane.refresh(); });
+  choices(el("layers"), (value) => { plane.layer = value; plane.refresh(); });
   choices(el("scales"), (value) => { plane.scale = value === "quantile" ? QUANTILE : EVEN; plane.refresh(); });
-  el("density").value = String(plane.shown ? plane.tilesPerSide(plane.shown) : 24);
-  el("density").addEventListener("input", () => { plane.perSide = Number(el("density").value); captions(); plane.refresh(); });
+  el("density").addEventListener("input", () => { plane.perSide = Number(el("density").value); plane.refresh(); });
   if (space.ways.length > 1) {
     el("ways-label").hidden = false;
     for (const [value, name] of space.ways) el("ways").append(new Option(name, value));
@@ -25,6 +26,7 @@ function wirePlane(space, plane, point) {
       point.show();
     });
   }
+  plane.drawn = captions;
   captions();
 }
 
@@ -39,13 +41,17 @@ async function start() {
   hooks.point = point;
   await plane.refresh();
   wirePlane(space, plane, point);
-  hooks.firstPicture = performance.now();
+  hooks.firstPicture = plane.firstSeen;
   hooks.checkGolden = checkGolden;
   try { hooks.golden = checkGolden(model); } catch (error) { fail(error); }
   hooks.path = new PathView(space, plane, point);
   showFacts(model);
   hooks.digit = new DigitView(space, plane);
   hooks.chooser = new Chooser(space, (x, name) => hooks.digit.ask(x, name));
+  el("nearest-image").addEventListener("click", () => {
+    hooks.chooser.choose(point.nearestImage);
+    el("one-digit").scrollIntoView({ block: "start" });
+  });
   hooks.training = new Training(engine);
   window.elboExplore = hooks;
   if (space.count) {

@@ -10,6 +10,7 @@ class PlaneView {
     this.line = new Line();
     this.at = [0.1, 0.5];
     this.path = null;
+    this.drawn = () => {};
     painted(canvas, () => this.refresh());
     this.listen();
   }
@@ -18,7 +19,7 @@ class PlaneView {
     const surface = sharp(this.canvas), r = this.space.reach;
     const narrow = surface.width < 420;
     const ends = this.scale === QUANTILE ? [normalQuantile(0.005), normalQuantile(0.995)] : [-r, r];
-    return new Frame(surface, ends, ends, narrow ? [20, 4, 32, 28] : [24, 6, 38, 36], this.scale, this.scale);
+    return new Frame(surface, ends, ends, narrow ? [20, 12, 32, 34] : [24, 16, 38, 40], this.scale, this.scale);
   }
 
   /* Computes the layer again, piece by piece, and draws as it comes. */
@@ -29,24 +30,31 @@ class PlaneView {
     const dots = window.devicePixelRatio || 1;
     layer.width = Math.round(frame.innerWidth * dots);
     layer.height = Math.round(frame.innerHeight * dots);
-    const old = this.picture;
-    if (!old) this.picture = layer;
+    const first = !this.picture;
+    if (first) this.picture = layer;
     try {
+      if (first) await this.decodeTiles(frame, layer, alive, 9); // something to see at once
+      if (first && alive()) {
+        this.draw();
+        this.firstSeen = performance.now();
+        await breath();
+      }
       if (this.layer === "images") await this.decodeTiles(frame, layer, alive);
       else await this.shadeRegions(frame, layer, alive, this.layer === "regions" ? 0.62 : 0.22);
       if (!alive()) return;
       this.picture = layer;
       this.draw();
+      this.drawn();
     } catch (error) { fail(error); }
   }
 
   tilesPerSide(frame) {
-    return this.perSide || Math.max(12, Math.min(36, Math.round(frame.innerWidth / 24)));
+    return this.perSide || Math.max(12, Math.min(36, Math.round(frame.innerWidth / (24 * frame.type))));
   }
 
   /* A grid of decoded images: evenly in z, or at the quantiles of the prior. */
-  async decodeTiles(frame, layer, alive) {
-    const { model, info, K } = this.space, n = this.tilesPerSide(frame), began = performance.now();
+  async decodeTiles(frame, layer, alive, n = this.tilesPerSide(frame)) {
+    const { model, info, K } = this.space, began = performance.now();
     const ctx = layer.getContext("2d"), side = layer.width / n, high = layer.height / n;
     ctx.imageSmoothingQuality = "high";
     const pixels = info.width * info.height;
@@ -60,6 +68,7 @@ class PlaneView {
         this.space.write(z, column * K, ...places[column]);
       }
       const { mean } = model.decode(z);
+      ctx.clearRect(0, row * high, layer.width, high);
       for (let column = 0; column < n; column++) {
         const image = stamp(mean, info.width, info.height, this.space.ink(...places[column]), column * pixels);
         ctx.drawImage(image, column * side, row * high, side, high);
@@ -113,7 +122,7 @@ class PlaneView {
 
   /* Every test image as its digit, at the mean of its q. */
   drawPoints(frame) {
-    const { flat, labels, count, info } = this.space, paint = looks(), size = Math.max(10, Math.min(15, frame.width / 46));
+    const { flat, labels, count, info } = this.space, paint = looks(), size = Math.max(10, Math.min(15 * frame.type, frame.width / 46));
     frame.inside((ctx) => {
       ctx.font = `700 ${size}px ${getComputedStyle(document.body).fontFamily}`;
       ctx.textAlign = "center";
@@ -167,11 +176,11 @@ class PlaneView {
     const { ctx } = frame, paint = looks(), px = frame.X(a), py = frame.Y(b);
     ctx.save();
     ctx.beginPath();
-    ctx.arc(px, py, 11, 0, 2 * Math.PI);
+    ctx.arc(px, py, 11 * frame.type, 0, 2 * Math.PI);
     ctx.fillStyle = css(paint.ink);
     ctx.fill();
     ctx.fillStyle = css(paint.paper);
-    ctx.font = `700 12px ${getComputedStyle(document.body).fontFamily}`;
+    ctx.font = `700 ${12 * frame.type}px ${getComputedStyle(document.body).fontFamily}`;
     ctx.textAlign = "center";
     ctx.textBaseline = "middle";
     ctx.fillText(text, px, py + 0.5);

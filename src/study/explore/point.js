@@ -67,7 +67,7 @@ class PointView {
     try {
       const { mean, sigma } = model.decode(z);
       const thrown = model.throwImage(z, this.seed);
-      const place = this.space.coordinates(z), { shares } = this.space.shares(...place);
+      const place = this.space.coordinates(z), nearest = this.space.nearest(z), { shares } = nearest;
       showImage(el("mean"), mean, info, this.space.ink(...place));
       showImage(el("thrown"), thrown, info);
       if (sigma) showImage(el("sigma"), spread(sigma), info);
@@ -75,13 +75,14 @@ class PointView {
       el("log-prior").textContent = fixed(logPrior, 4);
       if (document.activeElement !== el("z") || el("z-problem").textContent === "") this.write();
       this.showShares(shares);
+      this.showNearest(nearest);
       this.plane.at = place;
       this.plane.draw();
-      const near = this.nearest(shares);
+      const near = this.inWords(shares);
       say("z-said", `z is ${pointText(z)}, log p(z) is ${fixed(logPrior, 3)} nats. ${near}`);
       const ink = mean.reduce((sum, v) => sum + v, 0) / mean.length;
       el("mean").setAttribute("aria-label", `The mean image at z = ${pointText(z)}: ${fixed(100 * ink, 1)} % ink. ${near}`);
-      this.now = { z, mean, thrown, logPrior, shares };
+      this.now = { z, mean, thrown, logPrior, nearest };
     } catch (error) { fail(error); }
   }
 
@@ -91,21 +92,31 @@ class PointView {
     el("z-problem").textContent = "";
   }
 
-  nearest(shares) {
+  inWords(shares) {
     if (!this.space.info.labels) return "";
-    const best = shares.map((share, digit) => [share, digit]).sort((a, b) => b[0] - a[0]).filter(([share], i) => i < 3 && share >= 0.005);
-    return best.length ? "Digits here: " + best.map(([share, digit]) => `${digit} (${Math.round(100 * share)} %)`).join(", ") + "." : "No digit lives here.";
+    const best = shares.map((share, digit) => [share, digit]).sort((a, b) => b[0] - a[0]).filter(([share], i) => i < 3 && share > 0);
+    return "Nearest digits: " + best.map(([share, digit]) => `${digit} (${Math.round(100 * share)} %)`).join(", ") + ".";
   }
 
   showShares(shares) {
     if (!this.bars) return;
     shares.forEach((share, digit) => {
-      const { bar, value, button } = this.bars[digit], text = share >= 0.0005 ? `${fixed(100 * share, share < 0.1 ? 1 : 0)} %` : "0 %";
+      const { bar, value, button } = this.bars[digit], text = `${Math.round(100 * share)} %`;
       bar.style.width = `${100 * share}%`;
       value.textContent = text;
       button.setAttribute("aria-label", `${digit}: ${text}. Go to where ${digit} lives`);
-      button.classList.toggle("none", share < 0.005);
+      button.classList.toggle("none", share === 0);
     });
+  }
+
+  /* The nearest test image of all; pressing it asks about it below. */
+  showNearest({ images: [first] }) {
+    const { info, labels } = this.space;
+    el("nearest").hidden = !first;
+    if (!first) return;
+    el("nearest-image").textContent = `test image ${first[0]}` + (info.labels ? `, a ${labels[first[0]]}` : "");
+    el("nearest-distance").textContent = fixed(first[1], 4);
+    this.nearestImage = first[0];
   }
 }
 

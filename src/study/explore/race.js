@@ -76,7 +76,7 @@ class Race {
     const s = this.sides[name], n = this.count, whole = s.running[n - 1] + Math.log(n);
     let squares = 0, most = 0;
     for (let i = 0; i < n; i++) { const share = Math.exp(s.logs[i] - whole); squares += share * share; most = Math.max(most, share); }
-    return `${n} draws from the prior, each as large as its weight: one holds ${fixed(100 * most, 0)} % of all weight; together they are worth ${shown(1 / squares, 2)} equal ones.`;
+    return `${n} draws from the prior, each as large as its weight: one holds ${fixed(100 * most, 0)} % of the weight; together they count as ${shown(1 / squares, 2)} equal draws.`;
   }
 
   /* The draws, with an area that follows their share of all weight. */
@@ -85,7 +85,7 @@ class Race {
     const s = this.sides[name], { space } = this.view, n = this.count, whole = s.running[n - 1] + Math.log(n), paint = looks();
     const ink = name === "prior" ? paint.good : paint.accent, size = frame.width / 30;
     frame.inside((ctx) => {
-      ctx.fillStyle = css(ink, name === "prior" ? 0.75 : 0.55);
+      ctx.fillStyle = css(ink, 0.55);
       ctx.strokeStyle = css(paint.paper, 0.9);
       for (let i = 0; i < n; i++) {
         const [a, b] = space.coordinates(s.z, i * space.K), radius = 1.3 + size * Math.sqrt(Math.exp(s.logs[i] - whole));
@@ -162,7 +162,7 @@ function arrow(ctx, x, y, dx, dy) {
 function label(frame, text, x, y, ink, align) {
   const { ctx } = frame;
   ctx.save();
-  ctx.font = `600 12.5px ${getComputedStyle(document.body).fontFamily}`;
+  ctx.font = `600 ${12.5 * frame.type}px ${getComputedStyle(document.body).fontFamily}`;
   ctx.textAlign = align;
   ctx.textBaseline = "middle";
   const room = ctx.measureText(text).width + 4, least = frame.left + 4, most = frame.width - frame.right - 4;

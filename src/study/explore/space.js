@@ -15,11 +15,11 @@ class Space {
     this.choose(this.K > 2 && this.count > 2 ? "principal" : "0,1");
   }
 
-  /* log σ² of q for every test image, one image at a time so that no copy of all pixels is needed. */
+  /* log σ² of q for every test image. */
   allLogvars() {
-    const out = new Float32Array(this.count * this.K);
-    for (let i = 0; i < this.count; i++) out.set(this.model.encode(this.model.testImage(i)).logvar, i * this.K);
-    return out;
+    const { pixels } = this.info, all = new Float32Array(this.count * pixels);
+    for (let i = 0; i < this.count; i++) all.set(this.model.testImage(i), i * pixels);
+    return this.model.encode(all).logvar;
   }
 
   possibleWays() {
@@ -101,6 +101,18 @@ class Space {
     return { shares: total > 0 ? Array.from(sums, (v) => v / total) : Array(10).fill(0), mass: total * WIDER * WIDER };
   }
 
+  /* The test images whose mean of q lies nearest to z, and what share of them each digit is. */
+  nearest(z) {
+    const near = Array.from({ length: this.count }, (_, i) => {
+      let squares = 0;
+      for (let k = 0; k < this.K; k++) squares += (z[k] - this.means[i * this.K + k]) ** 2;
+      return [i, Math.sqrt(squares)];
+    }).sort((a, b) => a[1] - b[1]).slice(0, NEIGHBOURS);
+    const shares = Array(10).fill(0);
+    for (const [i] of near) shares[this.labels[i]] += 1 / near.length;
+    return { images: near, shares };
+  }
+
   /* The ink of a place: the colour of its most likely digit, paler where it is uncertain. */
   ink(a, b) {
     const paint = looks();
@@ -113,6 +125,9 @@ class Space {
 
 /* By how much an ellipse is widened before the shares are taken, so that 200 images cover the plane. */
 const WIDER = 0.2;
+
+/* How many of the nearest images are asked for their digit: as many as `elbo decode` asks. */
+const NEIGHBOURS = 20;
 
 /* A count in subscript. */
 function small(n) {

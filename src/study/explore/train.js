@@ -11,7 +11,7 @@ class Training {
     this.running = false;
     el("train-go").addEventListener("click", () => (this.running ? this.pause() : this.go()));
     el("train-step").addEventListener("click", () => this.once());
-    for (const id of ["train-reset"]) el(id).addEventListener("click", () => this.restart());
+    el("train-reset").addEventListener("click", () => this.restart());
     for (const id of ["train-hidden", "train-rate", "train-seed"]) el(id).addEventListener("change", () => this.restart());
     el("tape").addEventListener("toggle", () => { if (el("tape").open) this.openTape(); });
     // The untrained model is made when somebody comes near it.
@@ -48,6 +48,7 @@ class Training {
     this.pause();
     if (this.trainer) this.trainer.close();
     this.trainer = null;
+    el("tape").open = false;
     el("tape-body").replaceChildren();
     this.begin();
   }
@@ -121,11 +122,13 @@ class Training {
     place.setAttribute("aria-live", this.running ? "off" : "polite");
   }
 
-  /* The derivation of the next step, to be walked. */
-  openTape() {
+  /* The derivation of the next update, to be walked. */
+  async openTape() {
     if (!this.begin()) return;
     this.pause();
     try {
+      el("tape-body").replaceChildren(made("p", "faint", "Taking every derivative, and a difference beside it…"));
+      await breath();
       el("tape-body").replaceChildren();
       walk(el("tape-body"), this.trainer.tape());
     } catch (error) { fail(error); }
