@@ -7,6 +7,8 @@ use crate::vae::BoundKind;
 
 /// More distances than this would make panels that nobody compares.
 const MOST: usize = 4;
+/// Less noise than this is rounding.
+const SILENCE: f64 = 1e-3;
 
 /// Draws what was found.
 pub fn draw(report: &LabReport) -> Plot {
@@ -19,9 +21,11 @@ pub fn draw(report: &LabReport) -> Plot {
     ));
     let signal: Vec<&Place> = report.places.iter().filter(|place| !place.is_posterior()).take(MOST).collect();
     if let Some(place) = report.places.iter().find(|place| place.is_posterior()) {
-        let panel =
-            plot.panel("q is the posterior").x(Axis::log("k, draws per image")).y(Axis::log("noise").from(1e-2));
-        plot = series(panel, place, |_| true, |c| Some((c.noise.value, c.noise.error)), |cell| cell.exact_noise);
+        let panel = plot.panel("q is the posterior; what is 0 is not shown");
+        let panel = panel.x(Axis::log("k, draws per image")).y(Axis::log("noise"));
+        let seen = |noise: &f64| *noise > SILENCE;
+        let noise = |cell: &Cell| Some((cell.noise.value, cell.noise.error)).filter(|(value, _)| seen(value));
+        plot = series(panel, place, |_| true, noise, |cell| cell.exact_noise.filter(seen));
     }
     for place in &signal {
         let panel = plot.panel(title(place)).x(Axis::log("k, draws per image")).y(Axis::log("signal-to-noise ratio"));

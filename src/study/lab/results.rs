@@ -5,7 +5,7 @@ use serde::Serialize;
 use super::contestant::{Contestant, Side};
 use super::expect::Expectation;
 use super::stats::{DrawGroups, Uncertain, exponent};
-use crate::vae::BoundKind;
+use crate::vae::{BoundKind, Estimator};
 
 /// k counts as far above or below χ² from this factor on.
 const FAR: f64 = 4.0;
@@ -175,7 +175,8 @@ impl ContestantLine {
 
 fn slope(contestant: &Contestant, cells: &[Cell], regime: Regime, chi_square: f64) -> Option<SlopeInK> {
     let within = |k: f64| match regime {
-        Regime::Every => true,
+        // The baseline of a single draw for a single image is nothing.
+        Regime::Every => k > 1.0 || contestant.estimator != Estimator::ScoreFunctionBaseline,
         Regime::Before => k <= chi_square / FAR,
         Regime::After => k >= (FAR * chi_square).max(2.0),
     };
