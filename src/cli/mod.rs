@@ -11,6 +11,7 @@
 
 #![deny(clippy::print_stderr, clippy::print_stdout)] // they panic when nobody reads: `say` and `print` do not
 
+mod board;
 mod cross_check;
 mod estimates;
 mod interrupt;

@@ -19,6 +19,9 @@ use crate::train::{
 };
 use crate::vae::{HiddenUnits, VaeConfig};
 
+/// Images of the sheet for TensorBoard.
+const SHOWN: usize = 64;
+
 /// Train a model; write a run folder with checkpoint, metrics and pictures
 #[derive(Args)]
 pub struct Train {
@@ -105,7 +108,9 @@ fn train(args: &Train) -> Result<ExitCode> {
     }
     let started = Instant::now();
     let path = run.path().display();
-    if progress::train(&run, &mut trainer, &data, args.session.quiet, interrupt.save())? == Outcome::Stopped {
+    let mut board = args.session.board(&run, &trainer)?;
+    let outcome = progress::train(&run, &mut trainer, &data, args.session.quiet, board.as_mut(), interrupt.save())?;
+    if outcome == Outcome::Stopped {
         super::print(&format!("stopped; continue with: elbo train --resume {path}\n"))?;
         return Ok(ExitCode::from(if interrupt.raised() { INTERRUPTED } else { 0 }));
     }
@@ -114,6 +119,11 @@ fn train(args: &Train) -> Result<ExitCode> {
         "stopped before the pictures; the run in {path} is finished and saved: elbo eval --run {path}"
     ));
     conclude(&mut trainer, &data, &run, seconds)?;
+    if let Some(board) = &mut board {
+        let (updates, seed) = (trainer.updates(), trainer.config().seed);
+        board.picture(updates, "samples", &pictures::samples(trainer.model(), SHOWN, seed)?)?;
+        super::print(&format!("for TensorBoard: tensorboard --logdir {path}\n"))?;
+    }
     Ok(ExitCode::SUCCESS)
 }
 
