@@ -30,7 +30,7 @@ VARIANTS = [
     *(
         ["--latent", "3", "--likelihood", name]
         for name in (
-            "gaussian", "gaussian_shared", "gaussian_optimal", "continuous_bernoulli", "discretised_logistic",
+            "gaussian", "gaussian-shared", "gaussian-optimal", "continuous-bernoulli", "discretised-logistic",
         )
     ),
     *(
@@ -72,7 +72,7 @@ def compare(file, inputs, expected):
 
 def check(elbo, source, folder):
     check_values = folder / "check.json"
-    run([elbo, "export", "--run", source, "--format", "onnx", "--out", folder, "--check-values", check_values])
+    run([elbo, "export", source, "--format", "onnx", "--out", folder, "--check-values", check_values])
     values = json.loads(check_values.read_text())
     worst = 0.0
     for part, given in (("encoder", "x"), ("decoder", "z")):

@@ -65,7 +65,7 @@ fn no_output_takes_the_place_of_a_file_of_a_run() {
     let mut refused = vec![
         ("sample --run model --out model".to_string(), "--out"),
         ("reconstruct --run model --count 3 --out ./model".into(), "--out"),
-        ("export --run run --out run/checkpoint.safetensors".into(), "--out"),
+        ("export run --out run/checkpoint.safetensors".into(), "--out"),
         (format!("eval --run run --estimators iwae {few} --json run/config.json"), "--json"),
         (format!("bounds --run run {few} {annealing} --json run/config.json"), "--json"),
         (format!("bounds --run model {few} {annealing} --out model"), "--out"),
@@ -96,7 +96,7 @@ fn a_name_says_what_is_in_the_file() {
     let wrong = [
         ("sample --run run --out x.jpg", "png"),
         ("reconstruct --run run --out x.svg", "png"),
-        ("export --run run --out x.onnx", "safetensors"),
+        ("export run --out x.onnx", "safetensors"),
         ("bounds --run run --out x.png", "svg"),
         ("bounds --run run --json x.txt", "json"),
         ("eval --run run --estimators elbo --json x.csv", "json"),
@@ -107,7 +107,7 @@ fn a_name_says_what_is_in_the_file() {
         fails(at, arguments, &["x.", &format!("ends in .{right}")]);
     }
     succeeds(at, "sample --run run --count 4 --out X.PNG");
-    succeeds(at, "export --run run --out plain");
+    succeeds(at, "export run --out plain");
     assert!(fs::read(at.join("X.PNG")).unwrap().starts_with(b"\x89PNG"));
 }
 
@@ -120,7 +120,7 @@ fn what_is_no_plain_file_stays_what_it_is() {
     succeeds(at, &format!("{TINY} --out run"));
     assert!(Command::new("mkfifo").arg(at.join("pipe")).status().unwrap().success());
     std::os::unix::fs::symlink("/dev/null", at.join("null")).unwrap();
-    for arguments in ["sample --run run --count 4", "export --run run", "reconstruct --run run --count 4"] {
+    for arguments in ["sample --run run --count 4", "export run", "reconstruct --run run --count 4"] {
         succeeds(at, &format!("{arguments} --out null"));
         assert!(at.join("null").is_symlink() && fs::metadata("/dev/null").unwrap().file_type().is_char_device());
     }

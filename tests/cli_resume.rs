@@ -116,7 +116,7 @@ fn a_run_finds_its_images_from_anywhere() {
     assert_eq!(succeeds(&elsewhere, "eval --run ../runs/a --device cpu").0, here, "from another folder");
     succeeds(&elsewhere, "train --resume ../runs/a --epochs 2 --device cpu --quiet");
     succeeds(at, "reconstruct --run runs/a/checkpoint.safetensors --device cpu --out r.png");
-    succeeds(at, "export --run runs/a --out models/deep/er/a.safetensors");
+    succeeds(at, "export runs/a --out models/deep/er/a.safetensors");
     succeeds(&elsewhere, "eval --run ../models/deep/er/a.safetensors --device cpu");
     // A run of an older version, or of the library, has no fingerprint, and its path counts from the current folder.
     let mut old = checkpoint(&at.join("runs/a"));

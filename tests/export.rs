@@ -45,7 +45,7 @@ fn an_exported_model_is_used_like_its_run_and_not_resumed() {
     let whole = Checkpoint::load(&at.join("run/checkpoint.safetensors")).unwrap();
     for (dtype, tolerance) in [("f32", 0.0), ("bf16", 1.0), ("f16", 0.1)] {
         let file = format!("{dtype}.safetensors");
-        let text = succeeds(at, &format!("export --run run --dtype {dtype} --out {file}"));
+        let text = succeeds(at, &format!("export run --dtype {dtype} --out {file}"));
         assert!(text.contains(&file) && text.contains("parameters in") && text.contains(dtype), "{text}");
         let found = figure(&succeeds(at, &format!("eval --run {file} --device cpu")));
         assert!((found - trained).abs() <= tolerance, "{dtype}: {found} and {trained}");
@@ -69,7 +69,7 @@ fn an_exported_model_is_used_like_its_run_and_not_resumed() {
             }
         }
         // What was rounded once is not rounded again.
-        succeeds(at, &format!("export --run {file} --dtype {dtype} --out again"));
+        succeeds(at, &format!("export {file} --dtype {dtype} --out again"));
         assert!(fs::read(at.join("again")).unwrap() == bytes, "{dtype}");
         fails(at, &format!("train --resume {file}"), 1, &[&file, "a file", "cannot be resumed"]);
     }
@@ -91,13 +91,13 @@ fn what_cannot_be_exported_is_named() {
     checkpoint.slots.get_mut("encoder.heads.bias").unwrap()[3] = -7e4;
     checkpoint.save(&path).unwrap();
     let message = ["tensor encoder.logvar.bias", "-70000", "65504", "f16"];
-    fails(at, "export --run run --dtype f16 --out x", 2, &message);
+    fails(at, "export run --dtype f16 --out x", 2, &message);
     assert!(!at.join("x").exists(), "a refused export leaves nothing behind");
-    succeeds(at, "export --run run --dtype bf16 --out x");
+    succeeds(at, "export run --dtype bf16 --out x");
     assert!(Checkpoint::load(&at.join("x")).unwrap().slots["encoder.heads.bias"][3] == -70144.0);
-    fails(at, "export --run run --out run/checkpoint.safetensors", 2, &["out", "could not be resumed"]);
-    fails(at, "export --run nowhere --out y", 1, &["nowhere"]);
-    let output = elbo(at, "export --run run --dtype f64 --out y");
+    fails(at, "export run --out run/checkpoint.safetensors", 2, &["out", "could not be resumed"]);
+    fails(at, "export nowhere --out y", 1, &["nowhere"]);
+    let output = elbo(at, "export run --dtype f64 --out y");
     assert_eq!(output.status.code(), Some(2));
     assert!(String::from_utf8_lossy(&output.stderr).contains("f32, bf16 and f16"));
 }

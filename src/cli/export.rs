@@ -5,7 +5,7 @@ mod onnx;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use clap::{Args, ValueEnum};
+use clap::{Args, ValueEnum, ValueHint};
 
 use super::options::effects;
 use super::output;
@@ -17,8 +17,8 @@ use crate::vae::Vae;
 /// Write the parameters of a run to a file of their own, or its encoder and decoder as ONNX
 #[derive(Args)]
 pub struct Export {
-    /// Run folder, or a checkpoint file
-    #[arg(long, value_name = "PATH")]
+    /// The run: its folder, or a checkpoint file
+    #[arg(value_name = "RUN", value_hint = ValueHint::AnyPath)]
     pub run: PathBuf,
     /// What to write: safetensors, the parameters; onnx, encoder.onnx and decoder.onnx
     ///

@@ -46,7 +46,7 @@ pub struct Train {
     /// Continue the run in this folder exactly where its checkpoint is
     ///
     /// Only --epochs, --lr-schedule, --data (for the same images in another place), --threads, --device, --precision,
-    /// --pause-at and --quiet may be given with it. Device and precision are chosen anew.
+    /// --pause-at, --tensorboard and --quiet may be given with it. Device and precision are chosen anew.
     #[arg(long, value_name = "FOLDER", conflicts_with_all = answered_by_the_run())]
     pub resume: Option<PathBuf>,
     #[command(flatten)]

@@ -82,7 +82,7 @@ pub(super) fn curves(runs: &[ReportedRun]) -> String {
     if !without.is_empty() {
         let names: Vec<String> = without.iter().map(|run| escaped(&run.name)).collect();
         let names = names.join(", ");
-        write!(html, "<p class=\"note\">Without values within epochs, which were not written down: {names}</p>\n")
+        writeln!(html, "<p class=\"note\">Without values within epochs, which were not written down: {names}</p>")
             .expect("memory");
     }
     html + "</section>\n"

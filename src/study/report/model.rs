@@ -155,7 +155,7 @@ fn dimensions(encoded: &Encoded) -> String {
     }
     html += "</tbody></table>\n";
     if let Some(rest) = encoded.latent.checked_sub(LISTED).filter(|&rest| rest > 0) {
-        write!(html, "<p class=\"faint\">{} of smaller KL are left out.</p>\n", counted(rest, "dimension"))
+        writeln!(html, "<p class=\"faint\">{} of smaller KL are left out.</p>", counted(rest, "dimension"))
             .expect("memory");
     }
     html
