@@ -90,7 +90,7 @@ function lineChart(figure, title, across, series, marks) {
   function read(i, aloud) {
     at = i;
     const x = xs[i === null ? xs.length - 1 : i];
-    let reading = "", html = `<span class="at">${i === null ? "at the end, " : ""}${across} ${x}</span>`;
+    let reading = "", html = `<span class="at">${across} ${x}</span>`;
     const words = [];
     if (i !== null) reading = `<line class="cursor" x1="${place.px(x)}" x2="${place.px(x)}" y1="${place.top}" y2="${place.height - place.bottom}"/>`;
     for (const s of series) {
