@@ -13,6 +13,7 @@
 
 mod answer;
 mod blocks;
+mod board;
 mod cross_check;
 mod estimates;
 mod help;

@@ -13,10 +13,11 @@ use clap::{Args, ValueHint};
 pub use overrides::{Overrides, ids};
 pub use variants::{Variants, no_idle_number};
 
+use super::board::Board;
 use crate::engine::device::{Device, Precision, cuda};
 use crate::engine::error::{Error, Result};
 use crate::engine::isa::Isa;
-use crate::train::Source;
+use crate::train::{Run, Source, Trainer};
 
 /// Which images.
 #[derive(Args)]
@@ -55,6 +56,16 @@ pub struct Session {
     /// No progress, only the result
     #[arg(long, short, help_heading = "Output")]
     pub quiet: bool,
+    /// Write curves, configuration and samples as TensorBoard reads them, into the run folder
+    #[arg(long)]
+    pub tensorboard: bool,
+}
+
+impl Session {
+    /// Where the curves of a run go besides, if that is asked for.
+    pub(super) fn board(&self, run: &Run, trainer: &Trainer) -> Result<Option<Board>> {
+        self.tensorboard.then(|| Board::new(run, trainer)).transpose()
+    }
 }
 
 /// On what it runs.

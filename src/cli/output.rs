@@ -18,6 +18,20 @@ pub fn ending(ending: &'static str) -> impl TypedValueParser<Value = PathBuf> {
     })
 }
 
+/// As [`ending`], for a name whose ending depends on another option.
+///
+/// # Errors
+/// [`Error::Argument`] naming the option, the file and the ending.
+pub fn must_end(option: &str, path: &Path, ending: &str) -> Result<()> {
+    match path.extension() {
+        Some(other) if !other.eq_ignore_ascii_case(ending) => {
+            let expected = format!("a name that ends in .{ending}, which is what is written, or one without an ending");
+            Err(Error::argument(option, path.display(), expected))
+        }
+        _ => Ok(()),
+    }
+}
+
 /// Refuses to write over what a run is made of: the checkpoint `run` itself, whatever it is called, and the files that make
 /// up any run folder. To be asked before anything is computed.
 ///

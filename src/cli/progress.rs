@@ -6,25 +6,34 @@ use std::time::{Duration, Instant};
 
 use indicatif::{HumanDuration, ProgressBar, ProgressStyle};
 
+use super::board::Board;
 use super::scale;
 use crate::data::Splits;
 use crate::engine::error::{Error, Result};
-use crate::train::{Alarm, EpochRecord, EpochTiming, Observer, Outcome, Run, SessionRecord, StepReport, Trainer};
+use crate::train::{
+    Alarm, EpochRecord, EpochTiming, Observer, Outcome, Run, SessionRecord, StepRecord, StepReport, Trainer,
+};
 
 /// How often the text beside the bar is made anew.
 const REFRESH: Duration = Duration::from_millis(100);
 
-/// Trains a run, and says how it goes.
+/// Trains a run, says how it goes, and writes down which command does so; its curves go to `board` too, if there is one.
 ///
 /// # Errors
 /// As [`Run::train`].
-pub fn train(run: &Run, trainer: &mut Trainer, data: &Splits, quiet: bool, stop: &AtomicBool) -> Result<Outcome> {
+pub(super) fn train(
+    run: &Run,
+    trainer: &mut Trainer,
+    data: &Splits,
+    quiet: bool,
+    board: Option<&mut Board>,
+    stop: &AtomicBool,
+) -> Result<Outcome> {
     let config = trainer.config();
     // It knows what the test images score without any z.
     let alarm = Alarm::new(config, scale::collapse_line(&config.model, &data.test));
-    let mut progress = ProgressDisplay::new(alarm, quiet);
-    let arguments = std::env::args_os().skip(1).map(|word| word.to_string_lossy().into_owned());
-    run.note_session(&SessionRecord::new(["elbo".to_string()].into_iter().chain(arguments), trainer.progress().updates))?;
+    run.note_session(&session(trainer))?;
+    let mut progress = ProgressDisplay::new(alarm, quiet, board);
     let outcome = run.train(trainer, &mut progress, stop);
     progress.finish();
     outcome.map_err(|error| match error {
@@ -35,8 +44,17 @@ pub fn train(run: &Run, trainer: &mut Trainer, data: &Splits, quiet: bool, stop:
     })
 }
 
+/// The command of this process.
+pub(super) fn session(trainer: &Trainer) -> SessionRecord {
+    let arguments = std::env::args_os().skip(1).map(|word| word.to_string_lossy().into_owned());
+    SessionRecord::new(["elbo".to_string()].into_iter().chain(arguments), trainer.progress().updates)
+}
+
 /// Shows a run on stderr, and warns of collapse.
-struct ProgressDisplay {
+struct ProgressDisplay<'b> {
+    board: Option<&'b mut Board>,
+    /// Of the epoch that is about to be reported.
+    steps: Vec<StepRecord>,
     alarm: Alarm,
     quiet: bool,
     bar: Option<ProgressBar>,
@@ -46,9 +64,9 @@ struct ProgressDisplay {
     first: Option<usize>,
 }
 
-impl ProgressDisplay {
+impl ProgressDisplay<'_> {
     /// A display of a run; none but warnings if `quiet`.
-    fn new(alarm: Alarm, quiet: bool) -> ProgressDisplay {
+    fn new(alarm: Alarm, quiet: bool, board: Option<&mut Board>) -> ProgressDisplay<'_> {
         let bar = (!quiet && std::io::stderr().is_terminal()).then(|| {
             let bar = ProgressBar::new(1);
             let style = ProgressStyle::with_template("{bar:20.cyan/blue} {msg}").expect("the template is constant");
@@ -56,7 +74,7 @@ impl ProgressDisplay {
             bar
         });
         let now = Instant::now();
-        ProgressDisplay { alarm, quiet, bar, started: now, shown: now, first: None }
+        ProgressDisplay { board, steps: Vec::new(), alarm, quiet, bar, started: now, shown: now, first: None }
     }
 
     /// Removes the bar.
@@ -67,7 +85,7 @@ impl ProgressDisplay {
     }
 }
 
-impl Observer for ProgressDisplay {
+impl Observer for ProgressDisplay<'_> {
     fn step(&mut self, r: &StepReport) {
         let done = (r.epoch - 1) as usize * r.of + r.images;
         let first = *self.first.get_or_insert(done);
@@ -93,6 +111,11 @@ impl Observer for ProgressDisplay {
         ));
     }
 
+    fn intervals(&mut self, steps: &[StepRecord]) -> Result<()> {
+        self.steps = steps.to_vec();
+        Ok(())
+    }
+
     fn epoch(&mut self, trainer: &Trainer, record: &EpochRecord, timing: &EpochTiming) -> Result<()> {
         let line = format!(
             "epoch {:>3}/{}  train −ELBO {:.2}  test −ELBO {:.2} = rec {:.2} + KL {:.2}  {:.0} images/s",
@@ -114,6 +137,6 @@ impl Observer for ProgressDisplay {
         for warning in self.alarm.check(record) {
             say(format!("warning: {warning} (--kl-warmup, --beta, --latent, --epochs)"));
         }
-        Ok(())
+        self.board.as_mut().map_or(Ok(()), |board| board.epoch(record, timing, &self.steps))
     }
 }

@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use clap::Args;
+use clap::{Args, ValueHint};
 
 use super::options::Machine;
 use super::output::{self, ending};
@@ -29,7 +29,7 @@ const WATCHED: &str = "watched";
 #[derive(Args)]
 pub struct Report {
     /// Run folders, or checkpoint files
-    #[arg(value_name = "RUN", required = true)]
+    #[arg(value_name = "RUN", required = true, value_hint = ValueHint::AnyPath)]
     pub runs: Vec<PathBuf>,
     /// Page to write (HTML)
     #[arg(short, long, value_name = "FILE", default_value = "report.html", value_parser = ending("html"))]

@@ -98,7 +98,8 @@ fn reproduce(args: &Reproduce) -> Result<ExitCode> {
     if !args.session.quiet {
         train::announce(&mut trainer, &images, &run);
     }
-    if progress::train(&run, &mut trainer, &images, args.session.quiet, stop)? == Outcome::Stopped {
+    let mut board = args.session.board(&run, &trainer)?;
+    if progress::train(&run, &mut trainer, &images, args.session.quiet, board.as_mut(), stop)? == Outcome::Stopped {
         let text = format!("stopped; the same command continues the run in {}\n", run.path().display());
         args.answer.give(&text, &json!({ "outcome": "stopped", "run": run.path() }))?;
         return Ok(ExitCode::from(if interrupt.raised() { INTERRUPTED } else { 0 }));

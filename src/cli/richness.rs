@@ -222,7 +222,7 @@ fn trained(
         Some(_) => say("continuing the run in"),
         None => say("training in"),
     }
-    if progress::train(&run, &mut trainer, data, quiet, stop)? == Outcome::Stopped {
+    if progress::train(&run, &mut trainer, data, quiet, None, stop)? == Outcome::Stopped {
         return Ok(None);
     }
     pictures::write_all(trainer.model(), &data.test, config.seed, &run)?;

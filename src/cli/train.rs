@@ -23,6 +23,9 @@ use crate::train::{
 };
 use crate::vae::{HiddenUnits, VaeConfig};
 
+/// Images of the sheet for TensorBoard.
+const SHOWN: usize = 64;
+
 /// Train a model into a run folder: checkpoint, journal, pictures
 #[derive(Args)]
 pub struct Train {
@@ -113,7 +116,9 @@ fn train(args: &Train) -> Result<ExitCode> {
     }
     let started = Instant::now();
     let path = run.path().display();
-    if progress::train(&run, &mut trainer, &data, args.session.quiet, interrupt.save())? == Outcome::Stopped {
+    let mut board = args.session.board(&run, &trainer)?;
+    let outcome = progress::train(&run, &mut trainer, &data, args.session.quiet, board.as_mut(), interrupt.save())?;
+    if outcome == Outcome::Stopped {
         let text = format!("stopped; continue with: elbo train --resume {path}\n");
         args.answer.give(&text, &json!({ "outcome": "stopped", "run": run.path() }))?;
         return Ok(ExitCode::from(if interrupt.raised() { INTERRUPTED } else { 0 }));
@@ -123,6 +128,11 @@ fn train(args: &Train) -> Result<ExitCode> {
         "stopped before the pictures; the run in {path} is finished and saved: elbo eval {path}"
     ));
     conclude(args, &mut trainer, &data, &run, seconds)?;
+    if let Some(board) = &mut board {
+        let (updates, seed) = (trainer.progress().updates, trainer.config().seed);
+        board.picture(updates, "samples", &pictures::samples(trainer.model(), SHOWN, seed)?)?;
+        super::say(format_args!("for TensorBoard: tensorboard --logdir {path}"));
+    }
     Ok(ExitCode::SUCCESS)
 }
 

@@ -251,7 +251,10 @@ impl Trainer {
             let whole = (self.images - done) / self.config.batch;
             let (batch, updates) = match whole {
                 0 => (BatchSize::Rest, 1),
-                _ => (BatchSize::Full, whole.min(self.model.executor.steps_per_call()).min(self.until_interval_ends(done))),
+                _ => (
+                    BatchSize::Full,
+                    whole.min(self.model.executor.steps_per_call()).min(self.until_interval_ends(done)),
+                ),
             };
             let allowed = self.pause_at.map_or(updates, |limit| (limit - made) as usize);
             self.go_on_in(batch)?;

@@ -135,6 +135,14 @@ pub trait Observer {
     /// Called after every few updates, with the newest means that are known without waiting for the device.
     fn step(&mut self, _report: &StepReport) {}
 
+    /// Called by [`Run::train`](super::Run::train) before [`Observer::epoch`], with the intervals of that epoch.
+    ///
+    /// # Errors
+    /// What it returns ends the run.
+    fn intervals(&mut self, _steps: &[StepRecord]) -> Result<()> {
+        Ok(())
+    }
+
     /// Called after every epoch and its evaluation, in a state that a checkpoint can be taken of.
     ///
     /// # Errors

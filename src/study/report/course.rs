@@ -61,28 +61,28 @@ pub(super) fn curves(runs: &[ReportedRun]) -> String {
     }
     html += "<p>Nats per image. Solid: the test images after the epoch. Dashed: the training images, each at the moment it \
              was learned from, so that this curve lags half an epoch behind. Move over a chart to read it, or focus it \
-             and press ← and →.</p>\n<div class=\"charts\">\n";
-    let mut figure = |kind: &str, term: usize, title: &str| {
-        writeln!(
-            html,
-            "<figure class=\"chart\" data-kind=\"{kind}\" data-term=\"{term}\"><figcaption>{title}</figcaption></figure>"
-        )
-        .expect("memory");
+             and press ← and →.</p>\n";
+    let charts = |kind: &str, titles: [&str; 3]| {
+        let figures = titles.iter().enumerate().map(|(term, title)| {
+            format!(
+                "<figure class=\"chart\" data-kind=\"{kind}\" data-term=\"{term}\"><figcaption>{title}</figcaption></figure>\n"
+            )
+        });
+        format!("<div class=\"charts\">\n{}</div>\n", figures.collect::<String>())
     };
-    figure("epochs", 0, "−ELBO = rec + KL, per epoch");
-    figure("epochs", 1, "rec, −log p(x|z), per epoch");
-    figure("epochs", 2, "KL(q(z|x) ‖ p(z)), per epoch");
+    html += &charts(
+        "epochs",
+        ["−ELBO = rec + KL, per epoch", "rec, −log p(x|z), per epoch", "KL(q(z|x) ‖ p(z)), per epoch"],
+    );
     let without: Vec<&ReportedRun> = runs.iter().filter(|run| run.journals.steps.is_empty()).collect();
     if without.len() < runs.len() {
-        figure("steps", 0, "−ELBO of the images just learned from, per update");
-        figure("steps", 1, "rec of the images just learned from, per update");
-        figure("steps", 2, "KL of the images just learned from, per update");
+        html += "<p>Within the epochs: means over the images just learned from, at 20 places of each epoch.</p>\n";
+        html += &charts("steps", ["−ELBO, per update", "rec, per update", "KL, per update"]);
     }
-    html += "</div>\n";
     if !without.is_empty() {
         let names: Vec<String> = without.iter().map(|run| escaped(&run.name)).collect();
         let names = names.join(", ");
-        write!(html, "<p class=\"note\">Without values within epochs, which were not written down: {names}</p>\n")
+        writeln!(html, "<p class=\"note\">Without values within epochs, which were not written down: {names}</p>")
             .expect("memory");
     }
     html + "</section>\n"
@@ -148,11 +148,11 @@ fn table(runs: &[ReportedRun], scale: &Scale, members: &[usize], several: bool) 
     rows.sort_by(|a, b| b.0.total_cmp(&a.0));
     let (low, high) = rows.iter().fold((f64::MAX, f64::MIN), |(low, high), row| (low.min(row.0), high.max(row.0)));
     let place = |nats: f64| 100.0 * (nats - low) / (high - low).max(f64::MIN_POSITIVE);
-    let heading = if several { format!("<h3>{}</h3>\n", escaped(&scale.of)) } else { String::new() };
+    let of = escaped(&scale.of);
+    let (heading, of) = if several { (format!("<h3>{of}</h3>\n"), String::new()) } else { (String::new(), of + ", ") };
     let mut html = format!(
-        "{heading}<table class=\"scale\"><caption>{}, one draw of z each</caption>\n<thead><tr><th class=\"number\">nats</th>\
-         <th>what</th><th class=\"wide\"><span class=\"hidden-text\">place</span></th></tr></thead>\n<tbody>\n",
-        escaped(&scale.of)
+        "{heading}<table class=\"scale\"><caption>{of}one draw of z each</caption>\n<thead><tr><th class=\"number\">nats</th>\
+         <th>what</th><th class=\"wide\"><span class=\"hidden-text\">place</span></th></tr></thead>\n<tbody>\n"
     );
     for (nats, run, what) in rows {
         let (class, dot) = match run {

@@ -94,8 +94,8 @@ pub fn page(runs: &[ReportedRun]) -> Page {
     Page::new(title)
         .style(STYLE)
         .body(&body)
-        .json("curves", &course::data(runs))
-        .json("planes", &model::plane_data(runs))
+        .json("curve-data", &course::data(runs))
+        .json("plane-data", &model::plane_data(runs))
         .script(SCRIPT)
 }
 

@@ -16,7 +16,10 @@ const LISTED: usize = 40;
 /// Samples and reconstructions.
 pub(super) fn pictures(runs: &[ReportedRun]) -> String {
     let samples = side_by_side(runs, |run| {
-        format!("<figure class=\"sheet\">{}</figure>\n", picture(&run.drawn.samples, "A sheet of images drawn from the model"))
+        format!(
+            "<figure class=\"sheet\">{}</figure>\n",
+            picture(&run.drawn.samples, "A sheet of images drawn from the model")
+        )
     });
     let rebuilt = side_by_side(runs, |run| match &run.judged {
         Ok(judged) => format!(
@@ -147,11 +150,13 @@ fn dimensions(encoded: &Encoded) -> String {
     for &k in order.iter().take(LISTED) {
         let class = if variance[k] > 0.01 { "" } else { " class=\"idle\"" };
         let (kl, variance) = (bar(kl[k], most_kl), bar(variance[k], most_variance));
-        writeln!(html, "<tr{class}><th scope=\"row\" class=\"number\">{}</th>{kl}{variance}</tr>", k + 1).expect("memory");
+        writeln!(html, "<tr{class}><th scope=\"row\" class=\"number\">{}</th>{kl}{variance}</tr>", k + 1)
+            .expect("memory");
     }
     html += "</tbody></table>\n";
     if let Some(rest) = encoded.latent.checked_sub(LISTED).filter(|&rest| rest > 0) {
-        write!(html, "<p class=\"faint\">{} of smaller KL are left out.</p>\n", counted(rest, "dimension")).expect("memory");
+        writeln!(html, "<p class=\"faint\">{} of smaller KL are left out.</p>", counted(rest, "dimension"))
+            .expect("memory");
     }
     html
 }
@@ -176,4 +181,3 @@ fn dead(judged: &JudgedRun) -> String {
     let html = html + "</tbody></table>\n";
     html.replace("class=\"number\" class=\"differs\"", "class=\"number differs\"")
 }
-

@@ -84,7 +84,9 @@ pub(super) fn configuration(runs: &[ReportedRun]) -> String {
     };
     let (what, label) = match several {
         true => ("Rows in which the runs differ are marked.", "only differences"),
-        false => ("Rows that differ from the usual run, <code>elbo train</code> without options, are marked.", "only these"),
+        false => {
+            ("Rows that differ from the usual run, <code>elbo train</code> without options, are marked.", "only these")
+        }
     };
     let mut html = format!(
         "<section>\n<h2 id=\"configuration\">Configuration</h2>\n<p>{what} A field that is not there has its usual value.</p>\n\
@@ -156,7 +158,7 @@ pub(super) fn machines(runs: &[ReportedRun]) -> String {
     let heads: String = (0..runs.len()).map(|i| format!("<th scope=\"col\">{}</th>", named(runs, i))).collect();
     format!(
         "<section>\n<h2 id=\"machine\">Machine and durations</h2>\n<div class=\"scroll\" tabindex=\"0\" role=\"region\" \
-         aria-label=\"Machine and durations\"><table>\n<thead><tr><th></th>{heads}</tr></thead>\n<tbody>\n{}{}{}{}{}{}{}</tbody>\
+         aria-label=\"Machine and durations\"><table>\n<thead><tr><th><span class=\"hidden-text\">what</span></th>{heads}</tr></thead>\n<tbody>\n{}{}{}{}{}{}{}</tbody>\
          </table></div>\n</section>\n",
         row("device", &|run| timings(run, &|t| t.device.clone())),
         row("build", &|run| timings(run, &|t| t.build.clone())),

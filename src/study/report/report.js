@@ -90,7 +90,7 @@ function lineChart(figure, title, across, series, marks) {
   function read(i, aloud) {
     at = i;
     const x = xs[i === null ? xs.length - 1 : i];
-    let reading = "", html = `<span class="at">${i === null ? "at the end, " : ""}${across} ${x}</span>`;
+    let reading = "", html = `<span class="at">${across} ${x}</span>`;
     const words = [];
     if (i !== null) reading = `<line class="cursor" x1="${place.px(x)}" x2="${place.px(x)}" y1="${place.top}" y2="${place.height - place.bottom}"/>`;
     for (const s of series) {
@@ -148,7 +148,7 @@ function lineChart(figure, title, across, series, marks) {
 }
 
 function curves() {
-  const runs = json("curves"), several = runs.length > 1;
+  const runs = json("curve-data"), several = runs.length > 1;
   const collapses = [...new Set(runs.map(run => run.collapse).filter(c => c !== null))];
   document.querySelectorAll(".chart").forEach((figure, number) => {
     figure.dataset.number = number;
@@ -172,16 +172,23 @@ function curves() {
 function scatterPlot(figure, data) {
   const z = [];
   for (let i = 0; i < data.points.length; i += 2) z.push([data.points[i] / 1000, data.points[i + 1] / 1000]);
-  const sizes = z.flat().map(Math.abs).sort((a, b) => a - b);
-  const reach = Math.max(0.05, 1.06 * sizes[sizes.length - 1 - Math.floor(sizes.length / 1000)]);
+  // A square that shows the prior's circle of radius 2 and all points but the farthest few.
+  const ranges = [0, 1].map(k => {
+    const own = z.map(p => p[k]).sort((a, b) => a - b), few = Math.floor(own.length / 1000);
+    return [Math.min(-2.1, own[few]), Math.max(2.1, own[own.length - 1 - few])];
+  });
+  const reach = 1.03 * Math.max(...ranges.map(r => r[1] - r[0])) / 2;
+  const middles = ranges.map(r => (r[0] + r[1]) / 2);
   const classes = data.labels ? [...new Set(data.labels)].sort((a, b) => a - b) : [null];
   const size = 560, left = 44, bottom = 34, side = size - left;
-  const px = v => left + (v / reach + 1) / 2 * side, py = v => (1 - v / reach) / 2 * side;
+  const px = v => left + ((v - middles[0]) / reach + 1) / 2 * side, py = v => (1 - (v - middles[1]) / reach) / 2 * side;
   const of = c => z.filter((_, i) => c === null || data.labels[i] === c);
   let svg = `<svg viewBox="0 0 ${size + 8} ${side + bottom + 6}" aria-hidden="true"><clipPath id="square-${figure.dataset.run}"><rect x="${left}" y="0" width="${side}" height="${side}"/></clipPath>`;
-  for (const t of ticks(-reach, reach, 8)) {
-    svg += `<line class="axis" x1="${px(t)}" x2="${px(t)}" y1="0" y2="${side}"/><line class="axis" x1="${left}" x2="${size}" y1="${py(t)}" y2="${py(t)}"/>`;
-    svg += `<text x="${px(t)}" y="${side + 17}" text-anchor="middle">${shown(t)}</text><text x="${left - 6}" y="${py(t) + 4}" text-anchor="end">${shown(t)}</text>`;
+  for (const t of ticks(middles[0] - reach, middles[0] + reach, 8)) {
+    svg += `<line class="axis" x1="${px(t)}" x2="${px(t)}" y1="0" y2="${side}"/><text x="${px(t)}" y="${side + 17}" text-anchor="middle">${shown(t)}</text>`;
+  }
+  for (const t of ticks(middles[1] - reach, middles[1] + reach, 8)) {
+    svg += `<line class="axis" x1="${left}" x2="${size}" y1="${py(t)}" y2="${py(t)}"/><text x="${left - 6}" y="${py(t) + 4}" text-anchor="end">${shown(t)}</text>`;
   }
   svg += `<text x="${size}" y="${side + 33}" text-anchor="end">z₁</text><text x="10" y="14">z₂</text><g clip-path="url(#square-${figure.dataset.run})">`;
   const dot = z.length > 1500 ? 4 : 5.5;
@@ -223,7 +230,7 @@ function scatterPlot(figure, data) {
   canvas.addEventListener("pointermove", event => {
     const box = canvas.getBoundingClientRect(), scale = (size + 8) / box.width;
     const x = (event.clientX - box.left) * scale, y = (event.clientY - box.top) * scale;
-    read([((x - left) / side * 2 - 1) * reach, (1 - y / side * 2) * reach], false);
+    read([middles[0] + ((x - left) / side * 2 - 1) * reach, middles[1] + (1 - y / side * 2) * reach], false);
   });
   const leave = () => { canvas.querySelector(".reading").innerHTML = ""; reading.textContent = usual; };
   canvas.addEventListener("pointerleave", leave);
@@ -233,13 +240,13 @@ function scatterPlot(figure, data) {
     if (!(event.key in moves)) return;
     event.preventDefault();
     const step = reach / 25, move = moves[event.key];
-    const limited = v => Math.max(-reach, Math.min(reach, v));
-    read([limited(at[0] + step * move[0]), limited(at[1] + step * move[1])], true);
+    const limited = k => Math.max(middles[k] - reach, Math.min(middles[k] + reach, at[k] + step * move[k]));
+    read([limited(0), limited(1)], true);
   });
 }
 
 curves();
-json("planes").forEach((data, i) => {
+json("plane-data").forEach((data, i) => {
   const figure = document.querySelector(`.scatter[data-run="${i}"]`);
   if (data && figure) scatterPlot(figure, data);
 });

@@ -137,7 +137,22 @@ impl Checkpoint {
         self.encode_families(families(&self.config.objective.optimizer), Stored::F32)
     }
 
+    /// The parameters as their file has them, without the optimiser's moments.
+    ///
+    /// # Errors
+    /// [`Error::Slot`] when a parameter is missing or has a wrong size.
+    pub fn parameters(&self) -> Result<Vec<NamedArray>> {
+        self.arrays(&VALUES)
+    }
+
     fn encode_families(&self, families: &[ArrayKind], stored: Stored) -> Result<Vec<u8>> {
+        let (config, progress, images) = (self.config.clone(), self.progress.clone(), self.images.clone());
+        let text = serde_json::to_string(&Header { version: VERSION, config, progress, images });
+        let text = text.expect("a configuration is plain data");
+        tensors::encode(&Metadata::from([(KEY.to_string(), text)]), self.arrays(families)?, stored)
+    }
+
+    fn arrays(&self, families: &[ArrayKind]) -> Result<Vec<NamedArray>> {
         let params = Vae::new(self.config.model.clone())?.params();
         let mut arrays = Vec::new();
         for (prefix, _) in families {
@@ -149,10 +164,7 @@ impl Checkpoint {
                 arrays.extend(NamedArray::of_param(prefix, param, values));
             }
         }
-        let (config, progress, images) = (self.config.clone(), self.progress.clone(), self.images.clone());
-        let text = serde_json::to_string(&Header { version: VERSION, config, progress, images });
-        let text = text.expect("a configuration is plain data");
-        tensors::encode(&Metadata::from([(KEY.to_string(), text)]), arrays, stored)
+        Ok(arrays)
     }
 
     /// Reads a checkpoint, or an exported file, and checks all of it: header, names, shapes, types, hashes, and that every

@@ -27,9 +27,9 @@ pub mod checkpoint;
 mod entry;
 mod intervals;
 mod journal;
-mod sessions;
 #[cfg(test)]
 mod power;
+mod sessions;
 #[cfg(test)]
 mod tests;
 
@@ -262,8 +262,9 @@ impl Observer for Saving<'_> {
     }
 
     fn epoch(&mut self, trainer: &Trainer, record: &EpochRecord, timing: &EpochTiming) -> Result<()> {
-        self.observer.epoch(trainer, record, timing)?;
         let steps = self.intervals.close(record, trainer.images);
+        self.observer.intervals(&steps)?;
+        self.observer.epoch(trainer, record, timing)?;
         self.run.save_epoch(record, timing, &steps, &trainer.checkpoint()?)
     }
 }

@@ -199,6 +199,17 @@ impl Likelihood {
         (binary || self.facts().is_probability).then(|| nats / (pixels as f64 * LN_2))
     }
 
+    /// The spread of every pixel, `[rows, D]`, or the one that all share, a scalar: the standard deviation of a Gaussian, the scale
+    /// of a logistic, where white is 1. None without a spread.
+    #[track_caller]
+    pub fn spreads<'g>(&self, raw: Raw<'g>) -> Option<Var<'g>> {
+        let floor = self.floor()?;
+        Some(match raw.shared {
+            Some(shared) => spread::of(shared, floor),
+            None => spread::halves(raw.values, floor).1,
+        })
+    }
+
     /// [`PixelDistribution::nll`].
     ///
     /// # Panics
