@@ -84,6 +84,7 @@ commands! {
     derive::Derive,
     gradcheck::Gradcheck,
     bench::Bench,
+    exercise::Exercise,
     info::Info,
 }
 

@@ -2,6 +2,8 @@
 
 pub mod derive;
 pub mod evidence;
+#[cfg(feature = "cli")]
+pub mod exercise;
 pub mod page;
 pub mod plot;
 pub mod richness;
