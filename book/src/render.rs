@@ -116,7 +116,7 @@ fn finish(folder: &Path, page: &Path, formulas: &Formulas) -> Result<()> {
     let name = page.strip_prefix(folder).unwrap_or(page);
     let keep = name.to_string_lossy();
     if page.extension().is_none_or(|e| e != "html") || keep.starts_with("toc") || keep.starts_with("404") {
-        let used = ["theme/book.css", "favicon", "pictures"].iter().any(|kept| keep.starts_with(kept));
+        let used = ["favicon", "pictures"].iter().any(|kept| keep.starts_with(kept));
         if !used {
             fs::remove_file(page)?;
             let _ = fs::remove_dir(page.parent().unwrap_or(folder)); // which succeeds when it is empty
@@ -125,8 +125,19 @@ fn finish(folder: &Path, page: &Path, formulas: &Formulas) -> Result<()> {
     }
     let html = fs::read_to_string(page).with_context(|| format!("cannot read {}", page.display()))?;
     let depth = name.components().count() - 1;
-    let html = formulas.put_back(&linked(&html, &"../".repeat(depth), &keep));
+    let html = formulas.put_back(&accessible(&linked(&html, &"../".repeat(depth), &keep)));
+    let style = fs::read_to_string(book().join("theme/book.css"))?;
+    let html = html.replace("<style></style>", &format!("<style>\n{style}</style>"));
     fs::write(page, html).with_context(|| format!("cannot write {}", page.display()))
+}
+
+/// What scrolls by itself can be reached by keyboard, and no cell without words is the head of a column.
+fn accessible(html: &str) -> String {
+    html.replace("<thead><tr><th></th><th></th></tr></thead>", "")
+        .replace("<th></th>", "<td></td>")
+        .replace("<pre>", "<pre tabindex=\"0\">")
+        .replace("<pre class", "<pre tabindex=\"0\" class")
+        .replace("<div class=\"table-wrapper\">", "<div class=\"table-wrapper\" tabindex=\"0\">")
 }
 
 /// The links of a page `up` below the book's folder. A chapter's links into the repository start in `docs/book/src`, which
@@ -155,6 +166,13 @@ fn copy_pictures(to: &Path) -> Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_scrolls_has_a_place_in_the_order_of_the_keyboard() {
+        let page = accessible("<pre><code>a</code></pre><pre class=\"playground\"><th></th>");
+        assert_eq!(page.matches("tabindex").count(), 2);
+        assert!(!page.contains("<th>"));
+    }
 
     #[test]
     fn links_fit_the_folder_of_the_page() {

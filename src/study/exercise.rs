@@ -103,7 +103,8 @@ impl Exercise {
     /// # Errors
     /// [`Error::Argument`] when there is none.
     pub fn find(id: &str) -> Result<Exercise> {
-        let known = || format!("one of {}", Exercise::all().iter().map(|e| e.id.as_str()).collect::<Vec<_>>().join(", "));
+        let known =
+            || format!("one of {}", Exercise::all().iter().map(|e| e.id.as_str()).collect::<Vec<_>>().join(", "));
         Exercise::all().into_iter().find(|e| e.id == id.trim()).ok_or_else(|| Error::argument("number", id, known()))
     }
 
@@ -115,7 +116,8 @@ impl Exercise {
         match self.how {
             RightAnswer::Choice { choice } => {
                 let (count, given) = (self.choices.len(), answer.trim().parse::<usize>());
-                let expected = || Error::argument("answer", format!("\"{answer}\""), format!("a number from 1 to {count}"));
+                let expected =
+                    || Error::argument("answer", format!("\"{answer}\""), format!("a number from 1 to {count}"));
                 given.ok().filter(|n| (1..=count).contains(n)).map(|n| n == choice).ok_or_else(expected)
             }
             _ => Ok((number(answer)? - self.right_number()?).abs() <= self.tolerance),

@@ -115,13 +115,19 @@ fn ulp(out: &mut String, f: ScalarFn) -> Result<()> {
     }
     let about = "in units in the last place of the exact value, over the exponents of x: 256 arguments of each sign and exponent \
                  against the same row of the table in f64. The CPU's kernel has these bits on every instruction set.";
-    writeln!(out, "The largest error is {:.2}, at x = {:.4e}; it is given {about}\n", worst.1, worst.0)?;
+    writeln!(out, "The largest error is {:.2}, at x = {}; it is given {about}\n", worst.1, place(worst.0))?;
     let x = Range { name: "|x|", from: -128.0, to: 128.0, step: 32.0, base: 2 };
     let figure =
         Figure::new(format!("largest error of {} in ulp", f.name()), x, Range::plain("ulp", 0.0, worst.1 * 1.1));
     let figure = figure.dots("x < 0", side(0)).dots("x > 0", side(1));
     writeln!(out, "<div class=\"figures\">{}</div>\n", figure.svg())?;
     Ok(())
+}
+
+/// An argument with five digits.
+fn place(x: f32) -> String {
+    let text = if (1e-3..1e4).contains(&x.abs()) { format!("{x:.4}") } else { format!("{x:.4e}") };
+    text.replace('-', "−")
 }
 
 /// The error of difference quotients against h.
