@@ -501,7 +501,7 @@ fn chi_square(m: [f64; K], d: [f64; K]) -> f64 {
 /// The signal-to-noise ratio |mean|/standard deviation of one image's gradient of L_k. Once the weights have averaged out, for
 /// k ≫ χ²(p(z|x) ‖ q), it goes as √k for the decoder, as 1/√k for the encoder (Rainforth et al. 2018), and as √k with the
 /// doubly reparameterised gradient (Tucker et al. 2019). For k ≪ χ², where one draw has nearly all the weight, the latter
-/// falls. The table of docs/gradients.md: `--nocapture`.
+/// falls. The table of docs/book/src/gradients.md: `--nocapture`.
 #[test]
 fn signal_to_noise_goes_as_the_root_of_k_once_the_weights_have_averaged_out() {
     let near = (M, SPREAD);

@@ -1,6 +1,6 @@
 //! The CUDA executor against the CPU and the interpreter: values, bits, replay, errors.
 //!
-//! On a machine with a GPU these tests run on it; elsewhere under the emulated driver (docs/emulator.md), which compiles
+//! On a machine with a GPU these tests run on it; elsewhere under the emulated driver (docs/book/src/emulator.md), which compiles
 //! the same kernels for the CPU. Shapes are small because the emulator runs some 10⁷ thread operations a second.
 
 #![cfg(feature = "cuda")]

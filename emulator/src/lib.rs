@@ -2,7 +2,7 @@
 //!
 //! The library that this crate builds is called `libcuda.so` and exports the driver's functions. A test calls [`load`]
 //! before anything else touches CUDA; from then on cudarc finds the emulated driver, with one device. What the
-//! emulator checks, and what it cannot, is in `docs/emulator.md`.
+//! emulator checks, and what it cannot, is in `docs/book/src/emulator.md`.
 //!
 //! ```no_run
 //! let emulator = elbo_emulator::load()?;

@@ -11,7 +11,7 @@
 //! * [`roofline`] measures what the CPU could do at most, `crossover` finds where the GPU begins to win.
 //! * [`BenchReport`] is everything that was found, as a table and as JSON; `chart` draws it.
 //!
-//! What is measured and what not is said in docs/benchmarks.md.
+//! What is measured and what not is said in docs/book/src/benchmarks.md.
 
 mod chart;
 mod crossover;

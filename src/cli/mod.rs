@@ -93,6 +93,7 @@ commands! {
     "Study it": {
         derive::Derive,
         gradcheck::Gradcheck,
+        exercise::Exercise,
         bounds::Bounds,
         richness::Richness,
         lab::Lab,

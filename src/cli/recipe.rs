@@ -307,7 +307,7 @@ fn wrong(path: &Path, field: &str, found: &str, expected: &str) -> Error {
         field: field.into(),
         found: found.trim().replace('\n', " "),
         expected: expected.into(),
-        remedy: "correct the file; docs/recipes.md describes the format".into(),
+        remedy: "correct the file; docs/book/src/recipes.md describes the format".into(),
     }
 }
 

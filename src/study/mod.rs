@@ -3,6 +3,7 @@
 
 pub mod derive;
 pub mod evidence;
+pub mod exercise;
 pub mod explore;
 pub mod lab;
 pub mod onnx;

@@ -18,7 +18,7 @@
 //! * Does the prior decode to digits ([`Prior`]): how many of its draws are plainly one digit, and are all digits among
 //!   them?
 //!
-//! `docs/richness.md` has the definitions with a table and a picture for MNIST.
+//! `docs/book/src/richness.md` has the definitions with a table and a picture for MNIST.
 
 mod bayes;
 mod neighbours;

@@ -1,0 +1,67 @@
+//! `elbo exercise`.
+
+use std::fmt::Write;
+use std::process::ExitCode;
+
+use clap::Args;
+
+use crate::engine::error::Result;
+use crate::study::exercise::{AnswerKind, Exercise as Question, plain};
+
+/// Check an answer to an exercise of the book
+///
+/// Without a number it lists all exercises, with a number it shows one. What is right is computed by the engine when it is
+/// asked for.
+#[derive(Args)]
+pub struct Exercise {
+    /// Which exercise: chapter and number
+    #[arg(value_name = "NUMBER")]
+    pub number: Option<String>,
+    /// The answer: a number, an expression such as log(2)/3, or the number of a choice
+    #[arg(long, value_name = "ANSWER", requires = "number", allow_hyphen_values = true)]
+    pub answer: Option<String>,
+}
+
+impl Exercise {
+    /// Lists, shows, or judges; exit code 1 for an answer that is wrong.
+    pub fn run(&self) -> Result<ExitCode> {
+        let Some(number) = &self.number else {
+            super::print(&listing())?;
+            return Ok(ExitCode::SUCCESS);
+        };
+        let question = Question::find(number)?;
+        let Some(answer) = &self.answer else {
+            super::print(&shown(&question))?;
+            return Ok(ExitCode::SUCCESS);
+        };
+        let right = question.is_right(answer)?;
+        let (verdict, more) = if right { ("right", &question.why) } else { ("not right", &question.hint) };
+        super::print(&format!("{verdict}. {}\n", plain(more)))?;
+        Ok(if right { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    }
+}
+
+fn listing() -> String {
+    let mut text = String::new();
+    let mut chapter = String::new();
+    for question in Question::all() {
+        if question.chapter != chapter {
+            chapter.clone_from(&question.chapter);
+            writeln!(text, "\n{}", chapter.replace('-', " ")).expect("writing to a string");
+        }
+        writeln!(text, "  {:<5}{}", question.id, plain(&question.text)).expect("writing to a string");
+    }
+    text.trim_start().to_string() + "\nelbo exercise NUMBER --answer …\n"
+}
+
+fn shown(question: &Question) -> String {
+    let mut text = format!("{}  {}\n", question.id, plain(&question.text));
+    for (i, choice) in question.choices.iter().enumerate() {
+        writeln!(text, "  {}. {}", i + 1, plain(choice)).expect("writing to a string");
+    }
+    let what = match question.kind {
+        AnswerKind::Number => "a number",
+        AnswerKind::Choice => "the number of a choice",
+    };
+    text + &format!("\nelbo exercise {} --answer …   ({what})\n", question.id)
+}
