@@ -151,7 +151,8 @@ impl Decode {
         }
         text += &point.nearest.describe(test);
         if self.show || std::io::IsTerminal::is_terminal(&std::io::stdout()) {
-            text += &blocks::draw(&row(point).concat_rows(width), width * row(point).0.len());
+            let row = row(point);
+            text += &blocks::draw(&row.concat_rows(width), width * row.0.len());
         }
         text
     }

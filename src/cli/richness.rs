@@ -6,6 +6,7 @@ use std::process::ExitCode;
 
 use clap::{Args, Id, ValueHint};
 use serde::Serialize;
+use serde_json::json;
 
 use super::answer::Answer;
 use super::interrupt::{INTERRUPTED, Interrupt};
@@ -137,7 +138,8 @@ fn several(args: &Richness, device: Device) -> Result<ExitCode> {
     for (config, path) in &runs {
         let k = config.model.latent;
         let Some(mut trainer) = trained(config, path, &data, device, args.quiet, &interrupt)? else {
-            super::print(&format!("stopped at K = {k}; the same command continues from here\n"))?;
+            let text = format!("stopped at K = {k}; the same command continues from here\n");
+            args.answer.give(&text, &json!({ "outcome": "stopped", "latent": k }))?;
             return Ok(ExitCode::from(INTERRUPTED));
         };
         if !args.quiet {
