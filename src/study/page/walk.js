@@ -142,7 +142,7 @@ function walk(container, derivation, { keys = container } = {}) {
   function drawFacts(frame) {
     facts.textContent = "";
     const { node, step } = frame;
-    add(facts, "h3", {}, definition(node));
+    add(facts, "p", { class: "walk-node mono" }, definition(node));
     const list = add(facts, "table");
     const row = (name, value, kind = "") => {
       const line = add(list, "tr");
