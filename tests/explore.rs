@@ -69,7 +69,7 @@ fn a_page_computes_what_the_program_computes() {
     if !can_run(folder.path()) {
         return;
     }
-    for likelihood in ["bernoulli", "gaussian", "gaussian_shared", "continuous_bernoulli", "discretised_logistic"] {
+    for likelihood in ["bernoulli", "gaussian", "gaussian-shared", "continuous-bernoulli", "discretised-logistic"] {
         train(likelihood, folder.path());
         let found = found(likelihood, folder.path(), 30);
         assert_eq!(found["simd"], true);

@@ -84,7 +84,7 @@ console.log(JSON.stringify({
   losses: Math.max(...losses.map((loss, i) => Math.abs(loss - golden.losses[i]))),
   last,
   evaluation: trainer.evaluate(),
-  command: trainer.model().info.command,
+  command: trainer.command(),
   throws: model.throwImage(golden.z.slice(0, latent), 7).length === pixels,
   labels: [model.testLabel(0), model.testLabel(1e6)],
   refusals: {

@@ -102,7 +102,12 @@ class Model {
   constructor(engine, number) {
     this.#engine = engine;
     this.#number = number;
-    this.info = this.#ask("info").json();
+    this.info = this.fresh();
+  }
+
+  /* What `info` was when the model was opened, as it is now. */
+  fresh() {
+    return this.#ask("info").json();
   }
 
   #ask(name, ...args) {
@@ -202,6 +207,11 @@ class Trainer {
   step(n) {
     this.#engine.call("step", [this.#number, n]);
     return this.#engine.json();
+  }
+
+  /* The command by which the program trains the same up to here. */
+  command() {
+    return this.#model.fresh().command;
   }
 
   /* −ELBO of the test images: { images, rec, kl, negElbo }. */

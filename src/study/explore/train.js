@@ -120,6 +120,8 @@ class Training {
       ? `Update ${updates}, ${shown(this.spent / updates, 2)} ms each. Batch: ${fixed(loss)} = rec ${fixed(rec)} + KL ${fixed(kl)}. ${test[0] ? test[0].toUpperCase() + test.slice(1) : ""}`
       : `Untrained: ${test}.`;
     place.setAttribute("aria-live", this.running ? "off" : "polite");
+    el("train-same").hidden = this.running || !updates;
+    if (!el("train-same").hidden) el("train-command").textContent = this.trainer.command();
   }
 
   /* The derivation of the next update, to be walked. */
