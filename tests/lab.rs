@@ -79,7 +79,8 @@ fn at_the_posterior_sticking_the_landing_has_no_noise_and_the_total_derivative_a
 
 #[test]
 fn slopes_are_as_predicted_in_both_regimes() {
-    let report = measure(&[0.5, 3.0], &[4, 16, 64], 400);
+    // The law of the doubly reparameterised gradient comes late: at χ² = 0.08 it is there from k = 4 on, at 0.6 not yet at 64.
+    let report = measure(&[0.2, 3.0], &[4, 16, 64], 400);
     let slope = |place: usize, estimator, regime| {
         let slopes = &line(&report, place, BoundKind::Iwae, estimator).slopes;
         *slopes.iter().find(|slope| slope.regime == regime).unwrap()
