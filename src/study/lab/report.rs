@@ -59,7 +59,7 @@ fn row(name: &str, numbers: impl Iterator<Item = String>) -> String {
 }
 
 fn heading(what: &str, samples: &[usize]) -> String {
-    row(what, samples.iter().map(|k| format!("k = {k}")))
+    row(what, samples.iter().map(|k| format!("k={k}")))
 }
 
 /// One row per estimator, the bound's name before its first.
@@ -69,7 +69,11 @@ fn by_estimator(place: &Place, number: impl Fn(&Cell) -> String) -> String {
         let lines = place.lines.iter().filter(|line| line.contestant.bound == bound);
         for (i, line) in lines.enumerate() {
             let label = if i == 0 { line.contestant.bound_name() } else { "" };
-            let name = format!("{label:<5}{}{}", line.contestant.name(), if biased(line) { " *" } else { "" });
+            let name = format!(
+                "{label:<5}{}{}",
+                line.contestant.name(),
+                if biased(line) && !place.is_posterior() { " *" } else { "" }
+            );
             text += &row(&name, line.cells.iter().map(&number));
         }
     }
@@ -105,7 +109,8 @@ fn agreement(report: &LabReport) -> String {
     }
     let within = |most: f64| all.iter().filter(|&&d| d <= most).count();
     format!(
-        "\nMeasured noise against the exact one: {} of {} within one standard error, {} within two; the furthest is {} off.\n",
+        "\nMeasured noise against the exact one: {} of {} within one standard error, {} within\ntwo; the \
+         furthest is {} off.\n",
         within(1.0),
         all.len(),
         within(2.0),
