@@ -135,22 +135,26 @@ fn picture(title: &str, sweeps: &[StepSweep; 2]) -> Plot {
         for (colour, (stencil, name)) in STENCILS.into_iter().enumerate() {
             let arms = sweep.arms(stencil);
             plot = plot.series(Series::line(name).xy(sweep.of(stencil)).colour(colour));
-            let lines = [(arms.truncation, "truncation"), (arms.rounding, "rounding")];
-            for (arm, what) in lines {
-                let Some(arm) = arm else { continue };
-                let power = if arm.expected < 0.0 { "ε/h".into() } else { format!("h^{}", arm.expected) };
-                let line = Series::line(format!("{power}: {what} h^{:.2}", arm.slope)).dotted().colour(colour);
-                plot = plot.series(line.xy(&reference(arm, sweep.of(stencil))));
+            // Both stencils round alike: one line shows it.
+            let rounding = arms.rounding.filter(|_| stencil == Stencil::FivePoint);
+            for arm in arms.truncation.into_iter().chain(rounding) {
+                let power = if arm.expected == 2.0 { "h²" } else if arm.expected == 4.0 { "h⁴" } else { "ε/h" };
+                let line = Series::line(format!("{power}, measured h^{:.2}", arm.slope).replace('-', "−"));
+                let own = if arm.expected < 0.0 { 4 } else { colour + 2 };
+                plot = plot.series(line.xy(&reference(arm, sweep.of(stencil))).dashed().plain().colour(own));
             }
         }
     }
     plot
 }
 
+/// How far above the errors the line of theory is drawn, so that it can be seen.
+const ABOVE: f64 = 5.0;
+
 /// The line of the power that theory says, where it lies within the picture.
 fn reference(arm: SweepArm, errors: &[(f64, f64)]) -> Vec<(f64, f64)> {
     let least = errors.iter().map(|p| p.1).filter(|e| *e > 0.0).fold(f64::INFINITY, f64::min);
     let most = errors.iter().map(|p| p.1).filter(|e| e.is_finite()).fold(0.0, f64::max);
-    let line = errors.iter().map(|&(h, _)| (h, arm.constant * h.powf(arm.expected)));
-    line.filter(|&(_, e)| e >= least && e <= most).collect()
+    let line = errors.iter().map(|&(h, _)| (h, ABOVE * arm.constant * h.powf(arm.expected)));
+    line.filter(|&(_, e)| e >= least && e <= ABOVE * most).collect()
 }

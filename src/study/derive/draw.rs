@@ -4,6 +4,7 @@ use std::fmt::Write as _;
 
 use super::layout::Wire;
 use super::record::{Derivation, TapeNode};
+use super::text::two;
 use crate::study::plot::svg;
 
 const MONO: &str = "font-family=\"DejaVu Sans Mono, Menlo, Consolas, monospace\"";
@@ -69,7 +70,7 @@ impl Derivation {
         };
         row(0, "fill=\"#555\"", ["leaf", "gradient by the walk", "relative error against central differences"]);
         for (i, leaf) in self.leaves.iter().enumerate() {
-            let error = format!("{:.1e}, h = {:.0e}", leaf.error, leaf.step);
+            let error = format!("{}, h = {:.0e}", two(leaf.error), leaf.step);
             let style = format!("{MONO} font-size=\"{SIZE}\"");
             row(i + 1, &style, [&leaf.name, &leaf.gradient.short(), &error]);
         }

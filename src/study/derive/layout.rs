@@ -82,15 +82,18 @@ impl Drawing {
     }
 }
 
-/// The layer of each node: one below its lowest input, and leaves just above their first user.
+/// The layer of each node: one below its lowest input, and then, from y back, as far down as its users let it where that
+/// makes no edge longer in sum: leaves stand just above their first user.
 fn layers(nodes: &[TapeNode]) -> Vec<usize> {
     let mut layers = vec![0; nodes.len()];
+    let mut users: Vec<Vec<usize>> = vec![Vec::new(); nodes.len()];
     for node in nodes {
         layers[node.id] = node.inputs.iter().map(|&i| layers[i] + 1).max().unwrap_or(0);
+        node.inputs.iter().for_each(|&i| users[i].push(node.id));
     }
-    for node in nodes.iter().filter(|node| node.inputs.is_empty()) {
-        let users = nodes.iter().filter(|user| user.inputs.contains(&node.id));
-        layers[node.id] = users.map(|user| layers[user.id] - 1).min().unwrap_or(0);
+    for node in nodes.iter().rev().filter(|node| node.inputs.len() <= users[node.id].len()) {
+        let lowest = users[node.id].iter().map(|&user| layers[user] - 1).min();
+        layers[node.id] = lowest.unwrap_or(layers[node.id]);
     }
     layers
 }

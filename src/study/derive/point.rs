@@ -4,7 +4,7 @@ use crate::engine::error::{Error, Result};
 
 /// A named array.
 #[derive(Clone, Debug, PartialEq)]
-pub(super) struct NamedArray {
+pub(super) struct NamedValue {
     pub name: String,
     pub shape: Vec<usize>,
     pub values: Vec<f64>,
@@ -14,8 +14,8 @@ pub(super) struct NamedArray {
 ///
 /// # Errors
 /// [`Error::Argument`] that names what cannot be read.
-pub(super) fn parse(text: &str) -> Result<Vec<NamedArray>> {
-    let mut found: Vec<NamedArray> = Vec::new();
+pub(super) fn parse(text: &str) -> Result<Vec<NamedValue>> {
+    let mut found: Vec<NamedValue> = Vec::new();
     for part in parts(text)? {
         let (name, value) =
             part.split_once('=').ok_or_else(|| wrong(&part, "NAME=VALUE, as in l=2, x=1 or w=[1 2; 3 4], x=[1; 2]"))?;
@@ -29,7 +29,7 @@ pub(super) fn parse(text: &str) -> Result<Vec<NamedArray>> {
         if found.iter().any(|known| known.name == name) {
             return Err(wrong(name, "each name once"));
         }
-        found.push(NamedArray { name: name.into(), shape, values });
+        found.push(NamedValue { name: name.into(), shape, values });
     }
     Ok(found)
 }

@@ -9,7 +9,7 @@ use super::text::number;
 use crate::engine::grad::{Walk, walk};
 use crate::engine::graph::{Graph, Id, Var};
 use crate::engine::interp::Interp;
-use crate::engine::ops::{BinaryFn, Leaf, Op, ScalarFn};
+use crate::engine::ops::{BinaryFn, Leaf, Op, OpRule, ScalarFn};
 
 /// The most numbers of an array that are kept, and the most elements of a leaf that are checked by differences.
 pub(super) const MOST_NUMBERS: usize = 16;
@@ -105,6 +105,8 @@ pub struct TapeContribution {
     pub role: String,
     /// The rule, as it stands in the engine.
     pub rule: String,
+    /// The same with the names of the tape: `dv1 * l.sigmoid()`.
+    pub text: String,
     /// Its value.
     pub value: TapeValue,
     /// The sum of all contributions to the input so far.
@@ -291,12 +293,15 @@ impl<'g> Recorder<'_, 'g> {
         let mut steps = Vec::with_capacity(walked.steps.len());
         for step in &walked.steps {
             let rule = step.node.graph().node(step.node.id()).op.rule();
+            let names = self.names(step.node, &rule);
             let mut contributions = Vec::with_capacity(step.contributions.len());
             for c in &step.contributions {
+                let written = rule.of_input(c.position).unwrap_or("0");
                 contributions.push(TapeContribution {
                     input: places[&c.input.id()],
                     role: rule.inputs.get(c.position).or(rule.inputs.last()).copied().unwrap_or_default().into(),
-                    rule: rule.of_input(c.position).unwrap_or("0").into(),
+                    rule: written.into(),
+                    text: named(written, &names),
                     value: self.value(c.value),
                     sum: self.value(c.sum),
                 });
@@ -305,6 +310,17 @@ impl<'g> Recorder<'_, 'g> {
             steps.push(TapeStep { node: places[&step.node.id()], cotangent, contributions });
         }
         steps
+    }
+
+    /// What the letters of a rule stand for at a node.
+    fn names(&mut self, node: Var<'g>, rule: &OpRule) -> Vec<(&'static str, String)> {
+        let own = self.labels.of(node);
+        let inputs = node.graph().differentiated(node.id());
+        let labels = inputs.iter().map(|&i| self.labels.of(node.graph().var(i)));
+        let mut names: Vec<(&'static str, String)> = rule.inputs.iter().copied().zip(labels).collect();
+        names.push(("dy", cotangent_of(&own)));
+        names.push(("y", own));
+        names
     }
 
     /// Gradient and central differences of leaf `i`.
@@ -340,6 +356,27 @@ impl<'g> Recorder<'_, 'g> {
     }
 }
 
+/// What ∂y/∂v is called: dv1, or d with a blank before the longer name of a leaf.
+pub(super) fn cotangent_of(name: &str) -> String {
+    if name.chars().count() <= 4 { format!("d{name}") } else { format!("d {name}") }
+}
+
+/// A rule with names instead of its letters; what follows a dot is a function, not a letter.
+fn named(rule: &str, names: &[(&str, String)]) -> String {
+    let part_of_word = |c: char| c.is_ascii_alphanumeric() || c == '_';
+    let (mut out, mut rest) = (String::new(), rule);
+    while let Some(first) = rest.chars().next() {
+        let end = match part_of_word(first) {
+            true => rest.find(|c| !part_of_word(c)).unwrap_or(rest.len()),
+            false => first.len_utf8(),
+        };
+        let known = names.iter().find(|(letter, _)| *letter == &rest[..end] && !out.ends_with('.'));
+        out.push_str(known.map_or(&rest[..end], |(_, name)| name));
+        rest = &rest[end..];
+    }
+    out
+}
+
 /// An operation of named operands as one writes it.
 fn written(g: &Graph, op: Op, ins: &[String]) -> String {
     let sign = |sign: &str| format!("{} {sign} {}", ins[0], ins[1]);
@@ -360,5 +397,39 @@ fn written(g: &Graph, op: Op, ins: &[String]) -> String {
             let slots = g.slots();
             op.describe(ins, |slot| slots[slot.index()].name.as_str())
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn letters_of_a_rule_become_names() {
+        let names = [("x", "l".to_string()), ("b", "y1".into()), ("dy", "dv3".into()), ("y", "v3".into())];
+        for (rule, text) in [
+            ("dy * x.sigmoid()", "dv3 * l.sigmoid()"),
+            ("dy·bᵀ", "dv3·y1ᵀ"),
+            ("-(dy * y / b)", "-(dv3 * v3 / y1)"),
+            ("x.x(box)", "l.x(box)"),
+        ] {
+            assert_eq!(named(rule, &names), text);
+        }
+        assert_eq!((cotangent_of("v12"), cotangent_of("encoder")), ("dv12".into(), "d encoder".into()));
+    }
+
+    #[test]
+    fn of_many_numbers_the_first_and_their_statistics_are_kept() {
+        let g = Graph::new();
+        let x = g.param("x", &[40]);
+        let mut run = Interp::<f64>::new(&g);
+        run.set("x", &(0..40).map(f64::from).collect::<Vec<_>>()).unwrap();
+        let d = Derivation::of("Σ x²", x.square().sum_all(), &[("x", x)], &[], &mut run, 1);
+        let (value, leaf) = (&d.nodes[0].value, &d.leaves[0]);
+        assert_eq!(value.values.len(), MOST_NUMBERS);
+        let stats = value.stats.unwrap();
+        assert_eq!((stats.min, stats.max, stats.mean), (0.0, 39.0, 19.5));
+        assert_eq!((leaf.checked[0], leaf.checked[15], leaf.difference.len()), (0, 39, 16));
+        assert!(leaf.error < 1e-6);
     }
 }

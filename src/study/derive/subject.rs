@@ -1,13 +1,14 @@
 //! What can be derived: expressions, the built-in ones, and a step of a whole VAE.
 
 use super::expression::{Expression, functions};
-use super::point::{self, NamedArray};
+use super::point::{self, NamedValue};
 use super::record::Derivation;
 use crate::engine::error::{Error, Result};
 use crate::engine::gradcheck::Point;
 use crate::engine::graph::{Graph, Var};
 use crate::engine::interp::Interp;
 use crate::engine::nn::Activation;
+use crate::engine::ops::{Leaf, Op};
 use crate::vae::{Vae, VaeConfig, terms};
 
 /// A function that comes with the crate.
@@ -113,7 +114,7 @@ impl Subject {
         Subject::made(Expression::parse(text)?, point::parse(at)?)
     }
 
-    fn made(expression: Expression, values: Vec<NamedArray>) -> Result<Subject> {
+    fn made(expression: Expression, values: Vec<NamedValue>) -> Result<Subject> {
         let names = expression.names();
         let missing: Vec<&String> = names.iter().filter(|n| values.iter().all(|v| v.name != **n)).collect();
         if let Some(first) = missing.first() {
@@ -155,7 +156,7 @@ impl Subject {
             let rounded = (param.initial)(SEED).into_iter().map(|v| (f64::from(v) * 100.0).round() / 100.0);
             point = point.input(param.name.clone(), &param.shape, &rounded.collect::<Vec<_>>());
         }
-        let title = "-ELBO of the image [1 0 1], a VAE 3-2-1-2-3".into();
+        let title = "-ELBO of a VAE 3-2-1-2-3 on the image [1 0 1]".into();
         Ok(Subject { title, formula: Formula::Vae(Box::new(vae)), point })
     }
 
@@ -200,8 +201,13 @@ impl Subject {
             run.set(name, values).expect("the graph has its inputs");
         }
         let leaves: Vec<(&str, Var)> = inputs.iter().zip(&xs).map(|((name, ..), x)| (*name, *x)).collect();
-        // Of the given arrays there is one, the image of the VAE.
-        Derivation::of(&self.title, y, &leaves, &[], &mut run, order)
+        let given = g.live(&[y.id()]).into_iter().filter(|&id| matches!(g.node(id).op, Op::Leaf(Leaf::Tensor(_))));
+        // There is one array that is given and no leaf: the VAE's image.
+        let image: Vec<(&str, Var)> = match self.formula {
+            Formula::Vae(_) => given.map(|id| ("x", g.var(id))).collect(),
+            Formula::Expression(_) => Vec::new(),
+        };
+        Derivation::of(&self.title, y, &leaves, &image, &mut run, order)
     }
 
     /// The functions that an expression may call, for help and messages.
@@ -211,7 +217,7 @@ impl Subject {
 }
 
 /// Values with some of them replaced.
-fn overridden(defaults: &str, at: &str) -> Result<Vec<NamedArray>> {
+fn overridden(defaults: &str, at: &str) -> Result<Vec<NamedValue>> {
     let mut values = point::parse(defaults)?;
     for new in point::parse(at)? {
         match values.iter_mut().find(|old| old.name == new.name) {

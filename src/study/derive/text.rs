@@ -2,7 +2,7 @@
 
 use std::fmt::Write;
 
-use super::record::{Derivation, TapeNode, TapeStep, TapeValue};
+use super::record::{Derivation, TapeNode, TapeStep, TapeValue, cotangent_of};
 
 /// The most characters of a column of numbers.
 const MOST: usize = 34;
@@ -32,28 +32,25 @@ impl Derivation {
     }
 
     fn backward(&self, out: &mut String) {
-        out.push_str("\nback, from y to the leaves: dv stands for ∂y/∂v, complete when every user of v was visited\n");
+        out.push_str("\nback, from y to the leaves: dv = ∂y/∂v is complete when all that use v were visited\n");
         let mut rows: Vec<[String; 4]> = Vec::new();
-        let mut heads = Vec::new();
         for step in &self.steps {
-            heads.push(rows.len());
             rows.push(self.arrival(step));
             for c in &step.contributions {
                 let input = &self.nodes[c.input];
                 let first = !self.had_contributions_before(step, c.input);
                 let sum = if first { String::new() } else { format!("sum {}", c.sum.short()) };
-                let given = format!("d{} = {}", c.role, c.rule);
-                rows.push([format!("  → {}", input.name), clipped(&given, 60), c.value.short(), sum]);
+                rows.push([format!("  → {}", input.name), clipped(&c.text, 60), c.value.short(), sum]);
             }
         }
-        let title = ["node", "rule, as it stands in the engine", "contribution", "running sum"].map(String::from);
+        let title = ["node", "rule, as it stands in the engine", "dy, contribution", "running sum"].map(String::from);
         table(out, title, rows);
     }
 
     fn arrival(&self, step: &TapeStep) -> [String; 4] {
-        let TapeNode { name, text, leaf, .. } = &self.nodes[step.node];
-        let what = if *leaf { "a leaf: this is its gradient".to_string() } else { format!("of {name} = {text}") };
-        [format!("d{name} = {}", step.cotangent.short()), clipped(&what, 60), String::new(), String::new()]
+        let TapeNode { name, text, leaf, rule, .. } = &self.nodes[step.node];
+        let what = if *leaf { "a leaf: its gradient".to_string() } else { format!("{text}:  {}", rule.join(", ")) };
+        [cotangent_of(name), clipped(&what, 60), step.cotangent.short(), String::new()]
     }
 
     /// Whether an earlier contribution went to `input`: before `step`, or within it for the second operand of `x * x`.
@@ -69,7 +66,7 @@ impl Derivation {
             let all = leaf.gradient.stats.is_none();
             let shape = if all { leaf.gradient.shape.clone() } else { vec![leaf.difference.len()] };
             let difference = TapeValue { shape, values: leaf.difference.clone(), stats: None };
-            let error = format!("{:.1e}, h = {:.0e}", leaf.error, leaf.step);
+            let error = format!("{}, h = {:.0e}", two(leaf.error), leaf.step);
             [leaf.name.clone(), leaf.gradient.short(), difference.short(), error]
         });
         out.push('\n');
@@ -134,6 +131,11 @@ pub(crate) fn number(value: f64) -> String {
     digits(value, 6)
 }
 
+/// An error, in two.
+pub(super) fn two(value: f64) -> String {
+    digits(value, 2)
+}
+
 /// In four.
 fn four(value: f64) -> String {
     digits(value, 4)
@@ -189,10 +191,11 @@ mod tests {
         for words in [
             "softplus(l)",
             "= 2.12693",
-            "dx = dy * x.sigmoid()",
-            "da = dy * b",
+            "softplus(l):  dx = dy * x.sigmoid()",
+            "dv1 * l.sigmoid()",
+            "dv2 * x",
             "sum -0.119203",
-            "a leaf: this is its gradient",
+            "a leaf: its gradient",
             "y′ = ∂y/∂l",
         ] {
             assert!(text.contains(words), "{words} is not in\n{text}");

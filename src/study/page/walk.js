@@ -131,18 +131,18 @@ function walk(container, derivation, { keys = container } = {}) {
     if (!given) {
       const why = step === d.steps[0] ? "the walk starts with ∂y/∂y" : "all that use it have been visited";
       const end = node.leaf ? " It is a leaf: this is its gradient." : "";
-      return `Back at ${node.name}: ${why}, so d${node.name} = ${numbers(step.cotangent)} is complete.${end}`;
+      return `Back at ${node.name}: ${why}, so ${slopeOf(node)} = ${numbers(step.cotangent)} is complete.${end}`;
     }
     const input = d.nodes[given.input];
     const first = d.steps.flatMap((s) => s.contributions).find((c) => c.input === given.input) === given;
-    return `Back at ${node.name} = ${node.text}: it gives ${input.name} the contribution d${given.role} = ${given.rule} = `
+    return `Back at ${node.name} = ${node.text}: it gives ${input.name} the contribution ${given.text} = `
       + `${numbers(given.value)}. ` + (first ? "It is the first." : `The sum there is now ${numbers(given.sum)}.`);
   }
 
   function drawFacts(frame) {
     facts.textContent = "";
     const { node, step } = frame;
-    add(facts, "h3", {}, definition(node));
+    add(facts, "p", { class: "walk-node mono" }, definition(node));
     const list = add(facts, "table");
     const row = (name, value, kind = "") => {
       const line = add(list, "tr");
@@ -154,15 +154,15 @@ function walk(container, derivation, { keys = container } = {}) {
     if (node.stats) row("all of it", stats(node.stats));
     if (!node.leaf) row("rule", node.rule.join(";  "));
     if (!step) return;
-    row("arriving dy", numbers(step.cotangent), "cotangent");
-    if (step.contributions.length === 0) return;
+    row("arriving " + slopeOf(node), numbers(step.cotangent), "cotangent");
+    if (frame.given === 0) return;
     const table = add(facts, "table");
     add(table, "caption", {}, "What it hands on");
     const head = add(table, "tr");
-    for (const name of ["to", "rule", "contribution", "sum so far"]) add(head, "th", { scope: "col" }, name);
+    for (const name of ["to", "by the rule", "contribution", "sum so far"]) add(head, "th", { scope: "col" }, name);
     step.contributions.slice(0, frame.given).forEach((c, i) => {
       const line = add(table, "tr", i + 1 === frame.given ? { class: "now" } : {});
-      const cells = [d.nodes[c.input].name, `d${c.role} = ${c.rule}`, numbers(c.value), numbers(c.sum)];
+      const cells = [d.nodes[c.input].name, c.text, numbers(c.value), numbers(c.sum)];
       for (const cell of cells) add(line, "td", { class: "mono" }, cell);
     });
   }
@@ -178,7 +178,7 @@ function walk(container, derivation, { keys = container } = {}) {
       const line = add(table, "tr");
       const part = leaf.gradient.stats ? ` (${leaf.checked.length} of its elements)` : "";
       const difference = { shape: part ? [leaf.difference.length] : leaf.gradient.shape, values: leaf.difference };
-      const cells = [leaf.name, numbers(leaf.gradient), numbers(difference) + part, shown(leaf.step), shown(leaf.error, 2)];
+      const cells = [leaf.name, numbers(leaf.gradient), numbers(difference) + part, shown(leaf.step, 1), shown(leaf.error, 2)];
       for (const cell of cells) add(line, "td", { class: "mono" }, cell);
     }
   }
@@ -203,6 +203,10 @@ function walk(container, derivation, { keys = container } = {}) {
 
   function definition(node) {
     return node.leaf ? node.name : `${node.name} = ${node.text}`;
+  }
+
+  function slopeOf(node) {
+    return node.name.length <= 4 ? "d" + node.name : "d " + node.name;
   }
 
   function stats({ min, max, mean, norm }) {
