@@ -129,7 +129,9 @@ pub fn commands() -> Result<Vec<String>> {
 /// The command of this build, made if it is not there.
 fn program() -> Result<PathBuf> {
     let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
-    cargo.args(["build", "--quiet", "-p", "elbo", "--bin", "elbo", "--message-format", "json"]).current_dir(root());
+    // Selected together with the book, whose library of the same features is built already.
+    cargo.args(["build", "--quiet", "-p", "elbo-book", "-p", "elbo", "--bin", "elbo", "--message-format", "json"]);
+    cargo.args(["--no-default-features", "--features", "elbo/cli"]).current_dir(root());
     if !cfg!(debug_assertions) {
         cargo.arg("--release");
     }

@@ -93,6 +93,7 @@ impl Formulas {
         // Wide formulas scroll by themselves, also by keyboard.
         let math = match display {
             MathDisplay::Block => format!("<span class=\"display\" tabindex=\"0\">{math}</span>"),
+            MathDisplay::Inline if tex.len() > 36 => format!("<span class=\"long\" tabindex=\"0\">{math}</span>"),
             MathDisplay::Inline => math,
         };
         self.done.push(math);

@@ -79,8 +79,22 @@ pub fn plain(text: &str) -> String {
     for (command, symbol) in SYMBOLS {
         out = out.replace(command, symbol);
     }
+    let out = barred(&out.replace("∂ ", "∂").replace("∇ ", "∇"));
     let out = out.replace("\\{", "⦃").replace("\\}", "⦄").replace(['$', '{', '}', '`'], "");
     out.replace('⦃', "{").replace('⦄', "}")
+}
+
+/// A bar over the letter that follows it.
+fn barred(text: &str) -> String {
+    let mut parts = text.split('¯');
+    let mut out = parts.next().unwrap_or("").to_string();
+    for part in parts {
+        let mut rest = part.trim_start_matches([' ', '{']).chars();
+        out.extend(rest.next());
+        out.push('\u{304}');
+        out.push_str(rest.as_str());
+    }
+    out
 }
 
 /// `\\frac{a}{b}` as `a/b`, with brackets around what is more than a word.
@@ -125,6 +139,7 @@ mod tests {
         assert_eq!(plain("$\\frac{\\sigma^2}{2}$, `a`"), "σ²/2, a");
         assert_eq!(plain("$\\mathbb{E}[z] = \\tfrac12 \\mu$"), "E[z] = 1/2 μ");
         assert_eq!(plain("$\\frac{a + b}{c}$"), "(a + b)/c");
+        assert_eq!(plain("$\\bar a$, $\\bar{b}$, $\\partial L$"), "a\u{304}, b\u{304}, ∂L");
     }
 
     #[test]
