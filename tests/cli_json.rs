@@ -1,4 +1,4 @@
-//! Every command that prints a result prints it as JSON too, with the fields that docs/json.md says, and no others.
+//! Every command that prints a result prints it as JSON too, with the fields that docs/book/src/json.md says, and no others.
 
 #![cfg(feature = "cli")]
 
@@ -24,6 +24,11 @@ const COMMANDS: &[(&str, &[&str])] = &[
     ("interpolate", &["interpolate runs/a --from 0 --to 3 -n 3 --device cpu"]),
     ("eval", &["eval runs/a --estimators elbo,iwae --samples 5 --images 2 --bdmc 1 --temperatures 2 --device cpu"]),
     ("runs", &["runs"]),
+    ("report", &["report runs/a --device cpu"]),
+    ("derive", &["derive", "derive softplus(l)-x*l --at l=2,x=1 --order 2"]),
+    ("gradcheck", &["gradcheck", "gradcheck x^2 --at x=1"]),
+    ("exercise", &["exercise", "exercise 2.3 --answer 10"]),
+    ("lab", &["lab --samples 1,4 --draws 40 --distances 0,1 --quiet --device cpu"]),
     ("bounds", &["bounds runs/a --samples 10 --chains 1 --temperatures 2 --leapfrog 1 --device cpu"]),
     (
         "richness",
@@ -44,8 +49,8 @@ const COMMANDS: &[(&str, &[&str])] = &[
     ),
 ];
 
-/// These print no result.
-const OTHERS: [&str; 1] = ["completions"];
+/// One prints no result; the other's needs a program that has the engine for pages (tests/explore.rs).
+const OTHERS: [&str; 2] = ["completions", "explore"];
 
 /// A recipe that takes a moment.
 const SMALL: &str = r#"
@@ -74,10 +79,10 @@ fn listed(help: &str) -> BTreeSet<&str> {
 
 /// The fields in the section of a command: the names in the first column of its tables, or in its text where it has none.
 fn documented(command: &str) -> BTreeSet<&'static str> {
-    let text = include_str!("../docs/json.md");
+    let text = include_str!("../docs/book/src/json.md");
     let heading = format!("\n## elbo {command}\n");
     let (_, section) =
-        text.split_once(&heading).unwrap_or_else(|| panic!("docs/json.md has no section elbo {command}"));
+        text.split_once(&heading).unwrap_or_else(|| panic!("docs/book/src/json.md has no section elbo {command}"));
     let section = section.split("\n## ").next().unwrap();
     let tables: Vec<&str> = section.lines().filter_map(|line| line.strip_prefix("| ")?.split(" | ").next()).collect();
     let names: Vec<&str> = if tables.is_empty() { vec![section] } else { tables };
@@ -91,7 +96,7 @@ fn every_result_is_there_as_json_with_the_fields_that_are_documented() {
     std::fs::write(at.join("small.toml"), SMALL).unwrap();
     let help = elbo(at, "-h");
     let known: BTreeSet<&str> = COMMANDS.iter().map(|c| c.0).chain(OTHERS).collect();
-    assert_eq!(listed(&help), known, "a new command belongs into this list and into docs/json.md");
+    assert_eq!(listed(&help), known, "a new command belongs into this list and into docs/book/src/json.md");
     for (command, lines) in COMMANDS {
         let documented = documented(command);
         let mut seen = BTreeSet::new();
@@ -100,7 +105,10 @@ fn every_result_is_there_as_json_with_the_fields_that_are_documented() {
             let value: Value = serde_json::from_str(&text).unwrap_or_else(|e| panic!("elbo {line}: {e}\n{text}"));
             let fields = value.as_object().unwrap_or_else(|| panic!("elbo {line}: no object: {text}"));
             for field in fields.keys().filter(|field| !field.starts_with("gpu_")) {
-                assert!(documented.contains(field.as_str()), "elbo {line}: docs/json.md does not say what {field} is");
+                assert!(
+                    documented.contains(field.as_str()),
+                    "elbo {line}: docs/book/src/json.md does not say what {field} is"
+                );
             }
             seen.extend(fields.keys().cloned());
         }
@@ -112,6 +120,6 @@ fn every_result_is_there_as_json_with_the_fields_that_are_documented() {
             _ => false,
         };
         let missing: Vec<_> = documented.iter().filter(|f| !seen.contains(**f) && !may_lack(f)).collect();
-        assert!(missing.is_empty(), "docs/json.md has fields that elbo {command} does not print: {missing:?}");
+        assert!(missing.is_empty(), "docs/book/src/json.md has fields that elbo {command} does not print: {missing:?}");
     }
 }

@@ -139,7 +139,7 @@ fn program() -> Result<PathBuf> {
     anyhow::ensure!(built.status.success(), "{}", String::from_utf8_lossy(&built.stderr));
     let messages = String::from_utf8_lossy(&built.stdout).into_owned();
     let named = messages.lines().filter_map(|l| serde_json::from_str::<serde_json::Value>(l).ok());
-    let program = named.filter_map(|m| m["executable"].as_str().map(PathBuf::from)).last();
+    let program = named.filter_map(|m| m["executable"].as_str().map(PathBuf::from)).next_back();
     program.context("cargo does not say where the program is")
 }
 

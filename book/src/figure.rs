@@ -8,12 +8,15 @@ use std::fmt::Write;
 const SIZE: (f64, f64) = (360.0, 240.0);
 const MARGIN: (f64, f64, f64, f64) = (46.0, 12.0, 34.0, 34.0);
 
+/// A name, whether its points are joined, and the points.
+type Curve = (String, bool, Vec<(f64, f64)>);
+
 /// A drawing of lines and dots over two axes.
 pub struct Figure {
     title: String,
     x: Range,
     y: Range,
-    body: Vec<(String, bool, Vec<(f64, f64)>)>,
+    body: Vec<Curve>,
     unsure: bool,
 }
 

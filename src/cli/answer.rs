@@ -10,7 +10,7 @@ use crate::engine::error::Result;
 pub struct Answer {
     /// Print the result as JSON instead of text
     ///
-    /// One object; `docs/json.md` says what its fields are. Progress and warnings go to stderr as ever, so that `> file.json`
+    /// One object; `docs/book/src/json.md` says what its fields are. Progress and warnings go to stderr as ever, so that `> file.json`
     /// holds the result alone.
     #[arg(long, help_heading = "Output")]
     pub json: bool,

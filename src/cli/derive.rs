@@ -4,11 +4,13 @@ use std::io::Write as _;
 use std::path::PathBuf;
 
 use clap::Args;
+use serde_json::json;
 
+use super::answer::Answer;
 use super::output::{self, ending};
 use crate::engine::error::Result;
 use crate::engine::file;
-use crate::study::derive::{BUILT_IN, Subject};
+use crate::study::derive::{BUILT_IN, BuiltIn, Subject};
 
 /// Print the chain rule on a small graph with every number: tape, walk back, finite differences
 #[derive(Args)]
@@ -27,15 +29,14 @@ pub struct Derive {
     /// 2 walks back over the gradients too
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u8).range(1..=2))]
     pub order: u8,
-    /// Print the record as JSON instead of text
-    #[arg(long)]
-    pub json: bool,
     /// Write a page that steps through it, one file that opens from disk
     #[arg(long, value_name = "FILE", value_parser = ending("html"))]
     pub html: Option<PathBuf>,
     /// Write the graph as a picture, with values and cotangents
     #[arg(long, value_name = "FILE", value_parser = ending("svg"))]
     pub svg: Option<PathBuf>,
+    #[command(flatten)]
+    pub answer: Answer,
 }
 
 pub(super) fn after_help() -> String {
@@ -45,7 +46,7 @@ pub(super) fn after_help() -> String {
 impl Derive {
     /// Prints the derivation, and writes the page and the picture.
     pub fn run(&self) -> Result<()> {
-        let Some(expression) = &self.expression else { return super::print(&listed("derive")) };
+        let Some(expression) = &self.expression else { return self.answer.give(&listed("derive"), &known()) };
         let subject = Subject::find(expression, &self.at)?;
         for (option, path) in [("html", &self.html), ("svg", &self.svg)] {
             path.iter().try_for_each(|path| output::spare_runs(option, path, None))?;
@@ -59,11 +60,14 @@ impl Derive {
             file::replace(path, |out| out.write_all(derivation.svg().as_bytes()))?;
             super::say(format_args!("picture: {}", path.display()));
         }
-        match self.json {
-            true => super::print(&(serde_json::to_string(&derivation).expect("plain data") + "\n")),
-            false => super::print(&derivation.text()),
-        }
+        self.answer.give(&derivation.text(), &derivation)
     }
+}
+
+/// The built-in functions as a value.
+pub(super) fn known() -> serde_json::Value {
+    let value = |known: &BuiltIn| json!({ "name": known.name, "what": known.what, "expression": known.expression, "at": known.at });
+    json!({ "known": BUILT_IN.iter().map(value).collect::<Vec<_>>() })
 }
 
 /// The built-in functions as a table.

@@ -4,7 +4,9 @@ use std::fmt::Write;
 use std::process::ExitCode;
 
 use clap::Args;
+use serde_json::{Value, json};
 
+use super::answer::Answer;
 use crate::engine::error::Result;
 use crate::study::exercise::{AnswerKind, Exercise as Question, plain};
 
@@ -20,25 +22,34 @@ pub struct Exercise {
     /// The answer: a number, an expression such as log(2)/3, or the number of a choice
     #[arg(long, value_name = "ANSWER", requires = "number", allow_hyphen_values = true)]
     pub answer: Option<String>,
+    #[command(flatten)]
+    pub give: Answer,
 }
 
 impl Exercise {
     /// Lists, shows, or judges; exit code 1 for an answer that is wrong.
     pub fn run(&self) -> Result<ExitCode> {
         let Some(number) = &self.number else {
-            super::print(&listing())?;
+            let all: Vec<Value> = Question::all().iter().map(value).collect();
+            self.give.give(&listing(), &json!({ "exercises": all }))?;
             return Ok(ExitCode::SUCCESS);
         };
         let question = Question::find(number)?;
         let Some(answer) = &self.answer else {
-            super::print(&shown(&question))?;
+            self.give.give(&shown(&question), &json!({ "exercises": [value(&question)] }))?;
             return Ok(ExitCode::SUCCESS);
         };
         let right = question.is_right(answer)?;
         let (verdict, more) = if right { ("right", &question.why) } else { ("not right", &question.hint) };
-        super::print(&format!("{verdict}. {}\n", plain(more)))?;
+        let judged = json!({ "id": question.id, "answer": answer, "right": right, "why": plain(more) });
+        self.give.give(&format!("{verdict}. {}\n", plain(more)), &judged)?;
         Ok(if right { ExitCode::SUCCESS } else { ExitCode::FAILURE })
     }
+}
+
+fn value(question: &Question) -> Value {
+    let choices: Vec<String> = question.choices.iter().map(|choice| plain(choice)).collect();
+    json!({ "id": question.id, "chapter": question.chapter, "text": plain(&question.text), "choices": choices })
 }
 
 fn listing() -> String {

@@ -7,7 +7,9 @@ use std::path::PathBuf;
 use clap::Args;
 use flate2::Compression;
 use flate2::write::GzEncoder;
+use serde_json::json;
 
+use super::answer::Answer;
 use super::output::{self, ending};
 use super::{say, use_run};
 use crate::engine::error::{Error, Remedy, Result};
@@ -35,6 +37,8 @@ pub struct Explore {
     /// Folder with other images [default: those of the run]
     #[arg(long, value_name = "FOLDER")]
     pub data: Option<PathBuf>,
+    #[command(flatten)]
+    pub answer: Answer,
 }
 
 impl Explore {
@@ -60,7 +64,8 @@ impl Explore {
         }
         page.write(&self.out)?;
         let bytes = fs::metadata(&self.out).map_err(Error::io("read", &self.out))?.len();
-        super::print(&format!("{} ({:.2} MB): open it in a browser\n", self.out.display(), bytes as f64 / 1e6))
+        let text = format!("{} ({:.2} MB): open it in a browser\n", self.out.display(), bytes as f64 / 1e6);
+        self.answer.give(&text, &json!({ "page": self.out, "bytes": bytes }))
     }
 
     fn caption(&self, checkpoint: &Checkpoint) -> Caption {

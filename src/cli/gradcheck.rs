@@ -6,8 +6,10 @@ use std::path::PathBuf;
 use clap::Args;
 use serde_json::json;
 
-use super::derive::{after_help, listed};
+use super::answer::Answer;
+use super::derive::{after_help, known, listed};
 use super::output::{self, ending};
+use super::sparkline::bar;
 use crate::engine::error::Result;
 use crate::engine::gradcheck::{GradCheck, GradReport, Stencil, StepSweep, SweepArm};
 use crate::study::derive::Subject;
@@ -27,12 +29,11 @@ pub struct Gradcheck {
     /// Seed of the random cotangents
     #[arg(long, value_name = "SEED", default_value_t = 0)]
     pub seed: u64,
-    /// Print the numbers as JSON instead of text
-    #[arg(long)]
-    pub json: bool,
     /// Write the V as a picture
     #[arg(long, value_name = "FILE", value_parser = ending("svg"))]
     pub svg: Option<PathBuf>,
+    #[command(flatten)]
+    pub answer: Answer,
 }
 
 /// Steps per tenfold of h.
@@ -44,7 +45,7 @@ const STENCILS: [(Stencil, &str); 2] = [(Stencil::ThreePoint, "three points"), (
 impl Gradcheck {
     /// Prints the V of both orders with its slopes and the verdict.
     pub fn run(&self) -> Result<()> {
-        let Some(expression) = &self.expression else { return super::print(&listed("gradcheck")) };
+        let Some(expression) = &self.expression else { return self.answer.give(&listed("gradcheck"), &known()) };
         let subject = Subject::find(expression, &self.at)?;
         self.svg.iter().try_for_each(|path| output::spare_runs("svg", path, None))?;
         let steps: Vec<f64> =
@@ -56,10 +57,7 @@ impl Gradcheck {
             picture(subject.title(), &sweeps).write(path)?;
             super::say(format_args!("picture: {}", path.display()));
         }
-        match self.json {
-            true => super::print(&format!("{}\n", record(subject.title(), &sweeps, &report))),
-            false => super::print(&text(subject.title(), &sweeps, &report)),
-        }
+        self.answer.give(&text(subject.title(), &sweeps, &report), &record(subject.title(), &sweeps, &report))
     }
 }
 
@@ -120,9 +118,7 @@ fn told(sweep: &StepSweep, stencil: Stencil) -> String {
 
 /// The logarithm of each error as a bar, from 1e-16 to 1.
 fn sparkline(errors: &[(f64, f64)]) -> String {
-    const BARS: [char; 8] = ['▁', '▂', '▃', '▄', '▅', '▆', '▇', '█'];
-    let bar = |&(_, e): &(f64, f64)| BARS[((e.max(1e-16).log10() + 14.0) / 14.0 * 8.0).clamp(0.0, 7.0) as usize];
-    errors.iter().map(bar).collect()
+    errors.iter().map(|&(_, e)| bar(e.max(1e-16).log10() / 16.0 + 1.0)).collect()
 }
 
 fn picture(title: &str, sweeps: &[StepSweep; 2]) -> Plot {

@@ -11,7 +11,7 @@ use clap::Command;
 /// When the groups do not hold every command once.
 pub fn grouped(command: Command, groups: &[(&str, usize)]) -> Command {
     let text = list(&command, groups);
-    let header = command.get_styles().get_header().clone();
+    let header = *command.get_styles().get_header();
     let template = format!(
         "{{about-with-newline}}\n{{usage-heading}} {{usage}}\n{text}\n{header}Options:{header:#}\n{{options}}{{after-help}}"
     );

@@ -141,7 +141,7 @@ fn angle(a: &[f32], b: &[f32]) -> Result<f64> {
     let cosine = product(a, b) / (product(a, a) * product(b, b)).sqrt();
     let angle = cosine.clamp(-1.0, 1.0).acos();
     // NaN, where one of them is 0, is no angle either.
-    if !(angle < std::f64::consts::PI - 1e-6) {
+    if angle.is_nan() || angle >= std::f64::consts::PI - 1e-6 {
         let found = "sphere between two points that lie in opposite directions, or one at 0: there is no one great circle";
         return Err(Error::argument("path", found, "line, or other images"));
     }

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use clap::Args;
 use serde_json::{Value, json};
 
+use super::answer::Answer;
 use super::options::Machine;
 use super::output::{self, ending};
 use super::{phase, use_run, warn_if_debug_build};
@@ -45,23 +46,20 @@ pub struct Lab {
     /// Picture to write (SVG)
     #[arg(long, value_name = "FILE", value_parser = ending("svg"))]
     pub svg: Option<PathBuf>,
-    /// File to write all numbers to (JSON); - for standard output, in place of the tables
-    #[arg(long, value_name = "FILE", value_parser = ending("json"))]
-    pub json: Option<PathBuf>,
     /// No progress, only the result
     #[arg(long, short)]
     pub quiet: bool,
     #[command(flatten)]
     pub machine: Machine,
+    #[command(flatten)]
+    pub answer: Answer,
 }
 
 impl Lab {
     /// Measures and says what was found.
     pub fn run(&self) -> Result<()> {
         let run = self.run.as_deref();
-        let piped = self.json.as_deref() == Some(Path::new("-"));
         self.svg.iter().try_for_each(|svg| output::spare_runs("svg", svg, run))?;
-        self.json.iter().filter(|_| !piped).try_for_each(|json| output::spare_runs("json", json, run))?;
         warn_if_debug_build();
         let found = match run {
             Some(run) => self.trained(run)?,
@@ -70,17 +68,7 @@ impl Lab {
         if let Some(svg) = &self.svg {
             lab::draw(&found).write(svg)?;
         }
-        match &self.json {
-            Some(_) if piped => {
-                let text = serde_json::to_string_pretty(&self.report(&found)).expect("a result is plain data");
-                super::print(&(text + "\n"))
-            }
-            Some(path) => {
-                super::write_json(path, &self.report(&found))?;
-                super::print(&lab::tables(&found))
-            }
-            None => super::print(&lab::tables(&found)),
-        }
+        self.answer.give(&lab::tables(&found), &self.report(&found))
     }
 
     fn options(&self, samples: &[usize], draws: usize) -> LabOptions {

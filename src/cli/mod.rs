@@ -34,9 +34,11 @@ mod use_run;
 
 use std::fmt;
 use std::io::{self, IsTerminal, Write};
+use std::path::Path;
 use std::process::{ExitCode, Termination};
 
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
+use serde::Serialize;
 
 use crate::engine::error::{Choice, Error, Result};
 
@@ -155,6 +157,12 @@ fn print_raw(text: &str) -> Result<()> {
         Err(e) if e.kind() != io::ErrorKind::BrokenPipe => Err(Error::io("write", "standard output".as_ref())(e)),
         _ => Ok(()),
     }
+}
+
+/// Writes numbers to a file.
+fn write_json(path: &Path, value: &impl Serialize) -> Result<()> {
+    let text = serde_json::to_string_pretty(value).expect("a result is plain data");
+    crate::engine::file::replace(path, |file| writeln!(file, "{text}"))
 }
 
 /// Says something on stderr. Whether anybody listens (`elbo train 2>&1 | head`) is no matter of the work's.

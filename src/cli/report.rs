@@ -3,9 +3,12 @@
 use std::path::{Path, PathBuf};
 
 use clap::{Args, ValueHint};
+use serde_json::json;
 
+use super::answer::Answer;
 use super::options::Machine;
 use super::output::{self, ending};
+use super::pictures::Shown;
 use super::{pictures, plural, use_run};
 use crate::data::Splits;
 use crate::engine::device::Device;
@@ -39,6 +42,8 @@ pub struct Report {
     pub data: Option<PathBuf>,
     #[command(flatten)]
     pub machine: Machine,
+    #[command(flatten)]
+    pub answer: Answer,
 }
 
 impl Report {
@@ -60,7 +65,9 @@ impl Report {
             }
         }
         page(&reported).write(&self.out)?;
-        super::print(&format!("report of {}: {}\n", plural(reported.len(), "run"), self.out.display()))
+        let text = format!("report of {}: {}\n", plural(reported.len(), "run"), self.out.display());
+        let without: Vec<&str> = reported.iter().filter(|run| run.judged.is_err()).map(|run| run.name.as_str()).collect();
+        self.answer.give(&text, &json!({ "page": self.out, "runs": self.runs, "without_images": without }))
     }
 
     fn look(&self, path: &Path, name: String, device: Device) -> Result<ReportedRun> {
@@ -69,7 +76,7 @@ impl Report {
         let mut model = checkpoint.model(device)?;
         let seed = checkpoint.config.seed;
         let drawn = DrawnImages {
-            samples: pictures::samples(&mut model, SAMPLES, seed)?.png(),
+            samples: pictures::samples(&mut model, SAMPLES, seed, Shown::Mean)?.png(),
             manifold: match model.vae.config.latent {
                 2 => Some(pictures::plane(&mut model)?.png()),
                 _ => None,
@@ -98,7 +105,7 @@ fn judge(model: &mut DeviceVae, checkpoint: &Checkpoint, data: &Splits) -> Resul
         result,
         bits: config.likelihood.bits_per_dimension(result.neg_elbo(), config.pixels(), config.is_binary()),
         marks: config.likelihood.baselines(&histograms),
-        reconstructions: pictures::reconstructions(model, "test", pictures::PAIRS.min(test.rows), seed)?.png(),
+        reconstructions: pictures::reconstructions(model, "test", pictures::PAIRS.min(test.rows), seed, Shown::Mean)?.png(),
         layers: match config.upper.is_empty() {
             true => vec![model.encode("test", seed)?],
             false => model.encode_layers("test", test.rows, seed)?,

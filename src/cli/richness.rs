@@ -1,6 +1,5 @@
 //! `elbo richness`: is z rich? For one run, or for one run of each of several K.
 
-use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -15,7 +14,7 @@ use super::{phase, pictures, plural, progress, use_run, warn_if_debug_build};
 use crate::data::Splits;
 use crate::engine::device::Device;
 use crate::engine::error::{Error, Result};
-use crate::engine::file::{self, Disk};
+use crate::engine::file::Disk;
 use crate::study::richness::{self, RichnessOptions, answer, one_layer, plot, table};
 use crate::train::{Entry, Experiment, Outcome, Run, TrainConfig, Trainer};
 
@@ -115,11 +114,6 @@ fn one(args: &Richness, run: &Path, device: Device) -> Result<()> {
     args.answer.give(&found.to_string(), &found)
 }
 
-fn write_json(path: &Path, found: &impl Serialize) -> Result<()> {
-    let text = serde_json::to_string_pretty(found).expect("results are plain data");
-    file::replace(path, |out| writeln!(out, "{text}"))
-}
-
 /// What `richness.json` holds.
 #[derive(Serialize)]
 struct RichnessReport<'a> {
@@ -154,7 +148,7 @@ fn several(args: &Richness, device: Device) -> Result<ExitCode> {
     plot(&found, &subtitle(&runs[0].0, &data)).write(&svg)?;
     let text = format!("{}{}\n", table(&found), answer.as_deref().unwrap_or_default());
     let report = RichnessReport { answer, runs: &found };
-    write_json(&json, &report)?;
+    super::write_json(&json, &report)?;
     args.answer.give(&format!("{text}{} and {}\n", json.display(), svg.display()), &report)?;
     Ok(ExitCode::SUCCESS)
 }

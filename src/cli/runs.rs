@@ -118,7 +118,7 @@ impl Runs {
 fn folders(folder: &Path) -> Result<Vec<PathBuf>> {
     fn collect(folder: &Path, depth: usize, found: &mut Vec<PathBuf>) -> std::io::Result<()> {
         let part = |name: &&str| folder.join(name).is_file();
-        if Run::FILES.iter().any(|name| part(&name)) {
+        if Run::FILES.iter().any(part) {
             found.push(folder.into());
         } else if depth > 0 {
             let mut below: Vec<PathBuf> =

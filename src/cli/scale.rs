@@ -51,7 +51,7 @@ fn marks(config: &VaeConfig, test: &Dataset, result: &Evaluation) -> Vec<(f64, S
     marks
 }
 
-/// The same as a value: `test` and `scale` of `docs/json.md`.
+/// The same as a value: `test` and `scale` of `docs/book/src/json.md`.
 pub fn report(config: &VaeConfig, test: &Dataset, result: &Evaluation) -> Value {
     let mark = |(nats, what): (f64, String)| json!({ "nats": nats, "what": what });
     let bits = config.likelihood.bits_per_dimension(result.neg_elbo(), config.pixels(), config.is_binary());

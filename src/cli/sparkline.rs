@@ -2,6 +2,11 @@
 
 /// The eight heights.
 const BARS: [char; 8] = ['▁', '▂', '▃', '▄', '▅', '▆', '▇', '█'];
+/// The bar of a share from 0, the lowest, to 1, the highest.
+pub fn bar(share: f64) -> char {
+    BARS[(share.clamp(0.0, 1.0) * (BARS.len() - 1) as f64).round() as usize]
+}
+
 /// More bars than this are not looked at: every bar then stands for several values, of which it shows the last.
 const MOST: usize = 60;
 
@@ -17,11 +22,8 @@ pub fn sparkline(values: &[f64]) -> Option<String> {
     }
     let low = shown.iter().copied().fold(f64::INFINITY, f64::min);
     let high = shown.iter().copied().fold(f64::NEG_INFINITY, f64::max);
-    let bar = |value: &f64| match high > low {
-        true => BARS[((value - low) / (high - low) * (BARS.len() - 1) as f64).round() as usize],
-        false => BARS[0],
-    };
-    let bars: String = shown.iter().map(bar).collect();
+    let share = |value: &f64| if high > low { (value - low) / (high - low) } else { 0.0 };
+    let bars: String = shown.iter().map(|value| bar(share(value))).collect();
     let which = if every > 1 { format!(", every {every}th") } else { String::new() };
     Some(format!("{bars} ▁ = {low:.2}, █ = {high:.2}{which}"))
 }

@@ -13,6 +13,7 @@ use super::options::{self, Data, Machine, Overrides, Session, effects};
 use super::recipe::Recipe;
 use super::run_name::run_name;
 use super::sparkline::sparkline;
+use super::pictures::Shown;
 use super::{pictures, plural, progress, say, scale, use_run, warn_if_debug_build};
 use crate::data::Splits;
 use crate::engine::error::{Error, Result};
@@ -130,7 +131,7 @@ fn train(args: &Train) -> Result<ExitCode> {
     conclude(args, &mut trainer, &data, &run, seconds)?;
     if let Some(board) = &mut board {
         let (updates, seed) = (trainer.progress().updates, trainer.config().seed);
-        board.picture(updates, "samples", &pictures::samples(trainer.model(), SHOWN, seed)?)?;
+        board.picture(updates, "samples", &pictures::samples(trainer.model(), SHOWN, seed, Shown::Mean)?)?;
         super::say(format_args!("for TensorBoard: tensorboard --logdir {path}"));
     }
     Ok(ExitCode::SUCCESS)

@@ -40,7 +40,7 @@ impl PixelNumbers {
     /// f_σ(z) of every pixel, `[n, D]`: the standard deviation of a Gaussian, the scale of a logistic; none for likelihoods
     /// without a spread.
     pub fn spread(&self) -> Option<Vec<f32>> {
-        let of = |i| self.likelihood.spread(&self.of(i)).map(|spread| spread as f32);
+        let of = |i| self.likelihood.pixel_spread(&self.of(i)).map(|spread| spread as f32);
         (0..self.all()).map(of).collect()
     }
 

@@ -76,7 +76,7 @@ fn check_values(model: &mut DeviceVae) -> Result<Value> {
     let g = Graph::new();
     let raw = model.vae.decoder.apply(g.input(&[ROWS, latent]));
     let likelihood = model.vae.config.likelihood;
-    let outputs: Vec<_> = [likelihood.mean(raw)].into_iter().chain(likelihood.spreads(raw)).collect();
+    let outputs: Vec<_> = [likelihood.mean(raw)].into_iter().chain(likelihood.spread(raw)).collect();
     let mut compiled = model.executor.compile(&g, outputs)?;
     let decoded = compiled.call(&mut model.state, Key::new(0), &[&z])?;
     let mut decoder = json!({ "z": z, "mean": decoded[0] });

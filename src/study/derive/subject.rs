@@ -246,8 +246,8 @@ mod tests {
             inputs.iter().for_each(|(name, _, values)| run.set(name, values).unwrap());
             for (leaf, slope) in d.leaves.iter().zip(slopes) {
                 let slope = run.eval(slope);
-                let contributions = d.steps.iter().flat_map(|step| &step.contributions);
-                let last = contributions.filter(|c| Some(c.input) == leaf.node).last().unwrap();
+                let mut contributions = d.steps.iter().flat_map(|step| &step.contributions);
+                let last = contributions.rfind(|c| Some(c.input) == leaf.node).unwrap();
                 assert_eq!(last.sum.values, slope, "{}: {}", known.name, leaf.name);
                 assert_eq!(leaf.gradient.values, slope);
             }

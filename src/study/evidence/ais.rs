@@ -5,7 +5,7 @@
 //! z_0 ~ p(z),  z_t ~ HMC at β_t from z_{t−1}:    log w = Σ_{t=1…T} (β_t − β_{t−1}) log p(x|z_{t−1}),   E w = p(x)
 //! ```
 //!
-//! (Neal 2001; for decoders Wu et al. 2017, arXiv 1611.04273.) So E log w ≤ log p(x): a lower bound. AnnealedBlock backwards from an
+//! (Neal 2001; for decoders Wu et al. 2017, arXiv 1611.04273.) So E log w ≤ log p(x): a lower bound. Run backwards from an
 //! exact draw z ~ p(z|x), the same sum with β falling gives E e^(−log w) = 1/p(x), an upper bound. There is one exact draw for an
 //! image that was simulated by the model: the z it was made from. The two together are the sandwich of bidirectional Monte
 //! Carlo (Grosse et al. 2015, arXiv 1511.02543), whose width bounds what AIS is wrong by.

@@ -144,7 +144,9 @@ fn said<'g>(g: &'g Graph, vae: &Vae, rows: usize) -> Raw<'g> {
 /// E[x|z], and the pixels' spread if there is one.
 fn decoded<'g>(g: &'g Graph, vae: &Vae, rows: usize) -> Vec<Var<'g>> {
     let (raw, likelihood) = (said(g, vae, rows), vae.config.likelihood);
-    [likelihood.mean(raw)].into_iter().chain(likelihood.spread(raw)).collect()
+    let mean = likelihood.mean(raw);
+    let spread = likelihood.spread(raw).map(|spread| spread.broadcast_to(&mean.shape()));
+    [mean].into_iter().chain(spread).collect()
 }
 
 /// z, `[rows, K]`, and log p(x|z), log p(z), log q(z|x), `[rows, 1]` each, for one image.

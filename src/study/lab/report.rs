@@ -33,7 +33,7 @@ pub fn tables(report: &LabReport) -> String {
 fn short(value: f64) -> String {
     match value.abs() {
         0.0 => "0".into(),
-        size if size >= 99_999.5 || size < 9.995e-4 => format!("{value:.1e}"),
+        size if !(9.995e-4..99_999.5).contains(&size) => format!("{value:.1e}"),
         size if size < 0.9995 => format!("{value:.4}")[..].chars().take(if value < 0.0 { 7 } else { 6 }).collect(),
         size if size < 9.995 => format!("{value:.2}"),
         size if size < 99.95 => format!("{value:.1}"),

@@ -121,7 +121,7 @@ fn decoder(vae: &Vae, tensors: &[NamedArray]) -> Result<OnnxGraph> {
     writer.output(&mean, "mean", &rows, "E[x|z]");
     if likelihood.floor().is_some() {
         let sigma = writer.apply("decoder.spread", &said, |values| {
-            likelihood.spreads(raw(likelihood, values)).expect("it has a floor")
+            likelihood.spread(raw(likelihood, values)).expect("it has a floor")
         })?;
         let one = [Some(1)];
         let shape: &[Option<usize>] = if likelihood.has_shared_sigma() { &one } else { &rows };

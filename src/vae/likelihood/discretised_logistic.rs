@@ -84,10 +84,6 @@ impl PixelDistribution for DiscretisedLogistic {
         scale * ((location / scale).softplus() - ((location - 1.0) / scale).softplus())
     }
 
-    fn spread<'g>(&self, raw: Raw<'g>) -> Option<Var<'g>> {
-        Some(spread::halves(raw.values, self.scale_floor).1)
-    }
-
     fn draw(&self, raw: &[f64], noise: Draw, i: u64) -> f64 {
         let u = f64::from(noise.uniform(i)) + 0.5f64.powi(25); // never 0
         let value = raw[0] + spread::value(raw[1], self.scale_floor) * (u / (1.0 - u)).ln();

@@ -66,10 +66,6 @@ impl PixelDistribution for Gaussian {
         raw.values.slice_cols(0, raw.values.shape()[1] / 2)
     }
 
-    fn spread<'g>(&self, raw: Raw<'g>) -> Option<Var<'g>> {
-        Some(spread::halves(raw.values, self.sigma_floor).1)
-    }
-
     fn draw(&self, raw: &[f64], noise: Draw, i: u64) -> f64 {
         draw(raw, self.sigma_floor, noise, i)
     }

@@ -64,10 +64,6 @@ impl PixelDistribution for GaussianOptimal {
         self.0.mean(raw)
     }
 
-    fn spread<'g>(&self, raw: Raw<'g>) -> Option<Var<'g>> {
-        self.0.spread(raw)
-    }
-
     fn draw(&self, raw: &[f64], noise: Draw, i: u64) -> f64 {
         self.0.draw(raw, noise, i)
     }

@@ -61,10 +61,6 @@ impl PixelDistribution for GaussianShared {
         raw.values
     }
 
-    fn spread<'g>(&self, raw: Raw<'g>) -> Option<Var<'g>> {
-        Some(self.sigma(raw).broadcast_to(&raw.values.shape()))
-    }
-
     fn draw(&self, raw: &[f64], noise: Draw, i: u64) -> f64 {
         gaussian::draw(raw, self.sigma_floor, noise, i)
     }

@@ -50,12 +50,6 @@ pub trait PixelDistribution {
     /// E[x|z], `[rows, D]`.
     fn mean<'g>(&self, raw: Raw<'g>) -> Var<'g>;
 
-    /// How far the values of each pixel lie apart, `[rows, D]`: σ of a Gaussian, the scale of a logistic; none where the mean
-    /// says it all.
-    fn spread<'g>(&self, _raw: Raw<'g>) -> Option<Var<'g>> {
-        None
-    }
-
     /// x ~ p(x|z) of one pixel, draw `i` of `noise`, from its [`outputs`](Facts::outputs) followed by the raw shared spread,
     /// if there is one.
     fn draw(&self, raw: &[f64], noise: Draw, i: u64) -> f64;
@@ -174,7 +168,7 @@ impl Likelihood {
 
     /// The spread of a pixel of which the decoder says `raw`, as [`PixelDistribution::draw`] takes it: the standard deviation
     /// of a Gaussian, the scale of a logistic, where white is 1. None without a spread.
-    pub fn spread(&self, raw: &[f64]) -> Option<f64> {
+    pub fn pixel_spread(&self, raw: &[f64]) -> Option<f64> {
         // The spread is the last number of all that have one, a pixel's own or the shared.
         self.floor().map(|floor| spread::value(raw[raw.len() - 1], floor))
     }
@@ -202,7 +196,7 @@ impl Likelihood {
     /// The spread of every pixel, `[rows, D]`, or the one that all share, a scalar: the standard deviation of a Gaussian, the scale
     /// of a logistic, where white is 1. None without a spread.
     #[track_caller]
-    pub fn spreads<'g>(&self, raw: Raw<'g>) -> Option<Var<'g>> {
+    pub fn spread<'g>(&self, raw: Raw<'g>) -> Option<Var<'g>> {
         let floor = self.floor()?;
         Some(match raw.shared {
             Some(shared) => spread::of(shared, floor),
