@@ -34,7 +34,6 @@ pub fn build(folder: &Path) -> Result<()> {
     for page in pages {
         finish(folder, &page, &formulas)?;
     }
-    copy_pictures(&folder.join("pictures"))?;
     println!("{}", folder.join("index.html").display());
     Ok(())
 }
@@ -161,8 +160,6 @@ fn heads(html: &str) -> String {
 /// The links of a page `up` below the book's folder. A chapter's links into the repository start in `docs/book/src`, which
 /// is one folder deeper than `target/book`.
 fn linked(html: &str, up: &str, page: &str) -> String {
-    let html = html.replace(&format!("\"{up}../../pictures/"), &format!("\"{up}pictures/"));
-    let html = html.replace(&format!("\"{up}../../../docs/pictures/"), &format!("\"{up}pictures/"));
     let html = html.replace(&format!("\"{up}../../../"), &format!("\"{up}../../"));
     let Some((before, rest)) = html.split_once("<nav id=\"contents\"") else { return html };
     let Some((list, after)) = rest.split_once("</nav>") else { return html.clone() };
@@ -170,15 +167,6 @@ fn linked(html: &str, up: &str, page: &str) -> String {
     let list = list.replace(&here, &format!("aria-current=\"page\" {here}"));
     let list = list.replace("href=\"", &format!("href=\"{up}")).replace(" target=\"_parent\"", "");
     format!("{before}<nav id=\"contents\"{list}</nav>{after}")
-}
-
-fn copy_pictures(to: &Path) -> Result<()> {
-    fs::create_dir_all(to)?;
-    for entry in fs::read_dir(root().join("docs/pictures"))? {
-        let entry = entry?;
-        fs::copy(entry.path(), to.join(entry.file_name()))?;
-    }
-    Ok(())
 }
 
 #[cfg(test)]
@@ -200,6 +188,5 @@ mod tests {
         let page = linked(html, "../", "reference/exp.html");
         assert!(page.contains("<a aria-current=\"page\" href=\"../reference/exp.html\">"), "{page}");
         assert!(page.contains("href=\"../../../src/lib.rs\""), "{page}");
-        assert!(linked("<img src=\"../../pictures/a.png\">", "", "a.html").contains("\"pictures/a.png\""));
     }
 }
