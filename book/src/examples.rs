@@ -126,8 +126,11 @@ pub fn commands() -> Result<Vec<String>> {
     Ok(problems)
 }
 
-/// The command of this build, made if it is not there.
+/// The program that `ELBO_PROGRAM` names, or that of this build, made if it is not there.
 fn program() -> Result<PathBuf> {
+    if let Some(named) = std::env::var_os("ELBO_PROGRAM") {
+        return std::path::absolute(&named).with_context(|| format!("ELBO_PROGRAM, {}", named.display()));
+    }
     let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
     // Selected together with the book, whose library of the same features is built already.
     cargo.args(["build", "--quiet", "-p", "elbo-book", "-p", "elbo", "--bin", "elbo", "--message-format", "json"]);
