@@ -3,12 +3,15 @@
 
 pub mod derive;
 pub mod evidence;
+#[cfg(feature = "cli")]
 pub mod exercise;
 pub mod explore;
 pub mod lab;
+#[cfg(feature = "onnx")]
 pub mod onnx;
 pub mod page;
 pub mod plot;
 pub mod report;
 pub mod richness;
+#[cfg(feature = "tensorboard")]
 pub mod tensorboard;
