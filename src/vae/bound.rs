@@ -46,7 +46,8 @@ pub enum Estimator {
     StickingTheLanding,
     /// The doubly reparameterised gradient of L_k: Σ w̃_i² (∂ log w_i/∂z_i)(∂z_i/∂φ) (Tucker et al. 2019, arXiv
     /// 1810.04152), with the factor w̃_i (1 − β + β w̃_i) for a KL weight β other than 1. Unbiased. Its signal-to-noise ratio
-    /// grows as √k for k ≫ χ²(p(z|x) ‖ q), where that of [`Estimator::Total`] falls as 1/√k; for smaller k it may fall too.
+    /// grows as √k for k far beyond χ²(p(z|x) ‖ q) (how far, `elbo lab` shows), where that of [`Estimator::Total`] falls as
+    /// 1/√k for k ≫ χ²; for smaller k it may fall too.
     DoublyReparameterised,
     /// REINFORCE: Σ log w_i · ∇φ log q(z_i|x) / k (Williams 1992), without a derivative through z. For study: its
     /// variance is what reparameterisation saves.

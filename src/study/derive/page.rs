@@ -19,7 +19,7 @@ impl Derivation {
              it. Then back, from y: when a node is reached, all that use it have been visited, so its cotangent \
              dv = ∂y/∂v is complete, and its rule turns it into a contribution to each of its inputs, where \
              contributions add up. <span class=\"screen-only\">Arrow keys step.</span></p>\n\
-             <div id=\"walk\"></div>\n<noscript><p>This page steps with a script, which the browser does not \
+             <h2>Step by step</h2>\n<div id=\"walk\"></div>\n<noscript><p>This page steps with a script, which the browser does not \
              run.</p></noscript></main>",
             escaped(&self.title)
         );
