@@ -16,7 +16,7 @@ use mdbook_driver::book::{Book, BookItem};
 use mdbook_preprocessor::{Preprocessor, PreprocessorContext};
 
 use crate::formula::Formulas;
-use crate::{book, root};
+use crate::book;
 
 /// Renders the book into a folder, which is replaced.
 ///
