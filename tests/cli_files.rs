@@ -68,7 +68,7 @@ fn no_output_takes_the_place_of_a_file_of_a_run() {
         ("export run --out run/checkpoint.safetensors".into(), "--out"),
         (format!("bounds model {few} {annealing} --out model"), "--out"),
         ("decode model --z 0,0 -o model".into(), "--out"),
-        ("interpolate run --from 0 --to 1 -o run/checkpoint.safetensors".into(), "--out"),
+        ("interpolate model --from 0 --to 1 -o model".into(), "--out"),
     ];
     if cfg!(unix) {
         refused.extend([("sample run --out sly".into(), "--out"), ("sample model --out sly2".into(), "--out")]);

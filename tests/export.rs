@@ -99,7 +99,7 @@ fn what_cannot_be_exported_is_named() {
     fails(at, "export nowhere --out y", 1, &["nowhere"]);
     let output = elbo(at, "export run --dtype f64 --out y");
     assert_eq!(output.status.code(), Some(2));
-    assert!(String::from_utf8_lossy(&output.stderr).contains("f32, bf16 and f16"));
+    assert!(String::from_utf8_lossy(&output.stderr).contains("[possible values: f32, bf16, f16]"));
 }
 
 /// As `{k: v.half() for …}` and `safetensors.torch.save_file(…, metadata=…)` leave it: moments too.

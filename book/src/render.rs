@@ -15,8 +15,8 @@ use mdbook_driver::MDBook;
 use mdbook_driver::book::{Book, BookItem};
 use mdbook_preprocessor::{Preprocessor, PreprocessorContext};
 
-use crate::formula::Formulas;
 use crate::book;
+use crate::formula::Formulas;
 
 /// Renders the book into a folder, which is replaced.
 ///

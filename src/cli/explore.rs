@@ -22,9 +22,9 @@ include!(concat!(env!("OUT_DIR"), "/pages.rs"));
 /// A page larger than this is not handed around.
 const LARGEST: usize = 3_000_000;
 
-/// Write a page in which a run's model can be explored: one HTML file that opens from disk
+/// Write a page in which a run's model can be explored
 ///
-/// The page computes by this program's own engine, compiled to WebAssembly: images of any z, posteriors, bounds and their
+/// One HTML file that opens from disk. The page computes by this program's own engine, compiled to WebAssembly: images of any z, posteriors, bounds and their
 /// gradients, and a small training. It asks nothing of a network. Weights are rounded to 16 bits; 200 test images go with them.
 #[derive(Args)]
 pub struct Explore {

@@ -116,9 +116,9 @@ fn told(sweep: &StepSweep, stencil: Stencil) -> String {
     )
 }
 
-/// The logarithm of each error as a bar, from 1e-16 to 1.
+/// The logarithm of each error as a bar, from 1e-14 to 1.
 fn sparkline(errors: &[(f64, f64)]) -> String {
-    errors.iter().map(|&(_, e)| bar(e.max(1e-16).log10() / 16.0 + 1.0)).collect()
+    errors.iter().map(|&(_, e)| bar(e.max(1e-16).log10() / 14.0 + 1.0)).collect()
 }
 
 fn picture(title: &str, sweeps: &[StepSweep; 2]) -> Plot {

@@ -3,32 +3,31 @@
 #[cfg(not(all(target_arch = "wasm32", target_os = "unknown")))]
 use std::time::Instant;
 
-/// Counts seconds from its start.
-#[cfg(not(all(target_arch = "wasm32", target_os = "unknown")))]
-pub(crate) struct Stopwatch(Instant);
+/// Counts seconds from its start. WebAssembly by itself has no clock, and asking for one ends the program: there the watch
+/// stands still at 0. No number of a result depends on it.
+pub(crate) struct Stopwatch {
+    #[cfg(not(all(target_arch = "wasm32", target_os = "unknown")))]
+    started: Instant,
+}
 
 #[cfg(not(all(target_arch = "wasm32", target_os = "unknown")))]
 impl Stopwatch {
     /// From now.
     pub fn start() -> Stopwatch {
-        Stopwatch(Instant::now())
+        Stopwatch { started: Instant::now() }
     }
 
     /// Seconds since the start.
     pub fn seconds(&self) -> f64 {
-        self.0.elapsed().as_secs_f64()
+        self.started.elapsed().as_secs_f64()
     }
 }
-
-/// WebAssembly by itself has no clock, and asking for one ends the program. No number of a result depends on it.
-#[cfg(all(target_arch = "wasm32", target_os = "unknown"))]
-pub(crate) struct Stopwatch;
 
 #[cfg(all(target_arch = "wasm32", target_os = "unknown"))]
 impl Stopwatch {
     /// A watch that stands still.
     pub fn start() -> Stopwatch {
-        Stopwatch
+        Stopwatch {}
     }
 
     /// 0.

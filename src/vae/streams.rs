@@ -25,6 +25,8 @@ pub(crate) const RESAMPLING: u32 = 42;
 pub(crate) const SIMULATED_PIXELS: u32 = 43;
 /// Pixels of images that are thrown from given points z.
 pub(crate) const THROWN_PIXELS: u32 = 44;
+/// Inputs with which exported networks are compared.
+pub(crate) const CHECK_VALUES: u32 = 45;
 /// Momentum of Hamiltonian Monte Carlo, one per stochastic layer.
 pub(crate) const MOMENTUM: u32 = 50;
 /// Whether its transitions are accepted.
@@ -45,7 +47,7 @@ mod tests {
     use std::path::Path;
 
     /// (name, first, how many).
-    const RANGES: [(&str, u32, u32); 16] = [
+    const RANGES: [(&str, u32, u32); 17] = [
         ("OPERANDS", OPERANDS, 1),
         ("LATENT of the lowest layer", LATENT[0], 1),
         ("LATENT of the others", LATENT[1], LATENT.len() as u32 - 1),
@@ -55,6 +57,7 @@ mod tests {
         ("RESAMPLING", RESAMPLING, 1),
         ("SIMULATED_PIXELS", SIMULATED_PIXELS, 1),
         ("THROWN_PIXELS", THROWN_PIXELS, 1),
+        ("CHECK_VALUES", CHECK_VALUES, 1),
         ("MOMENTUM", MOMENTUM, LATENT.len() as u32),
         ("ACCEPTANCE", ACCEPTANCE, 1),
         ("PARAMETERS", PARAMETERS, 0x1000),

@@ -15,7 +15,7 @@ use crate::engine::rng::Draw;
 use crate::study::onnx::{OnnxPair, encode};
 use crate::train::checkpoint::Checkpoint;
 use crate::train::Run;
-use crate::vae::DeviceVae;
+use crate::vae::{DeviceVae, streams};
 
 /// Rows of the values to compare with.
 const ROWS: usize = 16;
@@ -67,7 +67,7 @@ fn metadata(asked: &Export, checkpoint: &Checkpoint) -> Result<BTreeMap<String, 
 /// Inputs for both models, and what the executor of this program computes from them: the same functions, compiled.
 fn check_values(model: &mut DeviceVae) -> Result<Value> {
     let (pixels, latent) = (model.vae.config.pixels(), model.vae.config.latent);
-    let draw = Draw { seed: 1, step: 0, stream: 0 };
+    let draw = Draw { seed: 1, step: 0, stream: streams::CHECK_VALUES };
     let x: Vec<f32> = (0..(ROWS * pixels) as u64).map(|i| draw.uniform(i)).collect();
     let z: Vec<f32> = (0..(ROWS * latent) as u64).map(|i| 1.5 * draw.normal(i)).collect();
     let g = Graph::new();

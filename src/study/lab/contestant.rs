@@ -7,7 +7,7 @@ use crate::vae::{Bound, BoundKind, Estimator, KlTerm};
 /// Whose gradient is looked at.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Side {
+pub enum Network {
     /// φ, of q(z|x).
     Encoder,
     /// θ, of p(x|z).
@@ -24,7 +24,7 @@ pub struct Contestant {
     /// The estimator.
     pub estimator: Estimator,
     /// The parameters.
-    pub side: Side,
+    pub side: Network,
 }
 
 impl Contestant {
@@ -32,9 +32,9 @@ impl Contestant {
     pub const ALL: [Contestant; 9] = {
         use Estimator::*;
         const fn elbo(kl: KlTerm, estimator: Estimator) -> Contestant {
-            Contestant { bound: BoundKind::Elbo, kl, estimator, side: Side::Encoder }
+            Contestant { bound: BoundKind::Elbo, kl, estimator, side: Network::Encoder }
         }
-        const fn iwae(estimator: Estimator, side: Side) -> Contestant {
+        const fn iwae(estimator: Estimator, side: Network) -> Contestant {
             Contestant { bound: BoundKind::Iwae, kl: KlTerm::MonteCarlo, estimator, side }
         }
         [
@@ -43,10 +43,10 @@ impl Contestant {
             elbo(KlTerm::MonteCarlo, StickingTheLanding),
             elbo(KlTerm::MonteCarlo, ScoreFunction),
             elbo(KlTerm::MonteCarlo, ScoreFunctionBaseline),
-            iwae(Total, Side::Encoder),
-            iwae(StickingTheLanding, Side::Encoder),
-            iwae(DoublyReparameterised, Side::Encoder),
-            iwae(Total, Side::Decoder),
+            iwae(Total, Network::Encoder),
+            iwae(StickingTheLanding, Network::Encoder),
+            iwae(DoublyReparameterised, Network::Encoder),
+            iwae(Total, Network::Decoder),
         ]
     };
 
@@ -58,7 +58,7 @@ impl Contestant {
     /// Its name in tables, without the bound.
     pub fn name(&self) -> &'static str {
         match (self.side, self.estimator, self.kl) {
-            (Side::Decoder, ..) => "decoder, total",
+            (Network::Decoder, ..) => "decoder, total",
             (_, Estimator::Total, KlTerm::Analytic) => "KL in closed form",
             (_, Estimator::Total, _) => "total",
             (_, Estimator::StickingTheLanding, _) => "sticking the landing",
@@ -84,7 +84,8 @@ impl Contestant {
     /// The exponent of k in its signal-to-noise ratio for k ≫ χ². For the ELBO, a mean of k equal terms, it is that at
     /// every k (for the baseline from k = 2 on, and nearly).
     pub fn law(&self) -> f64 {
-        let falls = self.bound == BoundKind::Iwae && self.estimator == Estimator::Total && self.side == Side::Encoder;
+        let falls =
+            self.bound == BoundKind::Iwae && self.estimator == Estimator::Total && self.side == Network::Encoder;
         if falls { -0.5 } else { 0.5 }
     }
 
@@ -92,7 +93,7 @@ impl Contestant {
     /// expectation does not depend on k, the largest.
     pub(super) fn reference(&self, k: usize, most: usize) -> (Contestant, usize) {
         let estimator = match (self.side, self.bound) {
-            (Side::Decoder, _) => Estimator::Total,
+            (Network::Decoder, _) => Estimator::Total,
             (_, BoundKind::Elbo) => Estimator::StickingTheLanding,
             (_, BoundKind::Iwae) => Estimator::DoublyReparameterised,
         };

@@ -25,7 +25,7 @@ use std::f64::consts::PI;
 
 use rayon::prelude::*;
 
-use super::contestant::{Contestant, Side};
+use super::contestant::{Contestant, Network};
 use super::known::{LATENT, LinearGaussian, PIXELS, PlaneGaussian};
 use crate::vae::{BoundKind, Estimator, KlTerm};
 
@@ -42,26 +42,26 @@ const NEGLIGIBLE: f64 = 1e-16;
 
 /// What is expected of an estimator.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Expectation {
+pub struct GradientMoments {
     /// Its expectation.
     pub mean: Vec<f64>,
     /// √(trace of its covariance).
     pub noise: f64,
 }
 
-impl Expectation {
+impl GradientMoments {
     /// The length of the expectation.
     pub fn size(&self) -> f64 {
         self.mean.iter().map(|m| m * m).sum::<f64>().sqrt()
     }
 
-    fn of(mean: Vec<f64>, variance: f64) -> Expectation {
-        Expectation { mean, noise: variance.max(0.0).sqrt() }
+    fn of(mean: Vec<f64>, variance: f64) -> GradientMoments {
+        GradientMoments { mean, noise: variance.max(0.0).sqrt() }
     }
 }
 
 /// A point ε of the plane with everything that an estimator makes of the draw z = m + σε.
-struct Node {
+struct QuadratureNode {
     weight: f64,
     log_u: f64,
     /// d log u/dφ.
@@ -76,8 +76,8 @@ struct Node {
     theta: [f64; PIXELS],
 }
 
-impl Node {
-    fn at(model: &LinearGaussian, q: &PlaneGaussian, e: [f64; LATENT]) -> Node {
+impl QuadratureNode {
+    fn at(model: &LinearGaussian, q: &PlaneGaussian, e: [f64; LATENT]) -> QuadratureNode {
         let p = model.posterior();
         let sigma = q.variance.map(f64::sqrt);
         let z = [0, 1].map(|j| q.mean[j] + sigma[j] * e[j]);
@@ -92,7 +92,7 @@ impl Node {
         let through = |j: usize| 0.5 * sigma[j] * e[j];
         let path = |j: usize| slope[j] + e[j] / sigma[j];
         let likelihood = |j: usize| slope[j] + z[j];
-        Node {
+        QuadratureNode {
             weight: STEP * STEP * (-0.5 * (e[0] * e[0] + e[1] * e[1])).exp() / (2.0 * PI),
             log_u: log_ratio(0) + log_ratio(1),
             total: both(&|j| slope[j], &|j| through(j) * slope[j] + 0.5),
@@ -125,7 +125,7 @@ impl<const N: usize> Damped<N> {
 }
 
 /// One row of the table over τ.
-struct Row {
+struct MixtureRow {
     t: f64,
     /// E[e^(−v)].
     survival: f64,
@@ -135,9 +135,9 @@ struct Row {
     theta: Damped<PIXELS>,
 }
 
-impl Row {
-    fn at(nodes: &[Node], log_t: f64) -> Row {
-        let mut row = Row {
+impl MixtureRow {
+    fn at(nodes: &[QuadratureNode], log_t: f64) -> MixtureRow {
+        let mut row = MixtureRow {
             t: log_t.exp(),
             survival: 0.0,
             total: Damped::ZERO,
@@ -162,8 +162,8 @@ impl Row {
 
 /// The expectations of all estimators at one q.
 pub struct Oracle {
-    nodes: Vec<Node>,
-    rows: Vec<Row>,
+    nodes: Vec<QuadratureNode>,
+    rows: Vec<MixtureRow>,
     log_p: f64,
 }
 
@@ -171,12 +171,14 @@ impl Oracle {
     /// Makes the tables.
     pub fn new(model: &LinearGaussian, q: &PlaneGaussian) -> Oracle {
         let axis = || (-REACH..=REACH).map(|i| f64::from(i) * STEP);
-        let nodes: Vec<Node> = axis().flat_map(|a| axis().map(move |b| Node::at(model, q, [a, b]))).collect();
+        let nodes: Vec<QuadratureNode> =
+            axis().flat_map(|a| axis().map(move |b| QuadratureNode::at(model, q, [a, b]))).collect();
         let counted = nodes.iter().filter(|node| node.weight > NEGLIGIBLE);
         // e^(−e^4) is nothing.
         let end = counted.map(|node| 4.0 - node.log_u).fold(4.0, f64::max);
         let steps = ((end - LOG_START) / LOG_STEP).ceil() as usize;
-        let rows = (0..=steps).into_par_iter().map(|i| Row::at(&nodes, LOG_START + LOG_STEP * i as f64)).collect();
+        let rows =
+            (0..=steps).into_par_iter().map(|i| MixtureRow::at(&nodes, LOG_START + LOG_STEP * i as f64)).collect();
         Oracle { nodes, rows, log_p: model.log_evidence() }
     }
 
@@ -188,14 +190,14 @@ impl Oracle {
     }
 
     /// What to expect of an estimator with k draws.
-    pub fn of(&self, contestant: &Contestant, k: usize) -> Expectation {
+    pub fn of(&self, contestant: &Contestant, k: usize) -> GradientMoments {
         let n = k as f64;
         match (contestant.bound, contestant.estimator, contestant.side) {
-            (BoundKind::Iwae, _, Side::Decoder) => self.ratio(k, 1.0, |row| row.theta),
+            (BoundKind::Iwae, _, Network::Decoder) => self.ratio(k, 1.0, |row| row.theta),
             (BoundKind::Iwae, Estimator::StickingTheLanding, _) => self.ratio(k, 1.0, |row| row.sticking),
             (BoundKind::Iwae, Estimator::DoublyReparameterised, _) => self.ratio(k, 6.0, |row| row.doubly),
             (BoundKind::Iwae, ..) => self.ratio(k, 1.0, |row| row.total),
-            (_, _, Side::Decoder) => self.average(n, |node| node.theta),
+            (_, _, Network::Decoder) => self.average(n, |node| node.theta),
             (_, Estimator::ScoreFunction, _) => self.score(n),
             (_, Estimator::ScoreFunctionBaseline, _) if k == 1 => self.score(n),
             (_, Estimator::ScoreFunctionBaseline, _) => self.covariance(n),
@@ -206,7 +208,7 @@ impl Oracle {
     }
 
     /// The sums over τ, with 1/Γ of the power in the second moment.
-    fn ratio<const N: usize>(&self, k: usize, gamma: f64, of: impl Fn(&Row) -> Damped<N>) -> Expectation {
+    fn ratio<const N: usize>(&self, k: usize, gamma: f64, of: impl Fn(&MixtureRow) -> Damped<N>) -> GradientMoments {
         let (n, power) = (k as f64, k as i32);
         let (mut mean, mut second) = (vec![0.0; N], 0.0);
         for row in &self.rows {
@@ -219,28 +221,28 @@ impl Oracle {
             }
         }
         let square: f64 = mean.iter().map(|m| m * m).sum();
-        Expectation::of(mean, second / gamma - square)
+        GradientMoments::of(mean, second / gamma - square)
     }
 
-    fn expect(&self, f: impl Fn(&Node) -> f64) -> f64 {
+    fn expect(&self, f: impl Fn(&QuadratureNode) -> f64) -> f64 {
         self.nodes.iter().map(|node| node.weight * f(node)).sum()
     }
 
     /// The mean of k independent terms.
-    fn average<const N: usize>(&self, k: f64, of: impl Fn(&Node) -> [f64; N]) -> Expectation {
+    fn average<const N: usize>(&self, k: f64, of: impl Fn(&QuadratureNode) -> [f64; N]) -> GradientMoments {
         let mean: Vec<f64> = (0..N).map(|j| self.expect(|node| of(node)[j])).collect();
         let variance: f64 = (0..N).map(|j| self.expect(|node| (of(node)[j] - mean[j]).powi(2))).sum();
-        Expectation::of(mean, variance / k)
+        GradientMoments::of(mean, variance / k)
     }
 
     /// (1/k) Σ log w ∇ log q.
-    fn score(&self, k: f64) -> Expectation {
+    fn score(&self, k: f64) -> GradientMoments {
         self.average(k, |node| node.score.map(|s| (self.log_p + node.log_u) * s))
     }
 
     /// With the mean of the other draws as a baseline the estimator is the sample covariance of log w and the score, whose
     /// variance is [μ₂₂ − μ₁₁² (k − 2)/(k − 1) + μ₂₀ μ₀₂/(k − 1)]/k.
-    fn covariance(&self, k: f64) -> Expectation {
+    fn covariance(&self, k: f64) -> GradientMoments {
         let centre = self.expect(|node| node.log_u);
         let spread = self.expect(|node| (node.log_u - centre).powi(2));
         let mut variance = 0.0;
@@ -253,7 +255,7 @@ impl Oracle {
                 both
             })
             .collect();
-        Expectation::of(mean, variance)
+        GradientMoments::of(mean, variance)
     }
 }
 
@@ -262,7 +264,7 @@ mod tests {
     use super::*;
 
     fn named(bound: BoundKind, estimator: Estimator) -> Contestant {
-        Contestant { bound, kl: KlTerm::MonteCarlo, estimator, side: Side::Encoder }
+        Contestant { bound, kl: KlTerm::MonteCarlo, estimator, side: Network::Encoder }
     }
 
     #[test]

@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-use super::contestant::{Contestant, Side};
+use super::contestant::{Contestant, Network};
 use super::stats::{DrawGroups, median};
 use crate::engine::device::{Call, Executor, Function, Key, Schedule, State};
 use crate::engine::error::Result;
@@ -24,7 +24,7 @@ pub struct Looked {
 }
 
 /// A step without its update: the function that gives all gradients of the model for one batch.
-pub struct Probe {
+pub struct NoiseProbe {
     /// What it estimates.
     pub contestant: Contestant,
     /// Draws of z per image.
@@ -33,7 +33,7 @@ pub struct Probe {
     looked: Vec<usize>,
 }
 
-impl Probe {
+impl NoiseProbe {
     /// Compiles the gradients for the images `x`, `[rows, D]`.
     ///
     /// # Errors
@@ -44,19 +44,19 @@ impl Probe {
         (contestant, k): (Contestant, usize),
         x: &[f32],
         looked: &Looked,
-    ) -> Result<Probe> {
+    ) -> Result<NoiseProbe> {
         let g = Graph::new();
         let pixels = vae.config.pixels();
         let images = g.input(&[x.len() / pixels, pixels]);
         let step = bound_gradients(vae, &contestant.with_draws(k), images);
         let looked = match contestant.side {
-            Side::Encoder => looked.encoder.clone(),
-            Side::Decoder => looked.decoder.iter().map(|i| step.encoder.len() + i).collect(),
+            Network::Encoder => looked.encoder.clone(),
+            Network::Decoder => looked.decoder.iter().map(|i| step.encoder.len() + i).collect(),
         };
         let gradients: Vec<_> = step.encoder.into_iter().chain(step.decoder).collect();
         let mut function = executor.compile(&g, gradients)?;
         function.write(0, x)?;
-        Ok(Probe { contestant, k, function, looked })
+        Ok(NoiseProbe { contestant, k, function, looked })
     }
 
     fn run(&mut self, state: &mut State, key: Key, steps: usize) -> Result<()> {
@@ -98,7 +98,7 @@ impl Probe {
 /// # Errors
 /// From the device.
 pub fn seconds_per_step(
-    probes: &mut [Probe],
+    probes: &mut [NoiseProbe],
     state: &mut State,
     repetitions: usize,
     mut told: impl FnMut(usize, usize),

@@ -26,13 +26,13 @@ mod results;
 mod stats;
 mod trained;
 
-pub use contestant::{Contestant, Side};
-pub use expect::{Expectation, Oracle};
+pub use contestant::{Contestant, Network};
+pub use expect::{GradientMoments, Oracle};
 pub use known::{LATENT, LinearGaussian, PIXELS, PlaneGaussian};
-pub use measure::{Looked, Probe, seconds_per_step};
+pub use measure::{Looked, NoiseProbe, seconds_per_step};
 pub use picture::draw;
 pub use report::tables;
-pub use results::{Cell, ContestantLine, LabReport, Place, Regime, SlopeInK};
+pub use results::{Cell, ContestantLine, LabPlace, LabReport, Regime, SlopeInK};
 pub use stats::{DrawGroups, GROUPS, Uncertain, exponent, median};
 pub use trained::trained;
 
@@ -99,7 +99,7 @@ pub fn known(executor: &Executor, distances: &[f64], options: &LabOptions, watch
     // The bias of the heads has the whole gradient in (m, lv): the weights' is that times x.
     let looked = Looked { encoder: vec![1], decoder: vec![1] };
     let pairs = Contestant::ALL.iter().flat_map(|&contestant| samples.iter().map(move |&k| (contestant, k)));
-    let compile = |pair| Probe::compile(executor, &model.vae, pair, &image, &looked);
+    let compile = |pair| NoiseProbe::compile(executor, &model.vae, pair, &image, &looked);
     let mut probes = pairs.map(compile).collect::<Result<Vec<_>>>()?;
     let all = probes.len() * qs.len();
     let mut places = Vec::with_capacity(qs.len());
@@ -116,7 +116,7 @@ pub fn known(executor: &Executor, distances: &[f64], options: &LabOptions, watch
             watch.at("gradients drawn", cell + 1, all);
         }
         let chi_square = model.chi_square(q);
-        let place = Place {
+        let place = LabPlace {
             distance: Some(distance),
             gap: Some(model.gap(q)),
             chi_square: Some(chi_square),
@@ -139,7 +139,7 @@ pub fn known(executor: &Executor, distances: &[f64], options: &LabOptions, watch
 }
 
 /// Cells, which come estimator by estimator, as lines, with the time of a step.
-fn with_lines(mut place: Place, probes: &[Probe], mut cells: Vec<Cell>, seconds: &[f64]) -> Place {
+fn with_lines(mut place: LabPlace, probes: &[NoiseProbe], mut cells: Vec<Cell>, seconds: &[f64]) -> LabPlace {
     cells.iter_mut().zip(seconds).for_each(|(cell, &seconds)| cell.seconds = seconds);
     for contestant in Contestant::ALL {
         let own = probes.iter().zip(&cells).filter(|(probe, _)| probe.contestant == contestant);

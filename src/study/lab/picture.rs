@@ -1,7 +1,7 @@
 //! The picture: ratios against k at each distance, the noise at the posterior, and what it costs to see a gradient.
 
-use super::contestant::{Contestant, Side};
-use super::results::{Cell, ContestantLine, LabReport, Place};
+use super::contestant::{Contestant, Network};
+use super::results::{Cell, ContestantLine, LabPlace, LabReport};
 use crate::study::plot::{Axis, Plot, Series};
 use crate::vae::BoundKind;
 
@@ -19,7 +19,7 @@ pub fn draw(report: &LabReport) -> Plot {
         report.draws,
         if report.places.iter().any(|p| p.distance.is_some()) { "; dotted: exact" } else { "" }
     ));
-    let signal: Vec<&Place> = report.places.iter().filter(|place| !place.is_posterior()).take(MOST).collect();
+    let signal: Vec<&LabPlace> = report.places.iter().filter(|place| !place.is_posterior()).take(MOST).collect();
     if let Some(place) = report.places.iter().find(|place| place.is_posterior()) {
         let panel = plot.panel("q is the posterior; what is 0 is not shown");
         let panel = panel.x(Axis::log("k, draws per image")).y(Axis::log("noise"));
@@ -37,14 +37,14 @@ pub fn draw(report: &LabReport) -> Plot {
         for (bound, name) in [(BoundKind::Elbo, "the ELBO's gradient"), (BoundKind::Iwae, "the gradient of L_k")] {
             let panel = plot.panel(format!("what it takes to see {name}, {}", title(place)));
             let panel = panel.x(Axis::log("k, draws per image")).y(Axis::log("ms per step × (noise/signal)²"));
-            let own = |c: &Contestant| c.bound == bound && c.side == Side::Encoder;
+            let own = |c: &Contestant| c.bound == bound && c.side == Network::Encoder;
             plot = series(panel, place, own, |cell| cell.time_to_see().map(|ms| (ms, 0.0)), |_| None);
         }
     }
     plot
 }
 
-fn title(place: &Place) -> String {
+fn title(place: &LabPlace) -> String {
     match place.distance {
         Some(distance) => format!("{distance} sd off, χ² = {:.3}", Rounded(place.chi_square.unwrap_or(f64::NAN))),
         None => "q as it was trained".into(),
@@ -64,7 +64,7 @@ impl std::fmt::Display for Rounded {
 /// Measured points with errors for each estimator, and the exact curve dotted in the same colour.
 fn series(
     mut plot: Plot,
-    place: &Place,
+    place: &LabPlace,
     chosen: impl Fn(&Contestant) -> bool,
     measured: impl Fn(&Cell) -> Option<(f64, f64)>,
     exact: impl Fn(&Cell) -> Option<f64>,

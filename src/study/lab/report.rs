@@ -1,7 +1,7 @@
 //! The tables: what bends where, what it should do, what it costs. At most 100 columns.
 
 use super::BOUNDS;
-use super::results::{Cell, ContestantLine, LabReport, Place, Regime, SlopeInK};
+use super::results::{Cell, ContestantLine, LabPlace, LabReport, Regime, SlopeInK};
 use super::stats::Uncertain;
 use crate::vae::BoundKind;
 
@@ -42,7 +42,7 @@ fn short(value: f64) -> String {
 }
 
 /// Where q stands.
-fn place_name(place: &Place) -> String {
+fn place_name(place: &LabPlace) -> String {
     match (place.distance, place.gap, place.chi_square) {
         (Some(0.0), ..) => "q is the posterior".into(),
         (Some(distance), Some(gap), Some(chi_square)) => {
@@ -63,7 +63,7 @@ fn heading(what: &str, samples: &[usize]) -> String {
 }
 
 /// One row per estimator, the bound's name before its first.
-fn by_estimator(place: &Place, number: impl Fn(&Cell) -> String) -> String {
+fn by_estimator(place: &LabPlace, number: impl Fn(&Cell) -> String) -> String {
     let mut text = String::new();
     for bound in BOUNDS {
         let lines = place.lines.iter().filter(|line| line.contestant.bound == bound);
@@ -85,7 +85,7 @@ fn biased(line: &ContestantLine) -> bool {
 }
 
 /// The ratios, or the noise where there is no signal.
-fn ratios(report: &LabReport, place: &Place) -> String {
+fn ratios(report: &LabReport, place: &LabPlace) -> String {
     let (what, number): (&str, fn(&Cell) -> String) = match place.is_posterior() {
         true => ("noise (there is no signal)", |cell| short(cell.noise.value)),
         false => ("signal-to-noise ratio", |cell| cell.ratio.map_or("lost".into(), |ratio| short(ratio.value))),
@@ -128,7 +128,7 @@ fn power(law: f64) -> &'static str {
 
 /// The slopes of the ratios, for places with a signal, a few side by side.
 fn slopes(report: &LabReport) -> String {
-    let places: Vec<&Place> = report.places.iter().filter(|place| !place.is_posterior()).collect();
+    let places: Vec<&LabPlace> = report.places.iter().filter(|place| !place.is_posterior()).collect();
     let mut text = String::new();
     for places in places.chunks(ABREAST) {
         if places.iter().all(|place| place.lines.iter().all(|line| line.slopes.is_empty())) {
@@ -137,7 +137,7 @@ fn slopes(report: &LabReport) -> String {
         let exact = places.iter().any(|place| place.distance.is_some());
         text += "\nSlope b of the ratio ∝ kᵇ, measured ± standard error";
         text += if exact { " (exact)\n" } else { "\n" };
-        let head = |place: &&Place| match (place.distance, place.chi_square) {
+        let head = |place: &&LabPlace| match (place.distance, place.chi_square) {
             (Some(distance), Some(chi_square)) => format!("{distance} sd, χ² {}", short(chi_square)),
             _ => "trained q".into(),
         };
@@ -158,8 +158,8 @@ fn slope_row(name: &str, columns: impl Iterator<Item = String>, law: &str) -> St
 }
 
 /// One estimator in one regime at several places; nothing where no place has it.
-fn slopes_of(places: &[&Place], number: usize, regime: Regime, name: &str) -> String {
-    let slope = |place: &&Place| -> Option<SlopeInK> {
+fn slopes_of(places: &[&LabPlace], number: usize, regime: Regime, name: &str) -> String {
+    let slope = |place: &&LabPlace| -> Option<SlopeInK> {
         place.lines[number].slopes.iter().find(|slope| slope.regime == regime).copied()
     };
     let found: Vec<Option<SlopeInK>> = places.iter().map(slope).collect();
@@ -178,15 +178,16 @@ fn slopes_of(places: &[&Place], number: usize, regime: Regime, name: &str) -> St
 fn biases(report: &LabReport) -> String {
     let index = 1.min(report.samples.len() - 1);
     let mut text = String::new();
-    let shown: Vec<&Place> = report.places.iter().filter(|place| !place.is_posterior()).collect();
+    let shown: Vec<&LabPlace> = report.places.iter().filter(|place| !place.is_posterior()).collect();
     for places in shown.chunks(ABREAST) {
         let known = places.iter().any(|place| place.distance.is_some());
         text += &format!("\nBias along the gradient of the bound, in % of it, at k = {}", report.samples[index]);
         text += if known { " (exact)\n" } else { "\n" };
-        let head = |place: &&Place| place.distance.map_or("trained q".into(), |distance| format!("{distance} sd off"));
+        let head =
+            |place: &&LabPlace| place.distance.map_or("trained q".into(), |distance| format!("{distance} sd off"));
         text += &slope_row("", places.iter().map(head), "");
         for number in 0..places[0].lines.len() {
-            let column = |place: &&Place| place.lines[number].cells.get(index).map_or("–".into(), bias_of);
+            let column = |place: &&LabPlace| place.lines[number].cells.get(index).map_or("–".into(), bias_of);
             let contestant = places[0].lines[number].contestant;
             let title = format!("{:<5}{}", contestant.bound_name(), contestant.name());
             text += &slope_row(&title, places.iter().map(column), "");
@@ -234,8 +235,8 @@ fn means(report: &LabReport) -> String {
 fn costs(report: &LabReport) -> String {
     let Some(first) = report.places.first() else { return String::new() };
     let unit = if report.images == 1 { ("µs", 1e3) } else { ("ms", 1.0) };
-    let encoder = Place {
-        lines: first.lines.iter().filter(|line| line.contestant.side == super::Side::Encoder).cloned().collect(),
+    let encoder = LabPlace {
+        lines: first.lines.iter().filter(|line| line.contestant.side == super::Network::Encoder).cloned().collect(),
         ..first.clone()
     };
     let mut text = format!("\n{}", heading(&format!("{} per step", unit.0), &report.samples));
@@ -244,8 +245,8 @@ fn costs(report: &LabReport) -> String {
         text += &format!("\n{}\n", place_name(place));
         let what = format!("{} until signal = noise", unit.0);
         text += &heading(&what, &report.samples);
-        let encoder = Place {
-            lines: place.lines.iter().filter(|line| line.contestant.side == super::Side::Encoder).cloned().collect(),
+        let encoder = LabPlace {
+            lines: place.lines.iter().filter(|line| line.contestant.side == super::Network::Encoder).cloned().collect(),
             ..place.clone()
         };
         text += &by_estimator(&encoder, |cell| cell.time_to_see().map_or("–".into(), |ms| short(ms * unit.1)));
@@ -255,7 +256,7 @@ fn costs(report: &LabReport) -> String {
 }
 
 /// The cheapest way to see the gradient of the ELBO, and of L_k: with one draw that is the ELBO.
-fn verdict(place: &Place, unit: (&str, f64)) -> String {
+fn verdict(place: &LabPlace, unit: (&str, f64)) -> String {
     let best = |bound: BoundKind| {
         let cost = |cell: &Cell| cell.time_to_see().filter(|_| bound == BoundKind::Elbo || cell.k > 1);
         let (contestant, k, ms) = place.best(bound, cost)?;

@@ -2,8 +2,8 @@
 
 use serde::Serialize;
 
-use super::contestant::{Contestant, Side};
-use super::expect::Expectation;
+use super::contestant::{Contestant, Network};
+use super::expect::GradientMoments;
 use super::stats::{DrawGroups, Uncertain, exponent};
 use crate::vae::{BoundKind, Estimator};
 
@@ -45,7 +45,7 @@ pub struct Cell {
 
 impl Cell {
     /// Of an estimator whose expectation is known; `gradient` is that of the bound.
-    pub(super) fn known(k: usize, found: &DrawGroups, exact: &Expectation, gradient: &[f64]) -> Cell {
+    pub(super) fn known(k: usize, found: &DrawGroups, exact: &GradientMoments, gradient: &[f64]) -> Cell {
         let noise = found.noise();
         let there = |size: f64| size > NOTHING;
         let size = exact.size();
@@ -201,7 +201,7 @@ fn slope(contestant: &Contestant, cells: &[Cell], regime: Regime, chi_square: f6
 
 /// All estimators at one q.
 #[derive(Clone, Debug, Serialize)]
-pub struct Place {
+pub struct LabPlace {
     /// δ, in posterior standard deviations; none for a trained run.
     pub distance: Option<f64>,
     /// KL(q ‖ p(z|x)) in nats, where it is known.
@@ -212,7 +212,7 @@ pub struct Place {
     pub lines: Vec<ContestantLine>,
 }
 
-impl Place {
+impl LabPlace {
     /// Whether q is the posterior, where gradients are zero.
     pub fn is_posterior(&self) -> bool {
         self.distance == Some(0.0)
@@ -220,7 +220,7 @@ impl Place {
 
     /// The encoder's cell with the least of `cost` for a bound.
     pub fn best(&self, bound: BoundKind, cost: impl Fn(&Cell) -> Option<f64>) -> Option<(Contestant, usize, f64)> {
-        let lines = self.lines.iter().filter(|l| l.contestant.bound == bound && l.contestant.side == Side::Encoder);
+        let lines = self.lines.iter().filter(|l| l.contestant.bound == bound && l.contestant.side == Network::Encoder);
         let cells = lines.flat_map(|line| line.cells.iter().map(|cell| (line.contestant, cell)));
         let unbiased = cells.filter(|(contestant, cell)| !contestant.is_biased(cell.k));
         let costs = unbiased.filter_map(|(contestant, cell)| Some((contestant, cell.k, cost(cell)?)));
@@ -244,5 +244,5 @@ pub struct LabReport {
     /// Seed of all draws.
     pub seed: u64,
     /// One for each q.
-    pub places: Vec<Place>,
+    pub places: Vec<LabPlace>,
 }

@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 
 use super::contestant::Contestant;
-use super::measure::{Looked, Probe, seconds_per_step};
-use super::results::{Cell, LabReport, Place};
+use super::measure::{Looked, NoiseProbe, seconds_per_step};
+use super::results::{Cell, LabPlace, LabReport};
 use super::stats::DrawGroups;
 use super::{LabOptions, with_lines};
 use crate::engine::error::{Error, Result};
@@ -46,7 +46,7 @@ pub fn trained(model: &mut DeviceVae, x: &[f32], options: &LabOptions) -> Result
             let drawn = reference(model, (unbiased, k), pair, x, &looked, options, pairs.len() + references.len())?;
             references.insert(key.clone(), drawn);
         }
-        let mut probe = Probe::compile(&model.executor, &model.vae, pair, x, &looked)?;
+        let mut probe = NoiseProbe::compile(&model.executor, &model.vae, pair, x, &looked)?;
         let drawn = probe.draw(&mut model.state, (options.seed, number), options.draws)?;
         cells.push(Cell::measured(pair.1, &drawn, &references[&key], pair.0.is_biased(pair.1)));
         probes.push(probe);
@@ -56,7 +56,7 @@ pub fn trained(model: &mut DeviceVae, x: &[f32], options: &LabOptions) -> Result
     let watch = model.watch.clone();
     let told = |done, of| watch.at("steps timed", done, of);
     let seconds = seconds_per_step(&mut probes, &mut model.state, REPETITIONS, told)?;
-    let place = Place { distance: None, gap: None, chi_square: None, lines: Vec::new() };
+    let place = LabPlace { distance: None, gap: None, chi_square: None, lines: Vec::new() };
     Ok(LabReport {
         model: model.vae.config.describe(),
         device: model.executor.describe(),
@@ -80,7 +80,7 @@ fn reference(
 ) -> Result<DrawGroups> {
     let allowed = wanted.0.with_draws(wanted.1).validate(&model.vae.config).is_ok();
     let pair = if allowed { wanted } else { pair };
-    let mut probe = Probe::compile(&model.executor, &model.vae, pair, x, looked)?;
+    let mut probe = NoiseProbe::compile(&model.executor, &model.vae, pair, x, looked)?;
     probe.draw(&mut model.state, (options.seed, cell), REFERENCE * options.draws)
 }
 

@@ -20,12 +20,12 @@ pub(super) enum EventContent {
     #[prost(string, tag = "3")]
     FileVersion(String),
     #[prost(message, tag = "5")]
-    Summary(Summary),
+    Summary(EventSummary),
 }
 
 /// `tensorflow.Summary`.
 #[derive(Clone, PartialEq, Message)]
-pub(super) struct Summary {
+pub(super) struct EventSummary {
     #[prost(message, repeated, tag = "1")]
     pub value: Vec<SummaryValue>,
 }

@@ -19,7 +19,8 @@ use prost::Message;
 use crate::engine::error::Result;
 use crate::engine::file::{Disk, Files};
 use messages::{
-    Event, EventContent, PluginData, Summary, SummaryImage, SummaryMetadata, SummaryValue, TextTensor, ValueContent,
+    Event, EventContent, EventSummary, PluginData, SummaryImage, SummaryMetadata, SummaryValue, TextTensor,
+    ValueContent,
 };
 
 /// What every file of events begins with.
@@ -106,7 +107,7 @@ impl EventFile {
     }
 
     fn value(&mut self, at: SystemTime, step: u32, value: SummaryValue) {
-        self.push(at, step, EventContent::Summary(Summary { value: vec![value] }));
+        self.push(at, step, EventContent::Summary(EventSummary { value: vec![value] }));
     }
 
     fn push(&mut self, at: SystemTime, step: u32, content: EventContent) {
