@@ -177,7 +177,7 @@ mod tests {
     fn what_scrolls_has_a_place_in_the_order_of_the_keyboard() {
         let page = accessible("<pre><code>a</code></pre><pre class=\"playground\"><th></th>");
         assert_eq!(page.matches("tabindex").count(), 2);
-        assert!(page.contains("<th>") && !accessible("<th></th>").contains("<th>"));
+        assert!(!page.contains("<th>") && page.contains("<td></td>"), "{page}");
         let formula = heads("<th>a</th><th><math>b</math></th>");
         assert_eq!(formula, "<th>a</th><td class=\"head\"><math>b</math></td>");
     }
