@@ -169,7 +169,11 @@ fn runs_are_listed_with_what_differs_and_named_by_it() {
     assert_eq!(found["runs"].as_array().unwrap().len(), 3);
     assert_eq!(found["runs"][1]["differs"]["seed"], 3);
     assert_eq!(found["unreadable"][0]["name"], "broken");
+    assert!(text.contains("note: runs of another likelihood or binarisation"), "{text}");
     fails(at, "runs nowhere", 1, &["nowhere"]);
+    fs::create_dir(at.join("fresh")).unwrap();
+    assert_eq!(succeeds(&at.join("fresh"), "runs"), "no runs in runs; `elbo train` makes one\n");
+    assert_eq!(json(&at.join("fresh"), "runs")["runs"], serde_json::json!([]));
     fs::create_dir(at.join("empty")).unwrap();
     assert!(succeeds(at, "runs empty").starts_with("no runs in empty"));
 }

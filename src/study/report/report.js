@@ -149,21 +149,22 @@ function lineChart(figure, title, across, series, marks) {
 
 function curves() {
   const runs = json("curve-data"), several = runs.length > 1;
-  const collapses = [...new Set(runs.map(run => run.collapse).filter(c => c !== null))];
+  // A line that is not that of all runs would be read as if it were.
+  const collapses = [...new Set(runs.map(run => run.collapse))];
   document.querySelectorAll(".chart").forEach((figure, number) => {
     figure.dataset.number = number;
     const term = Number(figure.dataset.term), steps = figure.dataset.kind === "steps";
     const series = [];
     runs.forEach((run, i) => {
-      const colour = "c" + (i % 6 + 1), prefix = several ? run.name + " " : "";
-      const add = (kind, name, x, y) => { if (x.length) series.push({ kind, name: prefix + name, colour, x, y }); };
+      const colour = "c" + (i % 6 + 1), own = several ? run.name : "";
+      const add = (kind, name, x, y) => { if (x.length) series.push({ kind, name: (own + " " + name).trim(), colour, x, y }); };
       if (steps) add("test", several ? "" : "training", run.updates, run.steps[term]);
       else {
         add("train", "train", run.epochs, run.train[term]);
         add("test", "test", run.epochs, run.test[term]);
       }
     });
-    const marks = term === 0 && collapses.length === 1 ? [{ y: collapses[0], text: "collapse: z ignored" }] : [];
+    const marks = term === 0 && collapses.length === 1 && collapses[0] !== null ? [{ y: collapses[0], text: "collapse: z ignored" }] : [];
     lineChart(figure, figure.querySelector("figcaption").textContent, steps ? "updates" : "epoch", series, marks);
   });
 }
