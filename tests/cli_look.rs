@@ -87,6 +87,9 @@ fn a_z_of_ones_own_is_decoded() {
     fails(at, "decode plain --z 0.1,x", 2, &["--z", "\"x\" is no number"]);
     fails(at, "decode plain", 2, &["--z"]);
     fails(at, "decode plain --z 0,0 --neighbours 51 --device cpu", 2, &["neighbours", "from 1 to 50"]);
+    // Nobody asked for 20.
+    succeeds(at, &format!("{TINY} --latent 2 --epochs 1 -o few").replace("--test-size 50", "--test-size 9"));
+    assert!(succeeds(at, "decode few --z 0,0 --device cpu").contains("nearest 9 of 9 test images"));
 }
 
 #[test]
