@@ -41,7 +41,7 @@ pub struct DrawGroups {
 impl DrawGroups {
     /// For `draws` draws in all: draw i goes to group ⌊i·20/draws⌋, so that there are 20 of nearly one size, or as many as draws.
     pub fn new(draws: usize) -> DrawGroups {
-        DrawGroups { pivot: Vec::new(), groups: Vec::new(), all: draws, added: 0 }
+        DrawGroups { pivot: Vec::new(), groups: Vec::new(), all: draws.max(1), added: 0 }
     }
 
     /// Adds a draw.
