@@ -291,7 +291,7 @@ mod tests {
     fn what_is_no_run_is_passed_by_and_what_cannot_be_read_ends_nothing() {
         let at = tempfile::tempdir().unwrap();
         let (foreign, own) = (at.path().join("a/foreign"), at.path().join("b/own"));
-        [&foreign, &own].map(|folder| std::fs::create_dir_all(folder).unwrap());
+        [&foreign, &own].iter().for_each(|folder| std::fs::create_dir_all(folder).unwrap());
         std::fs::write(foreign.join("config.json"), "{}").unwrap();
         std::fs::write(own.join("metrics.jsonl"), "").unwrap();
         let mut found = Vec::new();
