@@ -119,7 +119,8 @@ impl Runs {
             let cells = |(run, i): (&ListedRun, usize)| run.cells(columns, i);
             text = table(&[head].into_iter().chain(runs.iter().zip(0..).map(cells)).collect::<Vec<_>>());
             text += "−ELBO: nats per test image after the last epoch\n";
-            if columns.iter().any(|c| ["model.likelihood", "model.binarisation"].contains(&c.field.as_str())) {
+            let scale = |c: &Column| ["model.likelihood", "model.binarisation"].iter().any(|part| c.field.starts_with(part));
+            if columns.iter().any(scale) {
                 text += "note: runs of another likelihood or binarisation have a −ELBO on another scale; compare those of one kind\n";
             }
         }

@@ -25,8 +25,8 @@ pub fn sparkline(values: &[f64]) -> Option<String> {
     let high = shown.iter().copied().fold(f64::NEG_INFINITY, f64::max);
     let share = |value: &f64| if high > low { (value - low) / (high - low) } else { 0.0 };
     let bars: String = shown.iter().map(|value| bar(share(value))).collect();
-    let which = if every > 1 { format!(", one bar for {every} epochs") } else { String::new() };
-    Some(format!("{bars} ▁ = {low:.2}, █ = {high:.2}{which}"))
+    let which = if every > 1 { format!(" (one bar for {every} epochs)") } else { String::new() };
+    Some(format!("{bars}{which} ▁ = {low:.2}, █ = {high:.2}"))
 }
 
 #[cfg(test)]
@@ -40,7 +40,10 @@ mod tests {
         assert!(sparkline(&[1.0]).is_none() && sparkline(&[]).is_none());
         let many: Vec<f64> = (0..1000).map(f64::from).collect();
         let text = sparkline(&many).unwrap();
-        assert!(text.contains("█ = 999.00, one bar for 17 epochs"), "the last is shown: {text}");
+        assert!(
+            text.contains(" (one bar for 17 epochs) ") && text.ends_with("█ = 999.00"),
+            "the last is shown: {text}"
+        );
         assert_eq!(text.split(' ').next().unwrap().chars().count(), 59);
     }
 }
