@@ -40,7 +40,7 @@ const COMMANDS: &[(&str, &[&str])] = &[
     ("implied-sigma", &["implied-sigma --kl-weight 0.5"]),
     ("plan", &["plan --batch 4 --hidden 8 --graph --time 1 --device cpu"]),
     ("bench", &["bench --quick --only reduce --repetitions 1 --device cpu"]),
-    ("export", &["export runs/a"]),
+    ("export", &["export runs/a", "export runs/a --format onnx"]),
     ("info", &["info"]),
     ("recipes", &["recipes"]),
     (

@@ -87,6 +87,9 @@ fn a_z_of_ones_own_is_decoded() {
     fails(at, "decode plain --z 0.1,x", 2, &["--z", "\"x\" is no number"]);
     fails(at, "decode plain", 2, &["--z"]);
     fails(at, "decode plain --z 0,0 --neighbours 51 --device cpu", 2, &["neighbours", "from 1 to 50"]);
+    // Nobody asked for 20.
+    succeeds(at, &format!("{TINY} --latent 2 --epochs 1 -o few").replace("--test-size 50", "--test-size 9"));
+    assert!(succeeds(at, "decode few --z 0,0 --device cpu").contains("nearest 9 of 9 test images"));
 }
 
 #[test]
@@ -169,7 +172,11 @@ fn runs_are_listed_with_what_differs_and_named_by_it() {
     assert_eq!(found["runs"].as_array().unwrap().len(), 3);
     assert_eq!(found["runs"][1]["differs"]["seed"], 3);
     assert_eq!(found["unreadable"][0]["name"], "broken");
+    assert!(text.contains("note: runs of another likelihood or binarisation"), "{text}");
     fails(at, "runs nowhere", 1, &["nowhere"]);
+    fs::create_dir(at.join("fresh")).unwrap();
+    assert_eq!(succeeds(&at.join("fresh"), "runs"), "no runs in runs; `elbo train` makes one\n");
+    assert_eq!(json(&at.join("fresh"), "runs")["runs"], serde_json::json!([]));
     fs::create_dir(at.join("empty")).unwrap();
     assert!(succeeds(at, "runs empty").starts_with("no runs in empty"));
 }

@@ -205,7 +205,8 @@ fn a_run_that_fails_leaves_a_whole_folder_or_none() {
     fails(at, 1, &format!("{late} --out late"), &["--lr"]);
     assert_eq!(checkpoint(&at.join("late")).progress.epoch, 2);
     // The folder of a new run can be taken up from its first moment.
-    succeeds(at, &format!("{TINY} --out first --pause-at 0"));
-    succeeds(at, "train --resume first --device cpu --quiet");
-    assert_eq!(checkpoint(&at.join("first")).progress.epoch, 2);
+    let (said, _) = succeeds(at, &format!("{TINY} --out it's-first --pause-at 0"));
+    assert_eq!(said, "stopped; continue with: elbo train --resume 'it'\\''s-first'\n", "as a shell reads it");
+    succeeds(at, "train --resume it's-first --device cpu --quiet");
+    assert_eq!(checkpoint(&at.join("it's-first")).progress.epoch, 2);
 }

@@ -76,6 +76,7 @@ fn several_runs_stand_side_by_side_and_what_differs_is_marked() {
     succeeds(at, "report a b a/checkpoint.safetensors --device cpu -o all.html");
     let page = fs::read_to_string(at.join("all.html")).unwrap();
     contains(&page, &["3 variational autoencoders", "only differences", "gaussian (sigma ≥ 0.1) likelihood"]);
+    contains(&page, &["The runs share these axes", "b: gaussian"]);
     let row = |field: &str| page.lines().find(|line| line.contains(&format!(">{field}</th>"))).unwrap().to_string();
     assert!(row("model.latent").starts_with("<tr class=\"differs\">") && row("seed").starts_with("<tr><th"));
     // A checkpoint alone has no journals.
@@ -177,6 +178,10 @@ fn tensorboard_gets_a_file_for_every_session_and_the_training_the_same_bytes() {
     }
     let last = records(&fs::read(at.join("run").join(&files[1])).unwrap());
     assert_eq!(has(&last, "samples"), 1);
+    // A run that fails before its first epoch leaves its folder free.
+    let wild = "--latent 2 --optimizer sgd --lr 1e30 --tensorboard --out wild";
+    fails(at, &format!("{TINY} {wild}"), 1, &["--lr"]);
+    assert!(!at.join("wild").exists());
 }
 
 #[test]

@@ -9,15 +9,16 @@ use crate::engine::error::Result;
 use crate::study::tensorboard::EventFile;
 use crate::train::{EpochRecord, EpochTiming, Run, StepRecord, Trainer};
 
-/// The curves of a session. A session that takes a run up writes a file of its own, whose steps go on where those of the file
-/// before ended; TensorBoard reads all files of a folder as one run.
+/// The curves of a session. A session that takes a run up writes a file of its own, whose steps go on from the run's checkpoint:
+/// where those of the file before ended, or, after a crash, a little before that. TensorBoard reads all files of a folder as one
+/// run.
 pub(super) struct Board {
     file: EventFile,
 }
 
 impl Board {
-    /// Begins the file of this session.
-    pub(super) fn new(run: &Run, trainer: &Trainer) -> Result<Board> {
+    /// Begins this session's file, which is written with its first epoch: a run that fails before leaves nothing behind.
+    pub(super) fn new(run: &Run, trainer: &Trainer) -> Board {
         let now = SystemTime::now();
         // Two sessions may begin in one second, and a process number may come again.
         let mut file = EventFile::new(run.path(), now, &format!("{}-{}", trainer.progress().updates, process::id()));
@@ -25,8 +26,7 @@ impl Board {
         let indented: String = config.lines().map(|line| format!("    {line}\n")).collect();
         file.text(now, trainer.progress().updates, "configuration", &indented);
         file.text(now, trainer.progress().updates, "command", &format!("    {}\n", progress::session(trainer).command));
-        file.flush()?;
-        Ok(Board { file })
+        Board { file }
     }
 
     /// The curves of an epoch and of its intervals, by update.

@@ -20,6 +20,8 @@ use crate::vae::DeviceVae;
 
 /// How much a pixel of the picture is enlarged.
 const ZOOM: usize = 4;
+/// Neighbours, unless another number is asked for or there are fewer images.
+const NEIGHBOURS: usize = 20;
 
 /// Show what a z of your choice looks like
 ///
@@ -38,9 +40,9 @@ pub struct Decode {
     /// Seed of that draw
     #[arg(long, value_name = "SEED", default_value_t = 1)]
     pub seed: u64,
-    /// Test images, the nearest ones, of which the classes are counted
-    #[arg(long, value_name = "N", default_value_t = 20)]
-    pub neighbours: usize,
+    /// Test images, the nearest ones, of which the classes are counted [default: 20, or all if there are fewer]
+    #[arg(long, value_name = "N")]
+    pub neighbours: Option<usize>,
     /// Folder with other images [default: those of the run]
     #[arg(long, value_name = "FOLDER", value_hint = ValueHint::DirPath)]
     pub data: Option<PathBuf>,
@@ -97,13 +99,14 @@ impl Decode {
         let checkpoint = use_run::open(&self.run)?;
         check(&self.z, checkpoint.config.model.latent)?;
         let test = use_run::images(&self.run, &checkpoint, &self.data)?.test;
-        if !(1..=test.rows).contains(&self.neighbours) {
-            return Err(Error::argument("neighbours", self.neighbours, format!("a number from 1 to {}", test.rows)));
+        let neighbours = self.neighbours.unwrap_or(NEIGHBOURS.min(test.rows));
+        if !(1..=test.rows).contains(&neighbours) {
+            return Err(Error::argument("neighbours", neighbours, format!("a number from 1 to {}", test.rows)));
         }
         let mut model = checkpoint.model(device)?;
         model.watch = phase::watch(false);
         test.load_into(&mut model, "test")?;
-        let found = self.points(&mut model, &test, checkpoint.config.seed)?;
+        let found = self.points(&mut model, &test, neighbours, checkpoint.config.seed)?;
         let [height, width] = model.vae.config.image;
         let picture = sheet(&found, [height, width]);
         self.out.as_ref().map_or(Ok(()), |out| picture.write_png(out))?;
@@ -118,14 +121,20 @@ impl Decode {
         self.answer.give(&text, &report)
     }
 
-    fn points(&self, model: &mut DeviceVae, test: &Dataset, seed: u64) -> Result<Vec<DecodedPoint>> {
+    fn points(
+        &self,
+        model: &mut DeviceVae,
+        test: &Dataset,
+        neighbours: usize,
+        seed: u64,
+    ) -> Result<Vec<DecodedPoint>> {
         let all: Vec<f32> = self.z.iter().flat_map(|point| point.0.iter().copied()).collect();
         let (latent, pixels) = (model.vae.config.latent, model.vae.config.pixels());
         let means = model.decode(&all)?;
         let spread = model.describe_points(&all)?.spread();
         let thrown = if self.draw { Some(model.throw(&all, self.seed)?) } else { None };
         let encoded = model.encode("test", seed)?;
-        let near = Neighbours::of_points(&encoded.mu, &all, latent, self.neighbours, &model.watch);
+        let near = Neighbours::of_points(&encoded.mu, &all, latent, neighbours, &model.watch);
         let image = |of: &[f32], i: usize| of[i * pixels..][..pixels].to_vec();
         let point = |(i, Point(z)): (usize, &Point)| DecodedPoint {
             z: z.clone(),
@@ -133,7 +142,7 @@ impl Decode {
             mean: image(&means, i),
             spread: spread.as_ref().map(|all| image(all, i)),
             thrown: thrown.as_ref().map(|all| image(all, i)),
-            nearest: Nearest::of(&near.nearest[i * self.neighbours..][..self.neighbours], test.labels.as_deref()),
+            nearest: Nearest::of(&near.nearest[i * neighbours..][..neighbours], test.labels.as_deref()),
         };
         Ok(self.z.iter().enumerate().map(point).collect())
     }

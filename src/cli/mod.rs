@@ -41,6 +41,7 @@ use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 use serde::Serialize;
 
 use crate::engine::error::{Choice, Error, Result};
+use crate::study::plural;
 
 /// Train a variational autoencoder on the evidence lower bound, with gradients made from scratch.
 ///
@@ -168,11 +169,6 @@ fn write_json(path: &Path, value: &impl Serialize) -> Result<()> {
 /// Says something on stderr. Whether anybody listens (`elbo train 2>&1 | head`) is no matter of the work's.
 fn say(text: impl fmt::Display) {
     let _ = writeln!(io::stderr(), "{text}");
-}
-
-/// `1 epoch`, `10 epochs`.
-fn plural(count: usize, what: &str) -> String {
-    format!("{count} {what}{}", if count == 1 { "" } else { "s" })
 }
 
 /// Says that a debug build is slow, where that is what runs.

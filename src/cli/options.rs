@@ -63,8 +63,8 @@ pub struct Session {
 
 impl Session {
     /// Where the curves of a run go besides, if that is asked for.
-    pub(super) fn board(&self, run: &Run, trainer: &Trainer) -> Result<Option<Board>> {
-        self.tensorboard.then(|| Board::new(run, trainer)).transpose()
+    pub(super) fn board(&self, run: &Run, trainer: &Trainer) -> Option<Board> {
+        self.tensorboard.then(|| Board::new(run, trainer))
     }
 }
 

@@ -98,7 +98,7 @@ fn reproduce(args: &Reproduce) -> Result<ExitCode> {
     if !args.session.quiet {
         train::announce(&mut trainer, &images, &run);
     }
-    let mut board = args.session.board(&run, &trainer)?;
+    let mut board = args.session.board(&run, &trainer);
     if progress::train(&run, &mut trainer, &images, args.session.quiet, board.as_mut(), stop)? == Outcome::Stopped {
         let text = format!("stopped; the same command continues the run in {}\n", run.path().display());
         args.answer.give(&text, &json!({ "outcome": "stopped", "run": run.path() }))?;

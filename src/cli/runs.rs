@@ -12,6 +12,9 @@ use crate::engine::error::{Error, Result};
 use crate::train::{EpochRecord, Run, TrainConfig};
 use crate::vae::Vae;
 
+/// Where runs are begun, unless another folder is asked for.
+const USUAL: &str = "runs";
+
 /// Folders within folders are looked into this far.
 const DEPTH: usize = 4;
 
@@ -21,7 +24,7 @@ const DEPTH: usize = 4;
 #[derive(Args)]
 pub struct Runs {
     /// The folder with the runs
-    #[arg(value_name = "FOLDER", default_value = "runs", value_hint = ValueHint::DirPath)]
+    #[arg(value_name = "FOLDER", default_value = USUAL, value_hint = ValueHint::DirPath)]
     pub folder: PathBuf,
     /// In the order of their name, age, epochs, elbo (−ELBO, the best first) or parameters
     #[arg(long, value_name = "COLUMN", default_value = "name", hide_possible_values = true)]
@@ -58,10 +61,10 @@ impl Runs {
     /// Reads all runs of the folder and prints the table.
     pub fn run(&self) -> Result<()> {
         let (mut runs, mut unreadable) = (Vec::new(), Vec::new());
-        for path in folders(&self.folder)? {
+        for (path, looked) in self.folders()? {
             let name = path.strip_prefix(&self.folder).unwrap_or(&path).display().to_string();
             let name = if name.is_empty() { self.folder.display().to_string() } else { name };
-            match ListedRun::read(name.clone(), &path) {
+            match looked.and_then(|()| ListedRun::read(name.clone(), &path)) {
                 Ok(run) => runs.push(run),
                 Err(why) => unreadable.push((name, why.to_string())),
             }
@@ -76,6 +79,19 @@ impl Runs {
             "unreadable": unreadable.iter().map(because).collect::<Vec<_>>(),
         });
         self.answer.give(&text, &report)
+    }
+
+    /// The folders that are runs, or were to be, and those that cannot be looked into, in and below the one that is asked
+    /// about, which may be a run itself. Where nothing was ever trained there is no usual folder, and that is no error.
+    fn folders(&self) -> Result<Vec<(PathBuf, Result<()>)>> {
+        if self.folder == Path::new(USUAL) && !self.folder.exists() {
+            return Ok(Vec::new());
+        }
+        // Nothing below it is of use if it cannot be read itself.
+        std::fs::read_dir(&self.folder).map_err(Error::io("read the runs in", &self.folder))?;
+        let mut found = Vec::new();
+        collect(&self.folder, DEPTH, &mut found);
+        Ok(found)
     }
 
     fn sort(&self, runs: &mut [ListedRun]) {
@@ -103,6 +119,10 @@ impl Runs {
             let cells = |(run, i): (&ListedRun, usize)| run.cells(columns, i);
             text = table(&[head].into_iter().chain(runs.iter().zip(0..).map(cells)).collect::<Vec<_>>());
             text += "−ELBO: nats per test image after the last epoch\n";
+            let scale = |c: &Column| ["model.likelihood", "model.binarisation"].iter().any(|part| c.field.starts_with(part));
+            if columns.iter().any(scale) {
+                text += "note: runs of another likelihood or binarisation have a −ELBO on another scale; compare those of one kind\n";
+            }
         }
         for (name, why) in unreadable {
             writeln!(text, "not readable: {name}: {why}").expect("writing to a string");
@@ -114,23 +134,25 @@ impl Runs {
     }
 }
 
-/// The folders that are runs, or were to be, in and below `folder`, which may be one itself.
-fn folders(folder: &Path) -> Result<Vec<PathBuf>> {
-    fn collect(folder: &Path, depth: usize, found: &mut Vec<PathBuf>) -> std::io::Result<()> {
-        let part = |name: &&str| folder.join(name).is_file();
-        if Run::FILES.iter().any(part) {
-            found.push(folder.into());
-        } else if depth > 0 {
-            let mut below: Vec<PathBuf> =
-                std::fs::read_dir(folder)?.filter_map(|entry| Some(entry.ok()?.path())).filter(|p| p.is_dir()).collect();
-            below.sort();
-            below.iter().try_for_each(|path| collect(path, depth - 1, found))?;
-        }
-        Ok(())
+/// Adds the runs in and below a folder, and what cannot be looked into with the reason.
+fn collect(folder: &Path, depth: usize, found: &mut Vec<(PathBuf, Result<()>)>) {
+    // Other programs have a file of this name too.
+    let own = |name: &&str| *name != "config.json" && folder.join(name).is_file();
+    if Run::FILES.iter().any(own) {
+        return found.push((folder.into(), Ok(())));
     }
-    let mut found = Vec::new();
-    collect(folder, DEPTH, &mut found).map_err(Error::io("read the runs in", folder))?;
-    Ok(found)
+    if depth == 0 {
+        return;
+    }
+    match std::fs::read_dir(folder) {
+        Ok(entries) => {
+            let mut below: Vec<PathBuf> =
+                entries.filter_map(|entry| Some(entry.ok()?.path())).filter(|path| path.is_dir()).collect();
+            below.sort();
+            below.iter().for_each(|path| collect(path, depth - 1, found));
+        }
+        Err(why) => found.push((folder.into(), Err(Error::io("look into", folder)(why)))),
+    }
 }
 
 impl ListedRun {
@@ -264,6 +286,20 @@ mod tests {
             ]
         );
         assert!(columns(&runs[..1]).is_empty() && columns(&[]).is_empty());
+    }
+
+    #[test]
+    fn what_is_no_run_is_passed_by_and_what_cannot_be_read_ends_nothing() {
+        let at = tempfile::tempdir().unwrap();
+        let (foreign, own) = (at.path().join("a/foreign"), at.path().join("b/own"));
+        [&foreign, &own].iter().for_each(|folder| std::fs::create_dir_all(folder).unwrap());
+        std::fs::write(foreign.join("config.json"), "{}").unwrap();
+        std::fs::write(own.join("metrics.jsonl"), "").unwrap();
+        let mut found = Vec::new();
+        collect(&at.path().join("nowhere"), DEPTH, &mut found);
+        collect(at.path(), DEPTH, &mut found);
+        let [(nowhere, Err(_)), (run, Ok(()))] = &found[..] else { panic!("{found:?}") };
+        assert!(nowhere.ends_with("nowhere") && *run == own);
     }
 
     #[test]

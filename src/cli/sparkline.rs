@@ -1,7 +1,8 @@
-//! A curve in one line of text.
+//! A curve over epochs in one line of text.
 
 /// The eight heights.
 const BARS: [char; 8] = ['▁', '▂', '▃', '▄', '▅', '▆', '▇', '█'];
+
 /// The bar of a share from 0, the lowest, to 1, the highest.
 pub fn bar(share: f64) -> char {
     BARS[(share.clamp(0.0, 1.0) * (BARS.len() - 1) as f64).round() as usize]
@@ -24,8 +25,8 @@ pub fn sparkline(values: &[f64]) -> Option<String> {
     let high = shown.iter().copied().fold(f64::NEG_INFINITY, f64::max);
     let share = |value: &f64| if high > low { (value - low) / (high - low) } else { 0.0 };
     let bars: String = shown.iter().map(|value| bar(share(value))).collect();
-    let which = if every > 1 { format!(", every {every}th") } else { String::new() };
-    Some(format!("{bars} ▁ = {low:.2}, █ = {high:.2}{which}"))
+    let which = if every > 1 { format!(" (one bar for {every} epochs)") } else { String::new() };
+    Some(format!("{bars}{which} ▁ = {low:.2}, █ = {high:.2}"))
 }
 
 #[cfg(test)]
@@ -39,7 +40,10 @@ mod tests {
         assert!(sparkline(&[1.0]).is_none() && sparkline(&[]).is_none());
         let many: Vec<f64> = (0..1000).map(f64::from).collect();
         let text = sparkline(&many).unwrap();
-        assert!(text.contains("█ = 999.00, every 17th"), "the last is shown: {text}");
+        assert!(
+            text.contains(" (one bar for 17 epochs) ") && text.ends_with("█ = 999.00"),
+            "the last is shown: {text}"
+        );
         assert_eq!(text.split(' ').next().unwrap().chars().count(), 59);
     }
 }

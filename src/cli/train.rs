@@ -20,7 +20,7 @@ use crate::engine::error::{Error, Result};
 use crate::engine::file::Disk;
 use crate::engine::optim::LrSchedule;
 use crate::train::{
-    Entry, EpochTiming, Experiment, Outcome, Run, Source, TrainConfig, Trainer, WATCHED_IMAGES,
+    quoted, Entry, EpochTiming, Experiment, Outcome, Run, Source, TrainConfig, Trainer, WATCHED_IMAGES,
 };
 use crate::vae::{HiddenUnits, VaeConfig};
 
@@ -117,22 +117,23 @@ fn train(args: &Train) -> Result<ExitCode> {
     }
     let started = Instant::now();
     let path = run.path().display();
-    let mut board = args.session.board(&run, &trainer)?;
+    let typed = quoted(&path.to_string());
+    let mut board = args.session.board(&run, &trainer);
     let outcome = progress::train(&run, &mut trainer, &data, args.session.quiet, board.as_mut(), interrupt.save())?;
     if outcome == Outcome::Stopped {
-        let text = format!("stopped; continue with: elbo train --resume {path}\n");
+        let text = format!("stopped; continue with: elbo train --resume {typed}\n");
         args.answer.give(&text, &json!({ "outcome": "stopped", "run": run.path() }))?;
         return Ok(ExitCode::from(if interrupt.raised() { INTERRUPTED } else { 0 }));
     }
     let seconds = started.elapsed().as_secs_f64();
     interrupt.end_at_once(&format!(
-        "stopped before the pictures; the run in {path} is finished and saved: elbo eval {path}"
+        "stopped before the pictures; the run in {path} is finished and saved: elbo eval {typed}"
     ));
     conclude(args, &mut trainer, &data, &run, seconds)?;
     if let Some(board) = &mut board {
         let (updates, seed) = (trainer.progress().updates, trainer.config().seed);
         board.picture(updates, "samples", &pictures::samples(trainer.model(), SHOWN, seed, Shown::Mean)?)?;
-        super::say(format_args!("for TensorBoard: tensorboard --logdir {path}"));
+        super::say(format_args!("for TensorBoard: tensorboard --logdir {typed}"));
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -170,9 +171,10 @@ fn resume(path: &Path, args: &Train) -> Result<Option<Wanted>> {
     // An exported file in the checkpoint's place is refused below, whatever is asked for.
     if epochs == done && drawn && checkpoint.has_moments() {
         let text = format!(
-            "the run in {0} is finished, with {1}; nothing was done. To go on: elbo train --resume {0} --epochs {2}\n",
+            "the run in {} is finished, with {}; nothing was done. To go on: elbo train --resume {} --epochs {}\n",
             path.display(),
             plural(done as usize, "epoch"),
+            quoted(&path.display().to_string()),
             2 * u64::from(done.max(1)),
         );
         args.answer.give(&text, &json!({ "outcome": "nothing to do", "run": path, "epochs": done }))?;

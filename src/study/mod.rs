@@ -15,3 +15,8 @@ pub mod report;
 pub mod richness;
 #[cfg(feature = "tensorboard")]
 pub mod tensorboard;
+
+/// `1 epoch`, `10 epochs`.
+pub(crate) fn plural(count: usize, what: &str) -> String {
+    format!("{count} {what}{}", if count == 1 { "" } else { "s" })
+}

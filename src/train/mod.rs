@@ -32,6 +32,7 @@ pub use alarm::{Alarm, COLLAPSED_KL};
 pub use config::{Difference, OutputBias, Source, TrainConfig};
 pub use experiment::{EpochSchedules, Experiment, RateSchedule};
 pub use report::{EpochRecord, EpochTiming, INTERVALS, Observer, StepRecord, StepReport, Sums};
+pub(crate) use run::quoted;
 pub use run::{Entry, Journals, Run, SessionRecord, checkpoint};
 
 use crate::data::Splits;

@@ -110,7 +110,7 @@ pub(super) fn estimator(i: usize) -> Result<String> {
     Ok(source::prose(&source::comment("src/vae/bound.rs", &variant)?))
 }
 
-/// The text up to its first full stop or colon, on one line.
+/// The text up to the full stop of its first sentence, on one line.
 pub(super) fn first_sentence(text: &str) -> String {
     let line = text.replace('\n', " ");
     let end = line.find(". ").unwrap_or(line.len());

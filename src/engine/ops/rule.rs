@@ -154,6 +154,9 @@ fn without_casts(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::engine::grad::grad_with;
+    use crate::engine::graph::{Graph, Var};
+    use crate::engine::interp::Interp;
 
     #[test]
     fn texts_are_those_of_the_table() {
@@ -215,5 +218,116 @@ mod tests {
             assert!(texts.into_iter().all(|text| !text.is_empty() && !text.contains(['\n', '{'])), "{op:?}: {rule:?}");
             assert!(!rule.inputs.is_empty() && rule.inputs.len() == rule.back.len(), "{op:?}: {rule:?}");
         }
+    }
+
+    /// Rows of numbers.
+    type Matrix = Vec<Vec<f64>>;
+
+    fn transposed(m: &Matrix) -> Matrix {
+        (0..m[0].len()).map(|j| m.iter().map(|row| row[j]).collect()).collect()
+    }
+
+    /// A text such as `aᵀ·dy` of matrices by their names, by plain sums.
+    fn read(text: &str, named: &[(&str, &Matrix)]) -> Matrix {
+        let factor = |word: &str| {
+            let name = word.trim_end_matches('ᵀ');
+            let matrix = named.iter().find(|(known, _)| *known == name).unwrap_or_else(|| panic!("{name} in {text}")).1;
+            if name == word { matrix.clone() } else { transposed(matrix) }
+        };
+        let product = |a: Matrix, b: Matrix| -> Matrix {
+            let b = transposed(&b);
+            a.iter().map(|row| b.iter().map(|c| row.iter().zip(c).map(|(x, y)| x * y).sum()).collect()).collect()
+        };
+        text.split('·').map(factor).reduce(product).unwrap()
+    }
+
+    /// What the engine pushes for each input of a node, at the numbers of `leaves` and of dy.
+    fn pushed<'g>(y: Var<'g>, leaves: &[(&str, Var<'g>, &Matrix)], dy: &Matrix) -> Vec<Vec<f64>> {
+        let g = y.graph();
+        let cotangent = g.param("dy", &y.shape());
+        let wrt: Vec<Var> = leaves.iter().map(|leaf| leaf.1).collect();
+        let gradients = grad_with(y, cotangent, &wrt);
+        let mut run = Interp::<f64>::new(g);
+        leaves.iter().for_each(|(name, _, numbers)| run.set(name, &numbers.concat()).unwrap());
+        run.set("dy", &dy.concat()).unwrap();
+        gradients.into_iter().map(|x| run.eval(x)).collect()
+    }
+
+    #[test]
+    fn texts_of_products_say_what_the_engine_pushes() {
+        let (a, b): (Matrix, Matrix) =
+            (vec![vec![1.0, 2.0, -3.0], vec![0.5, 4.0, 5.0]], vec![vec![2.0, 1.0], vec![-1.0, 3.0], vec![7.0, 0.25]]);
+        let dy = vec![vec![1.5, -2.0], vec![3.0, 0.125]];
+        for (ta, tb) in [(false, false), (false, true), (true, false), (true, true)] {
+            let (a, b) = (if ta { transposed(&a) } else { a.clone() }, if tb { transposed(&b) } else { b.clone() });
+            let g = Graph::new();
+            let (x, y) = (g.param("a", &[a.len(), a[0].len()]), g.param("b", &[b.len(), b[0].len()]));
+            let found = pushed(x.matmul_t(ta, y, tb), &[("a", x, &a), ("b", y, &b)], &dy);
+            let rule = Op::MatMul { ta, tb }.rule();
+            let said: Vec<Vec<f64>> = (0..2)
+                .map(|i| read(rule.of_input(i).unwrap(), &[("a", &a), ("b", &b), ("dy", &dy)]).concat())
+                .collect();
+            assert_eq!(found, said, "{rule:?}");
+        }
+        let g = Graph::new();
+        let x = g.param("x", &[2, 3]);
+        let found = pushed(x.t(), &[("x", x, &a)], &b);
+        assert_eq!(found[0], read(Op::Transpose.rule().of_input(0).unwrap(), &[("dy", &b)]).concat());
+    }
+
+    /// The texts stand here a second time, each with what it means in plain numbers.
+    #[test]
+    fn texts_of_other_operations_say_what_the_engine_pushes() {
+        type Build = for<'g> fn(Var<'g>) -> Var<'g>;
+        let x: Matrix = vec![vec![1.0, 2.0, -3.0], vec![0.5, 4.0, 5.0]];
+        let dy: Matrix = vec![vec![1.5, -2.0, 3.0], vec![0.125, 1.0, -1.0]];
+        let column = transposed(&vec![vec![2.0, -1.0]]);
+        let check = |op: Op, input: usize, text: &str, of: Build, dy: &Matrix, meant: &dyn Fn(usize, usize) -> f64| {
+            let g = Graph::new();
+            let leaf = g.param("x", &[2, 3]);
+            assert_eq!(op.rule().of_input(input), Some(text));
+            let found = pushed(of(leaf), &[("x", leaf, &x)], dy).remove(0);
+            for (i, value) in found.iter().enumerate() {
+                assert!((value - meant(i / 3, i % 3)).abs() < 1e-12, "{text}: {found:?}");
+            }
+        };
+        let p = 3.0;
+        check(Op::Pow(0), 0, "dy * (x^(p−1) * p)", |x| x.pow(3.0), &dy, &|i, j| dy[i][j] * x[i][j].powf(p - 1.0) * p);
+        let (text, meant) = ("q.select(dy, 0)", |i: usize, j: usize| if x[i][j] > 1.0 { dy[i][j] } else { 0.0 });
+        check(
+            Op::Select,
+            1,
+            text,
+            |x| x.gt(x.graph().full(&[2, 3], 1.0)).select(x, x.graph().full(&[2, 3], 0.0)),
+            &dy,
+            &meant,
+        );
+        let (text, meant) = ("q.select(0, dy)", |i: usize, j: usize| if x[i][j] > 1.0 { 0.0 } else { dy[i][j] });
+        check(
+            Op::Select,
+            2,
+            text,
+            |x| x.gt(x.graph().full(&[2, 3], 1.0)).select(x.graph().full(&[2, 3], 0.0), x),
+            &dy,
+            &meant,
+        );
+        check(Op::Sum(1), 0, "dy repeated along the axes", |x| x.sum_keep(&[1]), &column, &|i, _| column[i][0]);
+        let largest = |i: usize, j: usize| if [(0, 1), (1, 2)].contains(&(i, j)) { column[i][0] } else { 0.0 };
+        check(Op::MaxOver(1), 0, "(x = y) * (dy / Σ (x = y) over the axes)", |x| x.max_keep(&[1]), &column, &largest);
+        let twice = [dy.clone(), x.clone()].concat();
+        let text = "Σ dy over the repeated axes";
+        check(Op::Broadcast, 0, text, |x| x.broadcast_to(&[2, 2, 3]), &twice, &|i, j| dy[i][j] + x[i][j]);
+        check(Op::Reshape, 0, "dy in the shape of x", |x| x.reshape(&[3, 2]), &dy, &|i, j| dy[i][j]);
+        let text = "dy between columns of zeros";
+        check(Op::SliceCols(1), 0, text, |x| x.slice_cols(1, 1), &column, &|i, j| {
+            if j == 1 { column[i][0] } else { 0.0 }
+        });
+        let total = |i: usize| x[i].iter().map(|v| v.exp()).sum::<f64>();
+        let y = |i: usize, j: usize| x[i][j].exp() / total(i);
+        let weighed = |i: usize| (0..3).map(|j| y(i, j) * dy[i][j]).sum::<f64>();
+        let meant = |i: usize, j: usize| y(i, j) * (dy[i][j] - weighed(i));
+        check(Op::Softmax { log: false }, 0, "y * (dy − Σ y dy)", |x| x.softmax(1), &dy, &meant);
+        let meant = |i: usize, j: usize| dy[i][j] - y(i, j) * dy[i].iter().sum::<f64>();
+        check(Op::Softmax { log: true }, 0, "dy − e^y Σ dy", |x| x.log_softmax(1), &dy, &meant);
     }
 }

@@ -104,8 +104,9 @@ fn gelu_inner<F: Real>(x: F) -> F {
 }
 
 /// √(2/π).
-const GELU_SCALE: f64 = 0.797_884_560_802_865_4;
-const GELU_CUBIC: f64 = 0.044715;
+pub(crate) const GELU_SCALE: f64 = 0.797_884_560_802_865_4;
+/// The cubic term.
+pub(crate) const GELU_CUBIC: f64 = 0.044715;
 
 scalar_table! {
     /// eˣ; d/dx = eˣ

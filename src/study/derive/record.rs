@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 
 use super::layout::Drawing;
 use super::text::number;
@@ -43,7 +43,9 @@ pub struct Derivation {
 pub struct TapeValue {
     /// Its shape, `[]` for a scalar.
     pub shape: Vec<usize>,
-    /// Its numbers, row-major: the first 16.
+    /// Its numbers, row-major: the first 16. JSON has neither infinities nor NaN: they are written as `null`, here and below,
+    /// and `null` is read as NaN.
+    #[serde(deserialize_with = "numbers_or_null")]
     pub values: Vec<f64>,
     /// What all its numbers are like, where there are more than 16.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -54,12 +56,16 @@ pub struct TapeValue {
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct ValueStats {
     /// The least.
+    #[serde(deserialize_with = "number_or_null")]
     pub min: f64,
     /// The largest.
+    #[serde(deserialize_with = "number_or_null")]
     pub max: f64,
     /// The mean.
+    #[serde(deserialize_with = "number_or_null")]
     pub mean: f64,
     /// √Σ v².
+    #[serde(deserialize_with = "number_or_null")]
     pub norm: f64,
 }
 
@@ -103,7 +109,8 @@ pub struct TapeContribution {
     pub input: usize,
     /// What the rule calls the input: x, a, b, …
     pub role: String,
-    /// The rule, as it stands in the engine.
+    /// The rule: of an operation on single numbers the tokens of the engine's table, of one on whole arrays the text that stands
+    /// beside its code.
     pub rule: String,
     /// The same with the names of the tape: `dv1 * l.sigmoid()`.
     pub text: String,
@@ -125,25 +132,27 @@ pub struct LeafCheck {
     /// Which elements were moved: all, or 16 of them.
     pub checked: Vec<usize>,
     /// [y(e + h) − y(e − h)]/2h for each of these elements e.
+    #[serde(deserialize_with = "numbers_or_null")]
     pub difference: Vec<f64>,
     /// h.
     pub step: f64,
     /// The largest |gradient − difference|/(1 + |difference|); infinite if one of them is no number.
-    #[serde(with = "infinite_as_null")]
+    #[serde(deserialize_with = "number_or_infinite")]
     pub error: f64,
 }
 
-/// JSON has no infinity.
-mod infinite_as_null {
-    use serde::{Deserialize, Deserializer, Serialize, Serializer};
+fn number_or_null<'de, D: Deserializer<'de>>(from: D) -> Result<f64, D::Error> {
+    Ok(Option::deserialize(from)?.unwrap_or(f64::NAN))
+}
 
-    pub fn serialize<S: Serializer>(value: &f64, out: S) -> Result<S::Ok, S::Error> {
-        value.is_finite().then_some(*value).serialize(out)
-    }
+fn numbers_or_null<'de, D: Deserializer<'de>>(from: D) -> Result<Vec<f64>, D::Error> {
+    let numbers = Vec::<Option<f64>>::deserialize(from)?;
+    Ok(numbers.into_iter().map(|number| number.unwrap_or(f64::NAN)).collect())
+}
 
-    pub fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<f64, D::Error> {
-        Ok(Option::<f64>::deserialize(from)?.unwrap_or(f64::INFINITY))
-    }
+/// Of an error, which is never NaN.
+fn number_or_infinite<'de, D: Deserializer<'de>>(from: D) -> Result<f64, D::Error> {
+    Ok(Option::deserialize(from)?.unwrap_or(f64::INFINITY))
 }
 
 impl TapeValue {
@@ -416,6 +425,19 @@ mod tests {
             assert_eq!(named(rule, &names), text);
         }
         assert_eq!((cotangent_of("v12"), cotangent_of("encoder")), ("dv12".into(), "d encoder".into()));
+    }
+
+    #[test]
+    fn what_is_no_finite_number_is_read_back() {
+        let g = Graph::new();
+        let x = g.param("x", &[17]);
+        let mut run = Interp::<f64>::new(&g);
+        run.set("x", &[0.0; 17]).unwrap();
+        let d = Derivation::of("Σ ln x", x.log().sum_all(), &[("x", x)], &[], &mut run, 1);
+        let back: Derivation = serde_json::from_str(&serde_json::to_string(&d).unwrap()).unwrap();
+        let (leaf, gradient) = (&back.leaves[0], &back.leaves[0].gradient);
+        assert!(d.leaves[0].gradient.values[0].is_infinite() && gradient.values.iter().all(|v| v.is_nan()));
+        assert!(gradient.stats.unwrap().max.is_nan() && leaf.difference[0].is_nan() && leaf.error == f64::INFINITY);
     }
 
     #[test]

@@ -43,7 +43,7 @@ impl Derivation {
                 rows.push([format!("  → {}", input.name), clipped(&c.text, 60), c.value.short(), sum]);
             }
         }
-        let title = ["node", "rule, as it stands in the engine", "dy, contribution", "running sum"].map(String::from);
+        let title = ["node", "rule", "dy, contribution", "running sum"].map(String::from);
         table(out, title, rows);
     }
 

@@ -33,13 +33,15 @@ pub struct DrawGroups {
     /// The first draw, taken from all: squares of what is left do not cancel.
     pivot: Vec<f64>,
     groups: Vec<GroupSums>,
-    per_group: usize,
+    /// Draws that are to come in all, and those that came.
+    all: usize,
+    added: usize,
 }
 
 impl DrawGroups {
-    /// For `draws` draws in all.
+    /// For `draws` draws in all: draw i goes to group ⌊i·20/draws⌋, so that there are 20 of nearly one size, or as many as draws.
     pub fn new(draws: usize) -> DrawGroups {
-        DrawGroups { pivot: Vec::new(), groups: Vec::new(), per_group: draws.div_ceil(GROUPS).max(1) }
+        DrawGroups { pivot: Vec::new(), groups: Vec::new(), all: draws.max(1), added: 0 }
     }
 
     /// Adds a draw.
@@ -47,7 +49,9 @@ impl DrawGroups {
         if self.groups.is_empty() {
             self.pivot = draw.to_vec();
         }
-        if self.groups.last().is_none_or(|group| group.draws == self.per_group) {
+        let wanted = self.added * GROUPS.min(self.all) / self.all;
+        self.added += 1;
+        if self.groups.len() <= wanted {
             let zeros = vec![0.0; draw.len()];
             self.groups.push(GroupSums { draws: 0, sum: zeros.clone(), squares: zeros });
         }
@@ -176,6 +180,16 @@ mod tests {
         let spread = (repeated.iter().map(|u| (u.value - mean).powi(2)).sum::<f64>() / 199.0).sqrt();
         let said = repeated.iter().map(|u| u.error).sum::<f64>() / 200.0;
         assert!((said / spread - 1.0).abs() < 0.2, "says {said}, repetitions differ by {spread}");
+    }
+
+    #[test]
+    fn there_are_twenty_groups_of_nearly_one_size() {
+        for (draws, groups) in [(1, 1), (7, 7), (20, 20), (41, 20), (399, 20), (400, 20)] {
+            let found = normal(draws, 1);
+            let sizes = || found.groups.iter().map(|group| group.draws);
+            assert_eq!((found.draws(), found.groups.len()), (draws, groups));
+            assert!(sizes().max().unwrap() - sizes().min().unwrap() <= 1, "{draws} draws");
+        }
     }
 
     #[test]

@@ -8,6 +8,7 @@ use super::messages::{
 use crate::engine::error::{Error, Result};
 use crate::engine::graph::{Graph, Id, Node, Var};
 use crate::engine::nn::Linear;
+use crate::engine::ops::scalar::{GELU_CUBIC, GELU_SCALE};
 use crate::engine::ops::{BinaryFn, Leaf, Op, ScalarFn};
 use crate::engine::tensors::NamedArray;
 
@@ -15,9 +16,6 @@ use crate::engine::tensors::NamedArray;
 const FLOAT: i32 = 1;
 const BOOL: i64 = 9;
 const INTEGER: i32 = 2;
-
-/// √(2/π) and the cubic term of the tanh form of GELU.
-const GELU: [f64; 2] = [0.797_884_560_802_865_4, 0.044715];
 
 /// A graph of ONNX in the making.
 pub(super) struct GraphWriter<'t> {
@@ -194,7 +192,7 @@ impl<'t> GraphWriter<'t> {
 
     /// x σ(2u), u = √(2/π)(x + 0.044715x³).
     fn gelu(&mut self, scope: &str, x: &str) -> String {
-        let [scale, cubic] = [self.number(2.0 * GELU[0]), self.number(GELU[1])];
+        let [scale, cubic] = [self.number(2.0 * GELU_SCALE), self.number(GELU_CUBIC)];
         let square = self.new_node(scope, "Mul", &[x, x], &[]);
         let cube = self.new_node(scope, "Mul", &[&square, x], &[]);
         let bent = self.new_node(scope, "Mul", &[&cube, &cubic], &[]);

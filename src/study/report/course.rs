@@ -4,8 +4,9 @@ use std::fmt::Write as _;
 
 use serde::Serialize;
 
-use super::{ReportedRun, colour, counted, missing, named, number};
+use super::{ReportedRun, colour, missing, named, number};
 use crate::study::page::escaped;
+use crate::study::plural;
 
 /// The curves of a run, as the page's script reads them.
 #[derive(Serialize)]
@@ -62,6 +63,7 @@ pub(super) fn curves(runs: &[ReportedRun]) -> String {
     html += "<p>Nats per image. Solid: the test images after the epoch. Dashed: the training images, each at the moment it \
              was learned from, so that this curve lags half an epoch behind. Move over a chart to read it, or focus it \
              and press ← and →.</p>\n";
+    html += &apart(runs);
     let charts = |kind: &str, titles: [&str; 3]| {
         let figures = titles.iter().enumerate().map(|(term, title)| {
             format!(
@@ -86,6 +88,23 @@ pub(super) fn curves(runs: &[ReportedRun]) -> String {
             .expect("memory");
     }
     html + "</section>\n"
+}
+
+/// Says which runs count their nats in different ways, where there are such: all of them share the axes.
+fn apart(runs: &[ReportedRun]) -> String {
+    let of = |run: &ReportedRun| {
+        format!("{} likelihood, {} pixels", run.config.model.likelihood, run.config.model.binarisation)
+    };
+    let kinds: Vec<String> = runs.iter().map(of).collect();
+    if kinds.iter().all(|kind| *kind == kinds[0]) {
+        return String::new();
+    }
+    let each = runs.iter().zip(&kinds).map(|(run, kind)| format!("{}: {}", escaped(&run.name), escaped(kind)));
+    format!(
+        "<p class=\"note\">The runs share these axes, but the height of one curve is not to be compared with that of another \
+         where likelihood or pixels differ: they are probabilities or densities of different things. {}.</p>\n",
+        each.collect::<Vec<_>>().join("; ")
+    )
 }
 
 /// Results among the marks of their images, from worst to best.
@@ -131,7 +150,7 @@ fn scale(run: &ReportedRun) -> Option<Scale> {
         "{} likelihood, {} pixels, {} of {}",
         model.likelihood,
         model.binarisation,
-        counted(judged.result.images, "test image"),
+        plural(judged.result.images, "test image"),
         judged.data
     );
     Some(Scale { of, marks: judged.marks.iter().map(|m| (m.nats, m.what.clone())).collect() })

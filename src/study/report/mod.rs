@@ -44,7 +44,7 @@ pub struct ReportedRun {
 pub struct DrawnImages {
     /// E[x|z] for draws from the prior.
     pub samples: Vec<u8>,
-    /// The decoded plane of z, where K = 2, at the quantiles of the prior.
+    /// The decoded plane of z, where K = 2, at the quantiles of N(0, I).
     pub manifold: Option<Vec<u8>>,
     /// (z, its place on the axes of the manifold from 0 to 1).
     pub ticks: Vec<(f64, f64)>,
@@ -122,11 +122,6 @@ fn picture(png: &[u8], alternative: &str) -> String {
 /// `−12.34`, with a true minus sign.
 fn number(value: f64, decimals: usize) -> String {
     format!("{value:.decimals$}").replace('-', "−")
-}
-
-/// `1 epoch`, `10 epochs`.
-fn counted(count: usize, what: &str) -> String {
-    format!("{count} {what}{}", if count == 1 { "" } else { "s" })
 }
 
 /// `3 min 20 s`.

@@ -4,7 +4,8 @@ use std::fmt::Write as _;
 
 use serde::Serialize;
 
-use super::{DrawnImages, JudgedRun, ReportedRun, counted, missing, named, number, picture, side_by_side};
+use super::{DrawnImages, JudgedRun, ReportedRun, missing, named, number, picture, side_by_side};
+use crate::study::plural;
 use crate::vae::Encoded;
 
 /// Points of a scatter: more make the page larger, and the picture no clearer.
@@ -29,11 +30,22 @@ pub(super) fn pictures(runs: &[ReportedRun]) -> String {
         Err(why) => missing(why),
     });
     format!(
-        "<section>\n<h2 id=\"samples\">Samples</h2>\n<p>z is drawn from the prior N(0, I); what is shown is the mean E[x|z], \
+        "<section>\n<h2 id=\"samples\">Samples</h2>\n<p>z is drawn from the prior {}; what is shown is the mean E[x|z], \
          not a throw of x.</p>\n{samples}</section>\n<section>\n<h2 id=\"reconstructions\">Reconstructions</h2>\n<p>Rows in \
          pairs: the first test images as the model sees them, and below each the mean E[x|z] at one draw of z from \
-         q(z|x).</p>\n{rebuilt}</section>\n"
+         q(z|x).</p>\n{rebuilt}</section>\n",
+        prior(runs)
     )
+}
+
+/// The prior of z, of the lowest stochastic layer: normal where it is the only one.
+fn prior(runs: &[ReportedRun]) -> &'static str {
+    let layered = |run: &&ReportedRun| !run.config.model.upper.is_empty();
+    match runs.iter().filter(layered).count() {
+        0 => "N(0, I)",
+        n if n == runs.len() => "p(z), through the layers above from N(0, I) at the top",
+        _ => "p(z): N(0, I), or through the layers above where there are several",
+    }
 }
 
 /// The points of a scatter, as the page's script reads them.
@@ -63,11 +75,16 @@ pub(super) fn planes(runs: &[ReportedRun]) -> String {
         return String::new();
     }
     let blocks = (0..runs.len()).map(|i| (i, &runs[i])).filter(|(_, run)| run.config.model.latent == 2);
-    let mut html = String::from(
-        "<section>\n<h2 id=\"plane\">The plane of z</h2>\n<p>First: E[x|z] on a grid of z at the quantiles of the prior, so \
+    let layered = |run: &ReportedRun| run.config.model.latent == 2 && !run.config.model.upper.is_empty();
+    let note = match runs.iter().any(layered) {
+        true => " Where there are several stochastic layers z is the lowest, and its prior is not N(0, I).",
+        false => "",
+    };
+    let mut html = format!(
+        "<section>\n<h2 id=\"plane\">The plane of z</h2>\n<p>First: E[x|z] on a grid of z at the quantiles of N(0, I), so \
          that equal areas are equally probable under it. Second: where the encoder puts test images, μ(x); the dotted \
-         circles have radius 1, 2, 3, within which the prior has 39 %, 86 % and 99 % of its mass. Move over it, or focus it \
-         and use the arrow keys, to read a point.</p>\n",
+         circles have radius 1, 2, 3, within which N(0, I) has 39 %, 86 % and 99 % of its mass.{note} Move over it, or focus \
+         it and use the arrow keys, to read a point.</p>\n",
     );
     for (i, run) in blocks {
         let heading = if runs.len() > 1 { format!("<h3>{}</h3>\n", named(runs, i)) } else { String::new() };
@@ -155,7 +172,7 @@ fn dimensions(encoded: &Encoded) -> String {
     }
     html += "</tbody></table>\n";
     if let Some(rest) = encoded.latent.checked_sub(LISTED).filter(|&rest| rest > 0) {
-        writeln!(html, "<p class=\"faint\">{} of smaller KL are left out.</p>", counted(rest, "dimension"))
+        writeln!(html, "<p class=\"faint\">{} of smaller KL are left out.</p>", plural(rest, "dimension"))
             .expect("memory");
     }
     html
@@ -170,14 +187,13 @@ fn dead(judged: &JudgedRun) -> String {
          <th class=\"number\">of</th></tr></thead>\n<tbody>\n",
     );
     for hidden in &judged.dead {
-        let class = if hidden.dead > 0 { " class=\"differs\"" } else { "" };
+        let differs = if hidden.dead > 0 { " differs" } else { "" };
         writeln!(
             html,
-            "<tr><th scope=\"row\" class=\"mono\">{}</th><td class=\"number\"{class}>{}</td><td class=\"number\">{}</td></tr>",
+            "<tr><th scope=\"row\" class=\"mono\">{}</th><td class=\"number{differs}\">{}</td><td class=\"number\">{}</td></tr>",
             hidden.layer, hidden.dead, hidden.units
         )
         .expect("memory");
     }
-    let html = html + "</tbody></table>\n";
-    html.replace("class=\"number\" class=\"differs\"", "class=\"number differs\"")
+    html + "</tbody></table>\n"
 }

@@ -5,15 +5,16 @@ use std::fmt::Write as _;
 
 use serde_json::Value;
 
-use super::{ReportedRun, colour, counted, duration, named, number, side_by_side};
+use super::{ReportedRun, colour, duration, named, number, side_by_side};
 use crate::study::page::escaped;
-use crate::train::TrainConfig;
+use crate::study::plural;
+use crate::train::{TrainConfig, quoted};
 
 /// A card for each run.
 pub(super) fn summary(runs: &[ReportedRun]) -> String {
     let mut html = String::from("<div class=\"cards\">\n");
     for (i, run) in runs.iter().enumerate() {
-        let mut facts = vec![format!("{} of {}", run.progress.epoch, counted(run.config.epochs as usize, "epoch"))];
+        let mut facts = vec![format!("{} of {}", run.progress.epoch, plural(run.config.epochs as usize, "epoch"))];
         let seconds: f64 = run.journals.timings.iter().map(|t| t.train_seconds + t.test_seconds).sum();
         if seconds > 0.0 {
             facts.push(duration(seconds));
@@ -124,15 +125,15 @@ pub(super) fn commands(runs: &[ReportedRun]) -> String {
         if lines.is_empty() {
             lines = "# the command was not written down by the version that trained it\n".into();
         }
-        let path = &run.path;
+        let path = quoted(&run.path);
         let more = 2 * run.config.epochs.max(1);
         writeln!(lines, "# to go on\nelbo train --resume {path} --epochs {more}").expect("memory");
         writeln!(lines, "# to judge it\nelbo eval {path}").expect("memory");
         format!("<pre tabindex=\"0\">{}</pre>\n", escaped(&lines))
     });
     format!(
-        "<section>\n<h2 id=\"commands\">Commands</h2>\n<p>Equal seeds give equal bytes: the command that made a run makes it \
-         again, on a processor of the same instruction set.</p>\n{blocks}</section>\n"
+        "<section>\n<h2 id=\"commands\">Commands</h2>\n<p>Equal seeds give equal bytes: its commands, in their order, make a \
+         run again, on a processor of the same instruction set.</p>\n{blocks}</section>\n"
     )
 }
 

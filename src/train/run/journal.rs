@@ -1,4 +1,4 @@
-//! A line of JSON for every epoch, the newest last.
+//! Lines of JSON, one for each record, the newest last.
 
 use std::io::ErrorKind;
 use std::path::Path;
@@ -16,11 +16,11 @@ pub(super) fn line(record: &impl Serialize) -> Vec<u8> {
     line
 }
 
-/// The records of every line; none of a journal that was not begun.
+/// The records of every line; none of a journal that was not begun. `expected` says what a line is.
 ///
 /// # Errors
 /// [`Error::File`] naming the line that is no record; [`Error::Io`].
-pub(super) fn read<T: DeserializeOwned>(files: &dyn Files, path: &Path) -> Result<Vec<T>> {
+pub(super) fn read<T: DeserializeOwned>(files: &dyn Files, path: &Path, expected: &str) -> Result<Vec<T>> {
     let bytes = match files.read(path) {
         Err(e) if e.kind() == ErrorKind::NotFound => return Ok(Vec::new()),
         read => read.map_err(Error::io("read", path))?,
@@ -31,7 +31,7 @@ pub(super) fn read<T: DeserializeOwned>(files: &dyn Files, path: &Path) -> Resul
             path: path.into(),
             field: format!("line {}", number + 1),
             found: error.to_string(),
-            expected: "the record of an epoch".into(),
+            expected: expected.into(),
             remedy: "remove the line".into(),
         })
     };

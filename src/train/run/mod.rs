@@ -39,6 +39,7 @@ use std::sync::atomic::AtomicBool;
 
 pub use entry::Entry;
 pub use sessions::SessionRecord;
+pub(crate) use sessions::quoted;
 
 use super::{EpochRecord, EpochTiming, Observer, Outcome, StepRecord, StepReport, TrainConfig, Trainer};
 use crate::engine::error::{Error, Result};
@@ -53,6 +54,10 @@ const TIMING: &str = "timing.jsonl";
 const STEPS: &str = "steps.jsonl";
 const SESSIONS: &str = "sessions.jsonl";
 const LOCK: &str = "run.lock";
+
+/// What a line of `metrics.jsonl` is, and of `timing.jsonl`.
+const EPOCH: &str = "the record of an epoch";
+const TIMES: &str = "what an epoch took";
 
 /// A run that this process writes: no other can meanwhile.
 pub struct Run {
@@ -115,10 +120,10 @@ impl Run {
     pub fn journals(path: &Path) -> Result<Journals> {
         let at = |name: &str| path.join(name);
         Ok(Journals {
-            epochs: journal::read(&Disk, &at(METRICS))?,
-            timings: journal::read(&Disk, &at(TIMING))?,
-            steps: journal::read(&Disk, &at(STEPS))?,
-            sessions: journal::read(&Disk, &at(SESSIONS))?,
+            epochs: journal::read(&Disk, &at(METRICS), EPOCH)?,
+            timings: journal::read(&Disk, &at(TIMING), TIMES)?,
+            steps: journal::read(&Disk, &at(STEPS), "the means of an interval within an epoch")?,
+            sessions: journal::read(&Disk, &at(SESSIONS), "the command of a session")?,
         })
     }
 
@@ -139,7 +144,7 @@ impl Run {
     /// # Errors
     /// [`Error::File`] naming the line that cannot be understood; [`Error::Io`].
     pub fn records(path: &Path) -> Result<Vec<EpochRecord>> {
-        journal::read(&Disk, &path.join(METRICS))
+        journal::read(&Disk, &path.join(METRICS), EPOCH)
     }
 
     /// What the epochs of the run took, as its journal says.
@@ -147,7 +152,7 @@ impl Run {
     /// # Errors
     /// [`Error::File`] naming the line that cannot be understood; [`Error::Io`].
     pub fn timings(&self) -> Result<Vec<EpochTiming>> {
-        journal::read(&*self.files, &self.path.join(TIMING))
+        journal::read(&*self.files, &self.path.join(TIMING), TIMES)
     }
 
     /// Locks a folder that is there.
