@@ -32,7 +32,7 @@ pub use alarm::{Alarm, COLLAPSED_KL};
 pub use config::{Difference, OutputBias, Source, TrainConfig};
 pub use experiment::{EpochSchedules, Experiment, RateSchedule};
 pub use report::{EpochRecord, EpochTiming, INTERVALS, Observer, StepRecord, StepReport, Sums};
-pub use run::{Entry, Journals, Run, SessionRecord, checkpoint};
+pub use run::{Entry, Journals, Run, SessionRecord, checkpoint, quoted};
 
 use crate::data::Splits;
 use crate::engine::clock::Stopwatch;

@@ -38,7 +38,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
 pub use entry::Entry;
-pub use sessions::SessionRecord;
+pub use sessions::{SessionRecord, quoted};
 
 use super::{EpochRecord, EpochTiming, Observer, Outcome, StepRecord, StepReport, TrainConfig, Trainer};
 use crate::engine::error::{Error, Result};
