@@ -2,15 +2,6 @@
 
 const escapedText = text => String(text).replace(/[&<>"']/g, c => "&#" + c.charCodeAt(0) + ";");
 
-/* Numbers from `low` to `high` at distances of 1, 2 or 5 times a power of ten, at most `most` of them. */
-function ticks(low, high, most) {
-  const rough = (high - low) / most, power = 10 ** Math.floor(Math.log10(rough));
-  const step = power * [1, 2, 5, 10].find(digit => digit * power >= rough);
-  const all = [];
-  for (let i = Math.ceil(low / step - 1e-9); i * step <= high + 1e-9 * step; i++) all.push(Number((i * step).toPrecision(12)));
-  return all;
-}
-
 /* Powers of ten from `low` to `high`, with 2 and 5 times them where there are few. */
 function logTicks(low, high) {
   const all = [];
@@ -57,7 +48,7 @@ function lineChart(figure, title, across, series, marks) {
   function draw() {
     width = Math.max(240, Math.min(canvas.clientWidth || 480, 760));
     const height = Math.round(Math.min(300, 120 + 0.28 * width));
-    const yTicks = ticks(low, high, 5), labels = yTicks.map(t => shown(t, 6));
+    const yTicks = ticks(low, high, 5).values, labels = yTicks.map(t => shown(t, 6));
     const left = 14 + 7 * Math.max(...labels.map(l => l.length)), right = 10, top = 8, bottom = 36;
     const first = xs[0], last = xs[xs.length - 1];
     const scaled = log ? Math.log : v => v;
@@ -69,7 +60,7 @@ function lineChart(figure, title, across, series, marks) {
     yTicks.forEach((t, i) => {
       svg += `<line class="grid" x1="${left}" x2="${width - right}" y1="${py(t)}" y2="${py(t)}"/><text x="${left - 6}" y="${py(t) + 4}" text-anchor="end">${labels[i]}</text>`;
     });
-    const xTicks = xs.length === 1 ? xs : log ? logTicks(first, last) : ticks(first, last, Math.max(2, width / 90)).filter(t => t >= first);
+    const xTicks = xs.length === 1 ? xs : log ? logTicks(first, last) : ticks(first, last, Math.max(2, width / 90)).values.filter(t => t >= first);
     for (const t of xTicks) {
       svg += `<line class="grid" x1="${px(t)}" x2="${px(t)}" y1="${height - bottom}" y2="${height - bottom + 4}"/><text x="${px(t)}" y="${height - bottom + 17}" text-anchor="middle">${t}</text>`;
     }
@@ -99,7 +90,7 @@ function lineChart(figure, title, across, series, marks) {
       if (j < 0) continue;
       const y = s.y[j];
       if (i !== null && s.x[j] === x && y <= high) reading += `<circle class="point ${s.colour}" r="4" cx="${place.px(x)}" cy="${place.py(y)}"/>`;
-      const text = y.toFixed(2).replace("-", "−");
+      const text = fixed(y);
       const dash = s.kind === "train" ? "4 3" : "none";
       html += `<span><svg class="${s.colour}" viewBox="0 0 24 10" aria-hidden="true"><line x1="0" x2="24" y1="5" y2="5" stroke="var(--own)" stroke-width="3" stroke-dasharray="${dash}"/></svg>${escapedText(s.name)} <b>${text}</b></span>`;
       words.push(s.name + " " + text);
@@ -184,10 +175,10 @@ function scatterPlot(figure, data) {
   const px = v => left + ((v - middles[0]) / reach + 1) / 2 * side, py = v => (1 - (v - middles[1]) / reach) / 2 * side;
   const of = c => z.filter((_, i) => c === null || data.labels[i] === c);
   let svg = `<svg viewBox="0 0 ${size + 8} ${side + bottom + 6}" aria-hidden="true"><clipPath id="square-${figure.dataset.run}"><rect x="${left}" y="0" width="${side}" height="${side}"/></clipPath>`;
-  for (const t of ticks(middles[0] - reach, middles[0] + reach, 8)) {
+  for (const t of ticks(middles[0] - reach, middles[0] + reach, 8).values) {
     svg += `<line class="axis" x1="${px(t)}" x2="${px(t)}" y1="0" y2="${side}"/><text x="${px(t)}" y="${side + 17}" text-anchor="middle">${shown(t)}</text>`;
   }
-  for (const t of ticks(middles[1] - reach, middles[1] + reach, 8)) {
+  for (const t of ticks(middles[1] - reach, middles[1] + reach, 8).values) {
     svg += `<line class="axis" x1="${left}" x2="${size}" y1="${py(t)}" y2="${py(t)}"/><text x="${left - 6}" y="${py(t) + 4}" text-anchor="end">${shown(t)}</text>`;
   }
   svg += `<text x="${size}" y="${side + 33}" text-anchor="end">z₁</text><text x="10" y="14">z₂</text><g clip-path="url(#square-${figure.dataset.run})">`;
