@@ -14,7 +14,7 @@
 //! | `ELBO_REQUIRE_NVCC=1` | no nvcc is an error instead of a warning |
 //! | `NVCC_CCBIN` | the C++ compiler that nvcc uses |
 //! | `ELBO_ALLOW_UNSUPPORTED_COMPILER=1` | nvcc takes a C++ compiler that it was not tested with |
-//! | `ELBO_WASM=off` | no engine for pages; `on`: in a debug build too; a file .wasm: that one |
+//! | `ELBO_WASM=off` | no engine for pages; `on`: in a debug build too; a file .wasm (from the project's folder): that one |
 //! | `ELBO_REQUIRE_WASM=1` | no engine for pages is an error |
 
 #[path = "build/find.rs"]
@@ -70,8 +70,13 @@ fn build_pages(out: &Path) -> Result<Result<PathBuf, String>, String> {
     match &wanted {
         wasm::Wanted::No(reason) => return Ok(Err((*reason).into())),
         wasm::Wanted::Given(file) => {
+            // include_bytes! would look for a relative path beside the file that has it, which is in OUT_DIR.
+            let file = Path::new(&set_by_cargo("CARGO_MANIFEST_DIR")).join(file);
             println!("cargo::rerun-if-changed={}", file.display());
-            return if file.is_file() { Ok(Ok(file.clone())) } else { Err(format!("{} is not there", file.display())) };
+            return match file.is_file() {
+                true => Ok(Ok(file)),
+                false => Err(format!("ELBO_WASM: {} is not there", file.display())),
+            };
         }
         wasm::Wanted::IfPossible | wasm::Wanted::Required => {}
     }
@@ -94,7 +99,16 @@ fn build_pages(out: &Path) -> Result<Result<PathBuf, String>, String> {
     let mut paths = vec![(String::from_utf8_lossy(&sysroot.stdout).trim().into(), "rust"), (project.clone(), "elbo")];
     paths.extend(home.map(|home| (PathBuf::from(home), "cargo")));
     let target = beside_profiles(out, "elbo-pages");
-    wasm::build(&set_by_cargo("CARGO"), &project, &target, &wasm::flags(&paths)).map(Ok)
+    match wasm::build(&set_by_cargo("CARGO"), &project, &target, &wasm::flags(&paths)) {
+        Err(said) if wanted == wasm::Wanted::IfPossible => {
+            let why = wasm::last_lines(&said);
+            println!(
+                "cargo::warning=built without the engine for pages: {why} (ELBO_REQUIRE_WASM=1 says all, ELBO_WASM=off silences)"
+            );
+            Ok(Err(format!("it could not be compiled when it was built: {why}")))
+        }
+        built => built.map(Ok),
+    }
 }
 
 /// What `elbo info` and every run folder say of the build.

@@ -22,7 +22,15 @@ pub const SOURCES: [&str; 9] = [
     "src/vae",
 ];
 /// What else it is made of: the floor `study` has much that is in no module.
-pub const STUDY: [&str; 4] = ["src/study/derive.rs", "src/study/derive", "src/study/explore.rs", "src/study/explore"];
+pub const STUDY: [&str; 7] = [
+    "src/study/mod.rs",
+    "src/study/derive.rs",
+    "src/study/derive",
+    "src/study/explore.rs",
+    "src/study/explore",
+    "src/study/page.rs",
+    "src/study/page",
+];
 
 /// Whether the module is to be built.
 #[derive(Clone, Debug, PartialEq)]
@@ -31,7 +39,7 @@ pub enum Wanted {
     No(&'static str),
     /// It is there already: the file of an earlier build.
     Given(PathBuf),
-    /// If the target is installed.
+    /// If the target is installed and the cargo within succeeds.
     IfPossible,
     /// Or else the build fails.
     Required,
@@ -71,7 +79,7 @@ pub fn flags(paths: &[(PathBuf, &str)]) -> String {
 
 /// Variables that cargo and rustup set for this program, and those that are meant for the machine's own code: the cargo
 /// within must not see them.
-pub fn is_inherited(name: &str) -> bool {
+pub fn is_kept_out(name: &str) -> bool {
     const KEPT: [&str; 3] = ["CARGO_HOME", "CARGO_MAKEFLAGS", "CARGO_NET_OFFLINE"];
     let kept = KEPT.contains(&name) || name.starts_with("CARGO_REGISTR") || name.starts_with("CARGO_HTTP");
     let cargo = name.starts_with("CARGO") || name.starts_with("DEP_");
@@ -80,16 +88,29 @@ pub fn is_inherited(name: &str) -> bool {
     (cargo && !kept) || compiler.contains(&name) || build.contains(&name)
 }
 
-/// Compiles the module; the folder `target` keeps what can be used again. Its file.
+/// Compiles the module; the folder `target` keeps what can be used again. Its file. The network is asked only if what is
+/// needed is not on this machine: `cargo install --offline` does not tell this program that there is to be none.
 pub fn build(cargo: &str, project: &Path, target: &Path, flags: &str) -> Result<PathBuf, String> {
+    let offline = run(cargo, project, target, flags, &["--offline"]);
+    offline.or_else(|_| run(cargo, project, target, flags, &[]))
+}
+
+/// The last lines of what was said, in one.
+pub fn last_lines(said: &str) -> String {
+    let lines: Vec<&str> = said.lines().map(str::trim).filter(|line| !line.is_empty()).collect();
+    lines[lines.len().saturating_sub(3)..].join("; ")
+}
+
+fn run(cargo: &str, project: &Path, target: &Path, flags: &str, more: &[&str]) -> Result<PathBuf, String> {
     let mut command = Command::new(cargo);
     for (name, _) in std::env::vars_os() {
-        if name.to_str().is_some_and(is_inherited) {
+        if name.to_str().is_some_and(is_kept_out) {
             command.env_remove(name);
         }
     }
     command.current_dir(project).env("CARGO_ENCODED_RUSTFLAGS", flags).env("CARGO_TARGET_DIR", target);
     command.args(["build", "--locked", "--package", "elbo-explore", "--profile", PROFILE, "--target", TARGET]);
+    command.args(more);
     let ran = command.output().map_err(|e| format!("{cargo} cannot be run: {e}"))?;
     if !ran.status.success() {
         return Err(String::from_utf8_lossy(&ran.stderr).into_owned());

@@ -108,12 +108,14 @@ fn the_cargo_within_sees_no_variables_of_the_cargo_without() {
     for name in
         ["CARGO_ENCODED_RUSTFLAGS", "RUSTFLAGS", "RUSTC_WORKSPACE_WRAPPER", "CARGO_TARGET_DIR", "OUT_DIR", "TARGET"]
     {
-        assert!(wasm::is_inherited(name), "{name}");
+        assert!(wasm::is_kept_out(name), "{name}");
     }
-    assert!(wasm::is_inherited("CARGO_FEATURE_CLI") && wasm::is_inherited("CARGO_PROFILE_TEST_OPT_LEVEL"));
+    assert!(wasm::is_kept_out("CARGO_FEATURE_CLI") && wasm::is_kept_out("CARGO_PROFILE_TEST_OPT_LEVEL"));
     for name in ["CARGO_HOME", "CARGO_MAKEFLAGS", "CARGO_REGISTRIES_CRATES_IO_PROTOCOL", "PATH", "HOME", "RUSTC"] {
-        assert!(!wasm::is_inherited(name), "{name}");
+        assert!(!wasm::is_kept_out(name), "{name}");
     }
+    assert_eq!(wasm::last_lines("a\n\nb\n  c\nd\n"), "b; c; d");
+    assert_eq!(wasm::last_lines(""), "");
     let flags = wasm::flags(&[("/some/where".into(), "elbo")]);
     assert_eq!(flags, "-Ctarget-feature=+simd128\x1f--remap-path-prefix=/some/where=elbo");
 }

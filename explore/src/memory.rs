@@ -9,9 +9,10 @@ fn layout(count: usize) -> Layout {
     Layout::from_size_align(count.max(1), ALIGNMENT).expect("fewer bytes than the memory has")
 }
 
-/// The address of `count` bytes of the caller's own.
+/// The address of `count` bytes of the caller's own. Often the first function that is called.
 #[unsafe(no_mangle)]
 pub extern "C" fn reserve(count: usize) -> *mut u8 {
+    crate::world::listen();
     // SAFETY: the layout is not empty.
     let at = unsafe { alloc(layout(count)) };
     assert!(!at.is_null(), "there is no room for {count} bytes");

@@ -52,7 +52,7 @@ fn say(text: String) {
 }
 
 /// Leaves the message of a panic where JavaScript looks for it: what it sees otherwise is that `unreachable` was reached.
-fn listen() {
+pub(crate) fn listen() {
     static ONCE: Once = Once::new();
     ONCE.call_once(|| std::panic::set_hook(Box::new(|panic| say(format!("the engine stopped: {panic}")))));
 }

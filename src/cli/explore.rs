@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::io::Write;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::Args;
 use flate2::Compression;
@@ -14,8 +14,8 @@ use super::output::{self, ending};
 use super::{say, use_run};
 use crate::engine::error::{Error, Remedy, Result};
 use crate::study::explore::{Bundle, Caption, site};
-use crate::train::Source;
 use crate::train::checkpoint::Checkpoint;
+use crate::train::{Source, quoted};
 
 include!(concat!(env!("OUT_DIR"), "/pages.rs"));
 
@@ -69,21 +69,35 @@ impl Explore {
     }
 
     fn caption(&self, checkpoint: &Checkpoint) -> Caption {
-        let name = self.run.file_stem().map_or("a run".into(), |name| name.to_string_lossy());
+        let name = run_name(&self.run);
+        let own_data = self.data.as_deref().map(|folder| format!(" --data {}", quoted(&last_name(folder))));
         let data = match (&self.data, &checkpoint.config.data) {
             (None, Source::Digits { seed, .. }) => format!("built-in digits, seed {seed}"),
             (None, Source::Folder { path, .. }) | (Some(path), _) => {
                 // A page travels; where this machine keeps its images is nobody's business.
-                path.file_name().map_or("images".into(), |name| name.to_string_lossy().into_owned())
+                last_name(path)
             }
         };
         Caption {
             title: format!("{name}: {}", checkpoint.config.model.describe()),
             data,
-            command: format!("elbo explore {name}"),
+            command: format!("elbo explore {}{}", quoted(&name), own_data.unwrap_or_default()),
             updates: checkpoint.progress.updates,
         }
     }
+}
+
+/// The name of a run: that of its folder, for a checkpoint file too.
+fn run_name(run: &Path) -> String {
+    let folder = if run.is_file() { run.parent().filter(|folder| !folder.as_os_str().is_empty()) } else { Some(run) };
+    last_name(folder.unwrap_or(Path::new(".")))
+}
+
+/// The last part of a path, as it is called where it lies: `.` and `..` have names too.
+fn last_name(path: &Path) -> String {
+    let lies = if path.file_name().is_none() { path.canonicalize().ok() } else { None };
+    let name = lies.as_deref().unwrap_or(path).file_name().or(path.file_name());
+    name.map_or("run".into(), |name| name.to_string_lossy().into_owned())
 }
 
 /// The engine for pages.
@@ -96,7 +110,8 @@ fn engine() -> Result<&'static [u8]> {
 }
 
 /// How a program with the engine for pages comes about.
-const REMEDY: &str = "run `rustup target add wasm32-unknown-unknown` and build it again in release mode, without ELBO_WASM=off";
+const REMEDY: &str = "run `rustup target add wasm32-unknown-unknown` and build it again in release mode, without ELBO_WASM=off and with \
+                      ELBO_REQUIRE_WASM=1, which says all that fails";
 
 /// The row of `elbo info` about it.
 pub fn row() -> (&'static str, String) {
@@ -105,4 +120,22 @@ pub fn row() -> (&'static str, String) {
         Err(reason) => format!("none: {reason}; {REMEDY}"),
     };
     ("pages", value)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_run_is_called_as_its_folder() {
+        let top = std::env::temp_dir().join(format!("elbo-names-{}", std::process::id()));
+        let run = top.join("003-lr0.0001");
+        fs::create_dir_all(&run).unwrap();
+        fs::write(run.join("checkpoint.safetensors"), "").unwrap();
+        let found = [run.clone(), run.join("checkpoint.safetensors"), run.join("."), top.join("none/../003-lr0.0001")];
+        let found = found.map(|path| run_name(&path));
+        fs::remove_dir_all(&top).unwrap();
+        assert_eq!(found, ["003-lr0.0001"; 4]);
+        assert_eq!(run_name(Path::new(".")), std::env::current_dir().unwrap().file_name().unwrap().to_string_lossy());
+    }
 }

@@ -1,8 +1,8 @@
 //! A model in a page: the file that carries it, and what the page asks of it.
 //!
 //! `elbo explore` writes one HTML file with this engine as WebAssembly in it (the crate `explore/`, which hands the functions
-//! here to JavaScript) and a [`Bundle`]: a trained model and test images. Every number that the page shows is computed
-//! there by the code that computes it here. Read [`view`] (what is asked), [`practice`] (a training in the page),
+//! here to JavaScript) and a [`Bundle`]: a trained model and test images. Every image, density, slope, draw and update is
+//! the engine's; sums over them are the page's. Read [`view`] (what is asked), [`practice`] (a training in the page),
 //! [`bundle`] (the bytes), [`golden`] (how it is known that the page computes the same).
 //!
 //! The same: to the bit, for WebAssembly has neither a fused multiply-add nor a choice of instructions, and neither has
@@ -23,7 +23,7 @@ pub use view::{PointWeights, View};
 use serde_json::{Value, json};
 
 use crate::engine::error::Result;
-use crate::vae::{DeviceVae, Evaluation};
+use crate::vae::{DeviceVae, Evaluation, Histograms};
 
 /// The data set of the images that a page shows.
 pub(crate) const SHOWN: &str = "shown";
@@ -85,24 +85,25 @@ impl Exhibit {
 
     /// What the page says of it: sizes, likelihood, names.
     pub fn info(&mut self) -> Value {
+        let pixels = self.parts().0.vae.config.pixels();
         let images = self.shown();
+        let histograms = Histograms::new(images.images, pixels);
         let (bytes, labels) = (images.images.len(), images.labels.is_some());
         let config = &self.parts().0.vae.config;
+        let baselines = config.likelihood.baselines(&histograms);
+        let baselines: Vec<Value> = baselines.iter().map(|b| json!({ "nats": b.nats, "what": b.what })).collect();
         let mut info = json!({
             "latent": config.latent,
-            "pixels": config.pixels(),
+            "pixels": pixels,
             "width": config.image[1],
             "height": config.image[0],
             "likelihood": config.likelihood.name(),
-            "likelihoodText": config.likelihood.describe(),
-            "hidden": config.decoder,
-            "encoderHidden": config.encoder,
-            "activation": config.activation.to_string(),
             "binary": config.is_binary(),
             "architecture": config.describe(),
-            "sigma": view::has_spread(config),
-            "images": bytes / config.pixels(),
+            "sigma": config.likelihood.floor().is_some(),
+            "images": bytes / pixels,
             "labels": labels,
+            "baselines": baselines,
         });
         let more = match self {
             Exhibit::Trained(own) => own.bundle.about(),

@@ -20,6 +20,30 @@ export async function open(page, path) {
   return wrong;
 }
 
+/** Opens a page of `elbo explore` and waits until its first posterior is there. */
+export async function explorer(page, path) {
+  const wrong = await open(page, path);
+  await page.waitForFunction(() => window.elboExplore?.digit.bounds.points || !document.getElementById("error").hidden, null,
+    { timeout: 60_000 });
+  await expect(page.locator("#error")).toBeHidden();
+  return wrong;
+}
+
+/** All golden numbers agree. */
+export async function golden(page) {
+  const { count, agree, worst } = await page.evaluate(() => window.elboExplore.golden);
+  console.log(`golden numbers: ${agree} of ${count}, the farthest ${worst} away`);
+  expect(count).toBeGreaterThan(40);
+  expect(agree).toBe(count);
+  await expect(page.locator("#golden")).toHaveText(new RegExp(`^${count} of ${count} golden numbers agree`));
+}
+
+/** A number as a page writes it. */
+export const number = (text) => Number(text.replaceAll("−", "-").replace(/[^-0-9.e]/g, ""));
+
+/** log N(z; 0, I). */
+export const logPrior = (z) => z.reduce((sum, v) => sum - 0.5 * (v * v + Math.log(2 * Math.PI)), 0);
+
 /** No rule of WCAG 2.2 A and AA, or of best practice, is broken. */
 export async function accessible(page) {
   const { violations } = await new AxeBuilder({ page }).analyze();

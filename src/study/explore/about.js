@@ -10,10 +10,8 @@ function showFacts(model) {
     tr.append(th, td);
     body.append(tr);
   };
-  const hidden = [].concat(info.hidden).join("-");
-  const sizes = Array.isArray(info.hidden) ? `${info.pixels}-${hidden}-${info.latent}-${info.hidden.slice().reverse().join("-")}-${info.pixels}` : `${info.pixels}-${hidden}-${info.latent}-${hidden}-${info.pixels}`;
-  row("model", `${sizes}, ${info.likelihood} likelihood`);
-  row("run", info.title || "–");
+  row("model", info.architecture);
+  row("run", info.title ? `${info.title}, after ${info.updates} updates` : "–");
   row("data", `${info.data || "–"}; ${info.images} test images of ${info.width} × ${info.height}${info.binary ? ", binary" : ""}`);
   row("made by", made("code", "", info.command || "–"));
   const size = (id) => (el(id) ? `${shown((el(id).textContent.length * 0.75) / 1024, 3)} KiB` : "–");
@@ -21,6 +19,19 @@ function showFacts(model) {
   row("asks the network for", "nothing: its policy forbids it. It stores nothing either.");
   table.append(made("caption", "hidden-text", "Facts about this file"), body);
 }
+
+const of = (name) => `<i>f</i><sub>${name}</sub>(<i>z</i>)`;
+const MEAN = of("μ");
+
+/* p(x | z) of each likelihood, and what its picture of a spread shows. */
+const LIKELIHOODS = {
+  bernoulli: { formula: `Bernoulli(${MEAN})` },
+  continuous_bernoulli: { formula: `CB(λ(<i>z</i>)), the continuous Bernoulli with the mean ${MEAN}` },
+  gaussian: { formula: `N(${MEAN}, ${of("σ")}²)`, spread: `${of("σ")}, the deviation` },
+  gaussian_shared: { formula: `N(${MEAN}, σ²)`, spread: "σ, one deviation for all pixels and all <i>z</i>" },
+  gaussian_optimal: { formula: `N(${MEAN}, σ²)`, spread: "σ, one deviation for all pixels and all <i>z</i>" },
+  discretised_logistic: { formula: `Logistic(<i>m</i>(<i>z</i>), ${of("s")}), in 256 cells, with the mean ${MEAN}`, spread: `${of("s")}, the scale` },
+};
 
 /* What the model is, in the texts above. */
 function showIntroduction(info, space) {
@@ -33,10 +44,10 @@ function showIntroduction(info, space) {
     el("posterior-how").textContent = `: with ${info.latent} numbers in z no grid can hold it, so draws of q are weighted.`;
     el("heat-key").textContent = "no posterior on a grid: z is more than a plane";
   }
-  const gaussian = info.sigma || /gauss/.test(info.likelihood);
-  el("likelihood-formula").innerHTML = gaussian
-    ? "<i>p</i>(<i>x</i> | <i>z</i>) = N(<i>f</i><sub>μ</sub>(<i>z</i>), <i>f</i><sub>σ</sub>(<i>z</i>)²)"
-    : "<i>p</i>(<i>x</i> | <i>z</i>) = Bernoulli(<i>f</i><sub>μ</sub>(<i>z</i>))";
+  const { formula, spread = "" } = LIKELIHOODS[info.likelihood];
+  el("likelihood-formula").innerHTML = `<i>p</i>(<i>x</i> | <i>z</i>) = ${formula}`;
+  el("mean-caption").innerHTML = `${MEAN}, the mean`;
+  el("sigma-caption").innerHTML = spread;
   el("shares-note").textContent = info.labels
     ? `Of the ${Math.min(NEIGHBOURS, space.count)} test images whose mean of q is nearest, among the ${space.count} in this file. Press a digit to go where it lives.`
     : "";

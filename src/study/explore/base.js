@@ -13,13 +13,7 @@ function made(tag, className = "", text = "") {
 
 /* A list of numbers as people write a point: (0.10, −0.50). */
 function pointText(z, decimals = 2) {
-  return "(" + Array.from(z, (v) => v.toFixed(decimals).replace("-", "−")).join(", ") + ")";
-}
-
-/* A number with a fixed count of decimals and a true minus sign. */
-function fixed(value, decimals = 2) {
-  if (!Number.isFinite(value)) return shown(value);
-  return value.toFixed(decimals).replace("-", "−");
+  return "(" + Array.from(z, (v) => fixed(v, decimals)).join(", ") + ")";
 }
 
 /* What went wrong, where it can be seen. The page stays usable where it can. */
@@ -47,6 +41,11 @@ function looks() {
     for (const name of ["paper", "panel", "ink", "faint", "line", "accent", "warm", "good"]) paints[name] = rgb(name);
   }
   return paints;
+}
+
+/* The colour of a class. There are ten; the eleventh has that of the first. */
+function ofClass(label) {
+  return looks().digits[label % 10];
 }
 
 function css(rgbs, alpha = 1) {

@@ -81,13 +81,21 @@ impl Bundle {
     /// binarisation) they are drawn once, so that a page speaks of the same image all the time.
     ///
     /// # Errors
-    /// [`Error::Argument`] for a model of several stochastic layers, which has no one z, and for a parameter that f16 cannot
-    /// hold.
+    /// [`Error::Argument`] for a model of several stochastic layers, which has no one z; for one whose z is a single number,
+    /// which has no plane; for images of another size than the model's; and for a parameter that f16 cannot hold.
     pub fn of(checkpoint: &Checkpoint, test: &Dataset, caption: Caption) -> Result<Bundle> {
         let config = checkpoint.config.model.clone();
         if !config.upper.is_empty() {
             let expected = "1, as for every model that `elbo train` makes without --upper: a page has one plane of z";
             return Err(Error::argument("stochastic layers", 1 + config.upper.len(), expected));
+        }
+        if config.latent < 2 {
+            return Err(Error::argument("latent dimensions", config.latent, "at least 2: a page shows a plane of z"));
+        }
+        if test.cols != config.pixels() || test.width != config.image[1] {
+            let expected = format!("images of {} × {}, as the model has learned", config.image[1], config.image[0]);
+            let found = format!("images of {} × {}", test.width, test.height);
+            return Err(Error::argument(&format!("data {}", test.name), found, expected));
         }
         let round = |(name, values): (&String, &Vec<f32>)| {
             let rounded: Vec<f32> = values.iter().map(|&v| f16::from_f32(v).to_f32()).collect();
@@ -277,6 +285,22 @@ pub(super) mod tests {
         let upper = vec!["4:2:4".parse().unwrap()];
         let message = bundle(VaeConfig { upper, ..VaeConfig::new(3) }).unwrap_err().to_string();
         assert!(message.contains("stochastic layers"), "{message}");
+        let message = bundle(VaeConfig::new(1)).unwrap_err().to_string();
+        assert!(message.contains("latent dimensions 1") && message.contains("at least 2"), "{message}");
+    }
+
+    #[test]
+    fn images_of_another_size_than_the_model_s_are_refused() {
+        let config = TrainConfig { batch: 10, ..TrainConfig::new(VaeConfig::new(2).hidden(&[6])) };
+        let mut images = Splits::digits(3, 20, 11);
+        let executor = crate::study::explore::golden::executor();
+        let checkpoint = Trainer::new_on(config, &images, executor).unwrap().checkpoint().unwrap();
+        images.test.images.truncate(11 * 27 * 28);
+        (images.test.height, images.test.cols) = (27, 27 * 28);
+        let [title, data, command] = ["a title", "some digits", "elbo explore x"].map(String::from);
+        let message = Bundle::of(&checkpoint, &images.test, Caption { title, data, command, updates: 7 });
+        let message = message.unwrap_err().to_string();
+        assert!(message.contains("28 × 27") && message.contains("28 × 28"), "{message}");
     }
 
     #[test]

@@ -28,7 +28,7 @@ class Chooser {
       return { option, canvas };
     });
     const paint = () => this.thumbs.forEach(({ canvas }, i) => {
-      const ctx = canvas.getContext("2d"), ink = info.labels ? blend(looks().ink, looks().digits[labels[i]], 0.75) : looks().ink;
+      const ctx = canvas.getContext("2d"), ink = info.labels ? blend(looks().ink, ofClass(labels[i]), 0.75) : looks().ink;
       ctx.clearRect(0, 0, canvas.width, canvas.height);
       ctx.drawImage(stamp(model.testImage(i), info.width, info.height, ink), 0, 0);
     });
@@ -156,5 +156,5 @@ function shrunk(ctx, info, fine) {
 function centre(image, info) {
   let sum = 0, sx = 0, sy = 0;
   image.forEach((v, i) => { sum += v; sx += v * ((i % info.width) + 0.5); sy += v * (Math.floor(i / info.width) + 0.5); });
-  return [sx / sum, sy / sum];
+  return sum > 0 ? [sx / sum, sy / sum] : [info.width / 2, info.height / 2]; // a pen so thin that it left nothing
 }

@@ -18,12 +18,12 @@ class DigitView {
   /* Asks about x. What was asked before is dropped. */
   async ask(x, name) {
     const alive = this.line.begin(), { model } = this.space;
-    Object.assign(this, { x, name, q: model.encode(x), grid: null, answer: null, heat: null });
     this.race.forget();
     this.bounds.forget();
     el("sum").textContent = "…";
-    this.drawImages();
     try {
+      Object.assign(this, { x, name, q: model.encode(x), grid: null, answer: null, heat: null });
+      this.drawImages();
       const seen = ({ grid }) => { this.grid = grid; this.heat = null; this.drawBoth(); };
       const answer = this.flat ? await posteriorInPlane(model, x, alive, seen) : await posteriorByWeights(model, x, alive);
       if (!answer) return;
@@ -63,7 +63,7 @@ class DigitView {
     return { centre: mean, half: 5 * Math.max(...deviation) };
   }
 
-  /* The posterior as a small picture: density against its peak, as opacity. */
+  /* The posterior as a small picture: the stronger, the denser. Opacity is 0.92 (density / peak)^0.7, so that the flanks are seen. */
   heatPicture() {
     if (!this.heat) {
       const { logs, n } = this.grid, top = logs.reduce((a, b) => Math.max(a, b), -Infinity);
@@ -103,8 +103,8 @@ class DigitView {
       const x = frame.X(window.centre[0] - window.half), y = frame.Y(window.centre[1] + window.half);
       ctx.strokeRect(x, y, frame.X(window.centre[0] + window.half) - x, frame.Y(window.centre[1] - window.half) - y);
     });
-    el("whole-caption").textContent = this.race.captionOf("prior");
-    el("whole").setAttribute("aria-label", `The whole plane, with draws from the prior and the frame of the near view around ${pointText(window.centre)}, half a side ${fixed(window.half, 2)}. ${this.race.captionOf("prior")}`);
+    el("whole-caption").textContent = this.race.caption();
+    el("whole").setAttribute("aria-label", `The whole plane, with draws from the prior and the frame of the near view around ${pointText(window.centre)}, half a side ${fixed(window.half, 2)}. ${this.race.caption()}`);
   }
 
   drawZoom() {

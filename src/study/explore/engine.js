@@ -1,15 +1,19 @@
+/* The first browsers with all that the page needs. */
+const NEWEST = "Chrome and Edge from 91, Firefox from 113 and Safari from 16.4 can open this page.";
+
 /* The engine in the page: the crate's own code as WebAssembly. See explore/src/lib.rs for the other side. */
 class Engine {
   /* Starts the engine from the bytes of the module, plain or gzip. */
   static async load(wasm) {
     if (wasm[0] === 0x1f && wasm[1] === 0x8b) {
+      if (typeof DecompressionStream === "undefined") {
+        throw new Error(`This browser cannot unpack the engine: it has no DecompressionStream. ${NEWEST}`);
+      }
       const plain = new Blob([wasm]).stream().pipeThrough(new DecompressionStream("gzip"));
       wasm = new Uint8Array(await new Response(plain).arrayBuffer());
     }
     if (!WebAssembly.validate(wasm)) {
-      throw new Error(
-        "This browser cannot run the engine: its WebAssembly has no 128-bit vectors (SIMD). Chrome and Edge from 91, " +
-        "Firefox from 89 and Safari from 16.4 have them.");
+      throw new Error(`This browser cannot run the engine: its WebAssembly has no 128-bit vectors (SIMD). ${NEWEST}`);
     }
     const { instance } = await WebAssembly.instantiate(wasm, {});
     return new Engine(instance.exports);
@@ -42,22 +46,24 @@ class Engine {
   call(name, args) {
     if (this.#stopped) throw new Error(this.#stopped);
     const lent = [];
-    let result;
+    let result = 0;
     try {
       const flat = args.flatMap((value) => {
         if (!ArrayBuffer.isView(value)) return [value];
-        const at = this.#exports.reserve(value.byteLength);
+        const at = this.#exports.reserve(value.byteLength) >>> 0; // an address above 2 GiB comes as a negative number
         lent.push([at, value.byteLength]);
         const bytes = new Uint8Array(value.buffer, value.byteOffset, value.byteLength);
         new Uint8Array(this.#exports.memory.buffer, at, value.byteLength).set(bytes);
         return [at, value.length];
       });
       result = this.#exports[name](...flat);
-      for (const [at, length] of lent) this.#exports.release(at, length);
     } catch (error) {
-      if (!(error instanceof WebAssembly.RuntimeError)) throw error;
-      this.#stopped = this.#message() || String(error);
+      // A panic is a RuntimeError, a stack that overflows is a RangeError. Either leaves the engine's state half changed.
+      if (!(error instanceof WebAssembly.RuntimeError || error instanceof RangeError)) throw error;
+      this.#stopped = (error instanceof WebAssembly.RuntimeError && this.#message()) || `the engine stopped: ${error.message}`;
       throw new Error(this.#stopped);
+    } finally {
+      if (!this.#stopped) for (const [at, length] of lent) this.#exports.release(at, length);
     }
     if (result === 0) throw new Error(this.#message());
     return result;
@@ -68,18 +74,18 @@ class Engine {
   }
 
   #message() {
-    return this.#text(this.#exports.message(), this.#exports.message_bytes());
+    return this.#text(this.#exports.message() >>> 0, this.#exports.message_bytes());
   }
 
   /* Part `index` of the last answer, copied. */
   floats(index) {
-    const at = this.#exports.answer(index), length = this.#exports.answer_bytes(index) / 4;
+    const at = this.#exports.answer(index) >>> 0, length = this.#exports.answer_bytes(index) / 4;
     return length === 0 ? new Float32Array(0) : new Float32Array(this.#exports.memory.buffer, at, length).slice();
   }
 
   /* The last answer, if it was a text. */
   json() {
-    return JSON.parse(this.#text(this.#exports.answer(0), this.#exports.answer_bytes(0)));
+    return JSON.parse(this.#text(this.#exports.answer(0) >>> 0, this.#exports.answer_bytes(0)));
   }
 
   /* Forgets a model. */

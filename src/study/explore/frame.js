@@ -36,9 +36,6 @@ class Frame {
     return [this.xScale.from(a + u * (b - a)), this.yScale.from(c + v * (d - c))];
   }
 
-  /* CSS pixels per unit, for even axes. */
-  unit() { return this.innerWidth / (this.x[1] - this.x[0]); }
-
   inside(draw) {
     const { ctx } = this;
     ctx.save();

@@ -4,8 +4,13 @@
 class GrowingPlane {
   constructor(canvas) {
     this.canvas = canvas;
-    this.reach = 3;
+    this.forget();
     painted(canvas, () => this.draw());
+  }
+
+  /* A new model: its plane may be smaller. Within one training it only grows, so that the picture does not jump. */
+  forget() {
+    this.reach = 3;
   }
 
   show(model) {
@@ -17,7 +22,7 @@ class GrowingPlane {
   draw() {
     if (!this.space) return;
     const surface = sharp(this.canvas), narrow = surface.width < 420, { info, K, model, flat, labels, count } = this.space;
-    const r = this.space.reach, frame = new Frame(surface, [-r, r], [-r, r], narrow ? [20, 8, 32, 28] : [24, 12, 38, 36]);
+    const r = this.reach, frame = new Frame(surface, [-r, r], [-r, r], narrow ? [20, 8, 32, 28] : [24, 12, 38, 36]);
     const n = Math.max(10, Math.min(18, Math.round(frame.innerWidth / 30))), pixels = info.width * info.height, z = new Float32Array(n * K), paint = looks();
     const side = frame.innerWidth / n, high = frame.innerHeight / n;
     frame.ctx.imageSmoothingQuality = "high";
@@ -37,7 +42,7 @@ class GrowingPlane {
 
   /* The middle of each digit, in words. */
   homes(flat, labels, count) {
-    const sums = Array.from({ length: 10 }, () => [0, 0, 0]);
+    const sums = Array.from({ length: this.space.classes }, () => [0, 0, 0]);
     for (let i = 0; i < count; i++) { const s = sums[labels[i]]; s[0] += flat.means[2 * i]; s[1] += flat.means[2 * i + 1]; s[2]++; }
     return "Middles of the digits: " + sums.map(([a, b, n], digit) => (n ? `${digit} at ${pointText([a / n, b / n], 1)}` : "")).filter(Boolean).join("; ");
   }
@@ -56,12 +61,8 @@ class LossChart {
     this.losses = [];
     this.means = [];
     this.tests = [];
-    const { info } = model, pixels = info.width * info.height, mean = new Float64Array(pixels);
-    for (let i = 0; i < info.images; i++) model.testImage(i).forEach((v, p) => { mean[p] += v / info.images; });
-    const entropy = (p) => (p <= 0 || p >= 1 ? 0 : -p * Math.log(p) - (1 - p) * Math.log(1 - p));
-    const rate = mean.reduce((s, v) => s + v, 0) / pixels;
-    this.scale = [[pixels * Math.LN2, "a fair coin per pixel"], [pixels * entropy(rate), "one rate for all pixels"],
-      [mean.reduce((s, p) => s + entropy(p), 0), "one rate per pixel"]];
+    // Three models without z; the fourth line is the floor, far below what so short a training reaches.
+    this.scale = model.info.baselines.slice(0, 3).map(({ nats, what }) => [nats, what.split(":")[0]]);
   }
 
   add({ updates, loss }) {

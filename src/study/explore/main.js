@@ -7,10 +7,10 @@ function wirePlane(space, plane, point) {
     const n = plane.tilesPerSide(plane.shown);
     if (!plane.perSide) el("density").value = String(n);
     el("plane-caption").textContent = {
-      images: `${n} × ${n} images f_μ(z)` + (space.info.labels ? ", coloured by digit." : "."),
+      images: `${n} × ${n} images fμ(z)` + (space.info.labels ? ", coloured by digit." : "."),
       regions: `Where each digit prevails: the ellipses of q over the test images, widened by ${WIDER}, summed per digit. ${rings}`,
       points: `${space.count} test images, each at the mean of its q. ${rings}`,
-    }[plane.layer].replace("f_μ", "fμ");
+    }[plane.layer];
     el("density-label").hidden = plane.layer !== "images";
   };
   choices(el("layers"), (value) => { plane.layer = value; plane.refresh(); });

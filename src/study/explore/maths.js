@@ -59,7 +59,8 @@ function hermiteRule(n) {
     for (let k = 0; k < n; k++) [before, now] = [now, (t * now - Math.sqrt(k) * before) / Math.sqrt(k + 1)];
     return [now, before];
   };
-  const edge = 2 * Math.sqrt(n) + 1, points = [], weights = [], parts = 400 * n;
+  // An odd number of parts: 0, the middle zero of an odd n, lies inside of one and not at an end.
+  const edge = 2 * Math.sqrt(n) + 1, points = [], weights = [], parts = 400 * n + 1;
   let left = -edge;
   for (let i = 1; i <= parts; i++) {
     const right = -edge + (2 * edge * i) / parts;
@@ -107,14 +108,4 @@ function project(v, u) {
   let along = 0;
   for (let k = 0; k < v.length; k++) along += v[k] * u[k];
   for (let k = 0; k < v.length; k++) v[k] -= along * u[k];
-}
-
-/* Round numbers between lo and hi, about `count` of them. */
-function ticks(lo, hi, count) {
-  const rough = (hi - lo) / Math.max(1, count);
-  const power = 10 ** Math.floor(Math.log10(rough));
-  const step = power * [1, 2, 5, 10].find((f) => f * power >= rough * 0.999);
-  const out = [];
-  for (let v = Math.ceil(lo / step - 1e-9) * step; v <= hi + step * 1e-6; v += step) out.push(Math.abs(v) < step * 1e-6 ? 0 : v);
-  return { values: out, decimals: Math.max(0, -Math.floor(Math.log10(step) + 1e-9)) };
 }

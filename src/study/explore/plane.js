@@ -86,7 +86,7 @@ class PlaneView {
       for (let column = 0; column < n; column++) {
         const [a, b] = frame.at(frame.left + ((column + 0.5) / n) * frame.innerWidth, frame.top + ((row + 0.5) / n) * frame.innerHeight);
         const { shares, mass } = this.space.shares(a, b), best = shares.indexOf(Math.max(...shares));
-        const ink = this.space.info.labels ? paint.digits[best] : paint.accent;
+        const ink = this.space.info.labels ? ofClass(best) : paint.accent;
         const sure = this.space.info.labels ? Math.max(0, (shares[best] - 0.1) / 0.9) : 1;
         data.data.set([...ink, 255 * strength * sure * Math.min(1, Math.sqrt(mass) * 3)], 4 * (row * n + column));
       }
@@ -133,7 +133,7 @@ class PlaneView {
       for (let i = 0; i < count; i++) {
         const px = frame.X(flat.means[2 * i]), py = frame.Y(flat.means[2 * i + 1]), glyph = info.labels ? String(labels[i]) : "•";
         ctx.strokeText(glyph, px, py);
-        ctx.fillStyle = css(info.labels ? paint.digits[labels[i]] : paint.accent);
+        ctx.fillStyle = css(info.labels ? ofClass(labels[i]) : paint.accent);
         ctx.fillText(glyph, px, py);
       }
     });
@@ -149,7 +149,7 @@ class PlaneView {
       ctx.textBaseline = "middle";
       ctx.lineWidth = 5;
       ctx.lineJoin = "round";
-      for (let digit = 0; digit < 10; digit++) {
+      for (let digit = 0; digit < this.space.classes; digit++) {
         const home = this.home(digit);
         if (!home) continue;
         ctx.strokeStyle = css(paint.paper, 0.8);

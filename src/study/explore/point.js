@@ -18,10 +18,10 @@ class PointView {
   makeShares() {
     const list = el("shares");
     if (!this.space.info.labels) { el("shares-block").hidden = true; return; }
-    this.bars = Array.from({ length: 10 }, (_, digit) => {
+    this.bars = Array.from({ length: this.space.classes }, (_, digit) => {
       const item = made("li"), button = made("button", "share"), name = made("span", "share-digit", String(digit));
       const track = made("span", "share-track"), bar = made("span", "share-bar"), value = made("span", "share-value");
-      bar.style.background = `var(--digit-${digit})`;
+      bar.style.background = `var(--digit-${digit % 10})`;
       track.append(bar);
       button.append(name, track, value);
       button.type = "button";
@@ -40,9 +40,9 @@ class PointView {
     const text = el("z").value.replace(/[()[\]]/g, " ").replace(/−/g, "-").trim();
     const parts = text.split(/[\s,;]+/).filter(Boolean), K = this.space.K;
     const z = Float32Array.from(parts, Number);
-    const wrong = parts.find((part) => !Number.isFinite(Number(part)));
+    const wrong = parts.find((part) => !Number.isFinite(Math.fround(Number(part))));
     let problem = "";
-    if (wrong !== undefined) problem = `“${wrong}” is not a number.`;
+    if (wrong !== undefined) problem = Number.isNaN(Number(wrong)) ? `“${wrong}” is not a number.` : `“${wrong}” is too large for the engine’s numbers of 32 bits.`;
     else if (z.length !== K) problem = `This z has ${K} numbers; the box has ${z.length}. Write them as in ${exampleOf(K)}.`;
     el("z").setAttribute("aria-invalid", String(Boolean(problem)));
     el("z-problem").textContent = problem;

@@ -188,7 +188,6 @@ impl Practice {
             "title": "A training in this page",
             "data": self.test.name,
             "command": self.config.command(self.trainer.progress().updates.max(1)),
-            "config": self.config,
         })
     }
 }

@@ -15,7 +15,6 @@ class Race {
   forget() {
     this.sides = null;
     this.count = 0;
-    this.ready = 0;
     el("race-now").textContent = "";
     el("race").disabled = true;
   }
@@ -34,7 +33,6 @@ class Race {
           add(s, first + i, name === "prior" ? w.likelihood[i] : w.likelihood[i] + w.prior[i] - w.posterior[i]);
         }
       }
-      this.ready = first + count;
     }, alive);
     if (!done) return;
     const few = sides.encoder.z.subarray(0, ARROWS * K), slopes = model.slopes(x, few);
@@ -71,9 +69,10 @@ class Race {
 
   target() { return this.view.answer.evidence; }
 
-  captionOf(name) {
+  /* How few of the prior's draws count. */
+  caption() {
     if (!this.sides) return "";
-    const s = this.sides[name], n = this.count, whole = s.running[n - 1] + Math.log(n);
+    const s = this.sides.prior, n = this.count, whole = s.running[n - 1] + Math.log(n);
     let squares = 0, most = 0;
     for (let i = 0; i < n; i++) { const share = Math.exp(s.logs[i] - whole); squares += share * share; most = Math.max(most, share); }
     return `${n} draws from the prior, each as large as its weight: one holds ${fixed(100 * most, 0)} % of the weight; together they count as ${shown(1 / squares, 2)} equal draws.`;

@@ -37,3 +37,16 @@ pub fn page(bundle: &Bundle, engine: &[u8]) -> Page {
         .bytes("bundle", &bundle.encode());
     SCRIPTS.into_iter().fold(page, Page::script)
 }
+
+#[cfg(test)]
+mod tests {
+    use crate::vae::Likelihood;
+
+    #[test]
+    fn the_page_has_a_formula_for_every_likelihood() {
+        for likelihood in Likelihood::all() {
+            let entry = format!("\n  {}: {{ formula:", likelihood.name());
+            assert!(include_str!("about.js").contains(&entry), "{likelihood}");
+        }
+    }
+}

@@ -10,6 +10,7 @@ class Space {
     this.means = this.count ? model.testMeans() : new Float32Array(0);
     this.logvars = this.means.length ? this.allLogvars() : new Float32Array(0);
     this.labels = Array.from({ length: this.count }, (_, i) => (this.info.labels ? model.testLabel(i) : 0));
+    this.classes = this.labels.reduce((most, label) => Math.max(most, label + 1), 10); // ten, or more if there are
     this.base = new Float32Array(this.K);
     this.ways = this.possibleWays();
     this.choose(this.K > 2 && this.count > 2 ? "principal" : "0,1");
@@ -23,7 +24,6 @@ class Space {
   }
 
   possibleWays() {
-    if (this.K === 1) return [["0,0", "z₁"]];
     const ways = this.K > 2 && this.count > 2 ? [["principal", "where the test set varies most (two principal directions)"]] : [];
     const spread = Array.from({ length: this.K }, (_, k) => [k, this.spread(k)]).sort((a, b) => b[1] - a[1]);
     const named = this.K === 2 ? [0, 1] : spread.slice(0, 8).map(([k]) => k).sort((a, b) => a - b);
@@ -91,14 +91,14 @@ class Space {
   /* Share of each digit at (a, b): the ellipses of q over the labelled test images, widened by WIDER, summed per digit.
      Returns the shares and how much there is at all, against one image's peak. */
   shares(a, b) {
-    const sums = new Float64Array(10), { means, variances } = this.flat;
+    const sums = new Float64Array(this.classes), { means, variances } = this.flat;
     for (let i = 0; i < this.count; i++) {
       const va = variances[2 * i] + WIDER * WIDER, vb = variances[2 * i + 1] + WIDER * WIDER;
       const da = a - means[2 * i], db = b - means[2 * i + 1];
       sums[this.labels[i]] += Math.exp(-0.5 * ((da * da) / va + (db * db) / vb)) / Math.sqrt(va * vb);
     }
     const total = sums.reduce((s, v) => s + v, 0);
-    return { shares: total > 0 ? Array.from(sums, (v) => v / total) : Array(10).fill(0), mass: total * WIDER * WIDER };
+    return { shares: total > 0 ? Array.from(sums, (v) => v / total) : Array(this.classes).fill(0), mass: total * WIDER * WIDER };
   }
 
   /* The test images whose mean of q lies nearest to z, and what share of them each digit is. */
@@ -108,7 +108,7 @@ class Space {
       for (let k = 0; k < this.K; k++) squares += (z[k] - this.means[i * this.K + k]) ** 2;
       return [i, Math.sqrt(squares)];
     }).sort((a, b) => a[1] - b[1]).slice(0, NEIGHBOURS);
-    const shares = Array(10).fill(0);
+    const shares = Array(this.classes).fill(0);
     for (const [i] of near) shares[this.labels[i]] += 1 / near.length;
     return { images: near, shares };
   }
@@ -119,7 +119,7 @@ class Space {
     if (!this.info.labels) return paint.ink;
     const { shares } = this.shares(a, b);
     const best = shares.indexOf(Math.max(...shares));
-    return shares[best] > 0 ? blend(paint.faint, paint.digits[best], Math.max(0, Math.min(1, shares[best] * 1.6 - 0.3))) : paint.faint;
+    return shares[best] > 0 ? blend(paint.faint, ofClass(best), Math.max(0, Math.min(1, shares[best] * 1.6 - 0.3))) : paint.faint;
   }
 }
 

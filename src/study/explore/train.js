@@ -8,7 +8,7 @@ class Training {
     this.engine = engine;
     this.plane = new GrowingPlane(el("train-plane"));
     this.chart = new LossChart(el("loss"));
-    this.running = false;
+    this.running = null; // what the loop that runs holds; another, or null, ends it
     el("train-go").addEventListener("click", () => (this.running ? this.pause() : this.go()));
     el("train-step").addEventListener("click", () => this.once());
     el("train-reset").addEventListener("click", () => this.restart());
@@ -48,13 +48,14 @@ class Training {
     this.pause();
     if (this.trainer) this.trainer.close();
     this.trainer = null;
+    this.plane.forget();
     el("tape").open = false;
     el("tape-body").replaceChildren();
     this.begin();
   }
 
   pause() {
-    this.running = false;
+    this.running = null;
     el("train-go").textContent = this.last && this.last.updates ? "Go on" : "Train";
     if (this.trainer) this.tell();
   }
@@ -72,14 +73,13 @@ class Training {
   /* Updates until paused: a piece of about PIECE_MS, then the browser's turn; pictures take at most a third of the time. */
   async go() {
     if (!this.begin()) return;
-    this.running = true;
+    const mine = this.running = {}, { trainer } = this;
     el("train-go").textContent = "Pause";
-    const mine = this.trainer;
     let pictured = performance.now(), pictureCost = 100;
     try {
-      while (this.running && mine === this.trainer) {
+      while (this.running === mine && trainer === this.trainer) {
         const began = performance.now();
-        while (performance.now() - began < PIECE_MS && this.running) this.advance();
+        while (performance.now() - began < PIECE_MS) this.advance();
         this.tell();
         this.chart.draw();
         if (performance.now() - pictured > Math.max(250, 3 * pictureCost)) {
@@ -131,8 +131,9 @@ class Training {
     try {
       el("tape-body").replaceChildren(made("p", "faint", "Taking every derivative, and a difference beside it…"));
       await breath();
-      el("tape-body").replaceChildren();
-      walk(el("tape-body"), this.trainer.tape());
+      const tape = this.trainer.tape(), place = made("div"); // a new one each time: `walk` listens to the keys in it
+      el("tape-body").replaceChildren(place);
+      walk(place, tape);
     } catch (error) { fail(error); }
   }
 }

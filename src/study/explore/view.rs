@@ -7,7 +7,7 @@ use crate::engine::graph::{Graph, Var};
 use crate::engine::isa::Isa;
 use crate::engine::math::Real;
 use crate::engine::rng::Draw;
-use crate::vae::{DeviceVae, Encoded, Likelihood, Raw, SHARED_SIGMA, Vae, VaeConfig, streams};
+use crate::vae::{DeviceVae, Encoded, Raw, Vae, streams};
 
 /// Rows of the functions that are compiled. A page asks for one point where a pointer is, for a line of pictures, or for a
 /// grid.
@@ -157,12 +157,6 @@ fn weighed<'g>(g: &'g Graph, vae: &Vae, rows: usize) -> (Var<'g>, [Var<'g>; 3]) 
     (z, [w.likelihood, w.prior, w.posterior])
 }
 
-/// Whether the pixels have a spread of their own.
-pub(super) fn has_spread(config: &VaeConfig) -> bool {
-    let facts = config.likelihood.facts();
-    facts.has_shared_sigma || facts.outputs.len() > 1
-}
-
 impl View {
     /// E[x|z] of points z, `[n, K]`, as `[n, D]`, and the spread of each pixel, if the likelihood has one: σ of a Gaussian, the
     /// scale of a logistic.
@@ -175,25 +169,15 @@ impl View {
         Ok((outputs.next().expect("a mean"), outputs.next()))
     }
 
-    /// x ~ p(x|z) for one point, `[D]`, a pure function of `seed`.
+    /// x ~ p(x|z) for one point, `[D]`, a pure function of `seed`: what [`DeviceVae::throw`] throws, which prepares its function
+    /// at every call.
     ///
     /// # Errors
     /// As [`View::decode`].
     pub fn throw(&mut self, model: &mut DeviceVae, z: &[f32], seed: u64) -> Result<Vec<f32>> {
         let latent = points(model, z)?;
         let raw = self.raw.run(model, &z[..latent], latent, None)?.remove(0);
-        let likelihood: Likelihood = model.vae.config.likelihood;
-        let shared = match likelihood.has_shared_sigma() {
-            true => Some(f64::from(model.state.read(SHARED_SIGMA)?[0])),
-            false => None,
-        };
-        let pixels = model.vae.config.pixels();
-        let noise = Draw { seed, step: 0, stream: streams::SIMULATED_PIXELS };
-        let pixel = |i: usize| {
-            let own = raw.iter().skip(i).step_by(pixels).map(|&r| f64::from(r));
-            likelihood.draw(&own.chain(shared).collect::<Vec<f64>>(), noise, i as u64) as f32
-        };
-        Ok((0..pixels).map(pixel).collect())
+        Ok(model.pixel_numbers(raw)?.throw(Draw { seed, step: 0, stream: streams::THROWN_PIXELS }))
     }
 
     /// q(z|x) of images, `[n, D]`.
@@ -279,6 +263,7 @@ mod tests {
     use super::super::golden::executor;
     use super::super::{Exhibit, Golden};
     use super::*;
+    use crate::vae::{Likelihood, VaeConfig};
 
     fn exhibit(likelihood: Likelihood) -> Exhibit {
         let bundle = bundle(VaeConfig { likelihood, ..VaeConfig::new(2) }).unwrap();
@@ -359,6 +344,16 @@ mod tests {
         let thrown = view.throw(model, &few, 1).unwrap();
         assert_eq!((thrown.len(), &thrown), (784, &view.throw(model, &few, 1).unwrap()));
         assert_ne!(thrown, view.throw(model, &few, 2).unwrap());
+    }
+
+    #[test]
+    fn a_page_throws_the_images_that_the_program_throws() {
+        for likelihood in Likelihood::all() {
+            let mut exhibit = exhibit(likelihood);
+            let (model, view) = exhibit.parts();
+            let z = [0.1, 0.5];
+            assert_eq!(view.throw(model, &z, 7).unwrap(), model.throw(&z, 7).unwrap(), "{likelihood}");
+        }
     }
 
     #[test]

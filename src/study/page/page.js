@@ -24,6 +24,22 @@ function shown(value, digits = 4) {
   return text.replace(/-/g, "−");
 }
 
+/* A number with a fixed count of decimals and a true minus sign. */
+function fixed(value, decimals = 2) {
+  if (!Number.isFinite(value)) return shown(value);
+  return value.toFixed(decimals).replace("-", "−");
+}
+
+/* Numbers from `low` to `high` at distances of 1, 2 or 5 times a power of ten, at most about `most` of them; and how many
+   decimals tell them apart. */
+function ticks(low, high, most) {
+  const rough = (high - low) / Math.max(1, most), power = 10 ** Math.floor(Math.log10(rough));
+  const step = power * [1, 2, 5, 10].find(digit => digit * power >= rough * 0.999);
+  const values = [];
+  for (let i = Math.ceil(low / step - 1e-9); i * step <= high + 1e-6 * step; i++) values.push(Number((i * step).toPrecision(12)));
+  return { values, decimals: Math.max(0, -Math.floor(Math.log10(step) + 1e-9)) };
+}
+
 /* A colour of the style, as it is now (light or dark). */
 function colour(name) {
   return getComputedStyle(document.documentElement).getPropertyValue("--" + name).trim();

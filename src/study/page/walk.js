@@ -2,7 +2,7 @@
 
 /* Steps through a derivation (the record that `elbo derive --json` prints) inside `container`: forward along the tape, then
    back, one contribution at a time. Needs page.js and walk.css. With `keys: document` the arrow keys work everywhere on the
-   page, otherwise where the focus is inside. Returns { show(i), frames }. */
+   page, otherwise where the focus is inside; in a region that scrolls they scroll it. Returns { show(i), frames }. */
 function walk(container, derivation, { keys = container } = {}) {
   const all = [derivation, ...(derivation.second || [])];
   container.classList.add("walk");
@@ -192,6 +192,7 @@ function walk(container, derivation, { keys = container } = {}) {
 
   keys.addEventListener("keydown", (event) => {
     if (event.ctrlKey || event.altKey || event.metaKey || /^(INPUT|SELECT|TEXTAREA)$/.test(event.target.tagName)) return;
+    if (scrolls(event.target.closest('[role="region"]'))) return;
     const to = { ArrowRight: at + 1, ArrowLeft: at - 1, Home: 0, End: frames.length - 1 }[event.key];
     if (to === undefined) return;
     event.preventDefault();
@@ -200,6 +201,11 @@ function walk(container, derivation, { keys = container } = {}) {
 
   open(derivation);
   return { show, get frames() { return frames.length; } };
+
+  /* Whether keys move what is seen of a region. */
+  function scrolls(region) {
+    return region !== null && (region.scrollWidth > region.clientWidth || region.scrollHeight > region.clientHeight);
+  }
 
   function definition(node) {
     return node.leaf ? node.name : `${node.name} = ${node.text}`;

@@ -2,15 +2,6 @@
 
 const escapedText = text => String(text).replace(/[&<>"']/g, c => "&#" + c.charCodeAt(0) + ";");
 
-/* Numbers from `low` to `high` at distances of 1, 2 or 5 times a power of ten, at most `most` of them. */
-function ticks(low, high, most) {
-  const rough = (high - low) / most, power = 10 ** Math.floor(Math.log10(rough));
-  const step = power * [1, 2, 5, 10].find(digit => digit * power >= rough);
-  const all = [];
-  for (let i = Math.ceil(low / step - 1e-9); i * step <= high + 1e-9 * step; i++) all.push(Number((i * step).toPrecision(12)));
-  return all;
-}
-
 /* Powers of ten from `low` to `high`, with 2 and 5 times them where there are few. */
 function logTicks(low, high) {
   const all = [];
@@ -53,14 +44,14 @@ function placed(chart) {
   const { xs, low, high, log } = chart;
   const width = Math.max(240, Math.min(chart.canvas.clientWidth || 480, 760));
   const height = Math.round(Math.min(300, 120 + 0.28 * width));
-  const yTicks = ticks(low, high, 5), labels = yTicks.map(t => shown(t, 6));
+  const yTicks = ticks(low, high, 5).values, labels = yTicks.map(t => shown(t, 6));
   const left = 14 + 7 * Math.max(...labels.map(l => l.length)), right = 10, top = 8, bottom = 36;
   const first = xs[0], last = xs[xs.length - 1];
   const scaled = log ? Math.log : v => v;
   const span = scaled(last) - scaled(first) || 1;
   const px = x => xs.length === 1 ? (left + width - right) / 2 : left + (scaled(x) - scaled(first)) / span * (width - left - right);
   const py = y => top + (high - y) / (high - low) * (height - top - bottom);
-  const xTicks = xs.length === 1 ? xs : log ? logTicks(first, last) : ticks(first, last, Math.max(2, width / 90)).filter(t => t >= first);
+  const xTicks = xs.length === 1 ? xs : log ? logTicks(first, last) : ticks(first, last, Math.max(2, width / 90)).values.filter(t => t >= first);
   return { px, py, left, right, top, bottom, width, height, xTicks, yTicks, labels };
 }
 
@@ -111,7 +102,7 @@ function readChart(chart, i, aloud) {
     if (j < 0) continue;
     const y = s.y[j];
     if (i !== null && s.x[j] === x && y <= chart.high) reading += `<circle class="point ${s.colour}" r="4" cx="${place.px(x)}" cy="${place.py(y)}"/>`;
-    const text = y.toFixed(2).replace("-", "−");
+    const text = fixed(y);
     const dash = s.kind === "train" ? "4 3" : "none";
     html += `<span><svg class="${s.colour}" viewBox="0 0 24 10" aria-hidden="true"><line x1="0" x2="24" y1="5" y2="5" stroke="var(--own)" stroke-width="3" stroke-dasharray="${dash}"/></svg>${escapedText(s.name)} <b>${text}</b></span>`;
     words.push(s.name + " " + text);
@@ -222,7 +213,7 @@ function square(data) {
 
 /* The axes of a scatter. */
 function squareAxes({ middles, reach, left, size, side, px, py }) {
-  const around = middle => ticks(middle - reach, middle + reach, 8);
+  const around = middle => ticks(middle - reach, middle + reach, 8).values;
   const columns = around(middles[0]).map(t =>
     `<line class="axis" x1="${px(t)}" x2="${px(t)}" y1="0" y2="${side}"/><text x="${px(t)}" y="${side + 17}" text-anchor="middle">${shown(t)}</text>`);
   const rows = around(middles[1]).map(t =>
