@@ -7,7 +7,7 @@ use std::process::{Command, Output};
 
 use elbo::Cpu;
 use elbo::engine::device::Executor;
-use elbo::study::lab::{Cell, ContestantLine, LabOptions, LabReport, Regime, Network, known};
+use elbo::study::lab::{Cell, ContestantLine, LabOptions, LabReport, Network, Regime, known};
 use elbo::vae::watch::Watch;
 use elbo::vae::{BoundKind, Estimator, KlTerm};
 use serde_json::Value;

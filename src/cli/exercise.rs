@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 
 use super::answer::Answer;
 use crate::engine::error::Result;
-use crate::study::exercise::{AnswerKind, Exercise as Question, plain};
+use crate::study::exercise::{AnswerKind, Exercise as Question, Judgement, plain};
 
 /// Check an answer to an exercise of the book
 ///
@@ -19,7 +19,7 @@ pub struct Exercise {
     /// Which exercise: chapter and number
     #[arg(value_name = "NUMBER")]
     pub number: Option<String>,
-    /// The answer: a number, an expression such as log(2)/3, or the number of a choice
+    /// The answer: a number, an expression such as log(2)/3 or 2^10, or the number of a choice
     #[arg(long, value_name = "ANSWER", requires = "number", allow_hyphen_values = true)]
     pub answer: Option<String>,
     #[command(flatten)]
@@ -39,12 +39,22 @@ impl Exercise {
             self.give.give(&shown(&question), &json!({ "exercises": [value(&question)] }))?;
             return Ok(ExitCode::SUCCESS);
         };
-        let right = question.is_right(answer)?;
-        let (verdict, more) = if right { ("right", &question.why) } else { ("not right", &question.hint) };
+        let judgement = question.judge(answer)?;
+        let right = judgement == Judgement::Right;
+        let (verdict, more) = match judgement {
+            Judgement::Right => ("right.".to_string(), &question.why),
+            Judgement::Near => (near(&question), &question.hint),
+            Judgement::Wrong => ("not right.".to_string(), &question.hint),
+        };
         let judged = json!({ "id": question.id, "answer": answer, "right": right, "why": plain(more) });
-        self.give.give(&format!("{verdict}. {}\n", plain(more)), &judged)?;
+        self.give.give(&format!("{verdict} {}\n", plain(more)), &judged)?;
         Ok(if right { ExitCode::SUCCESS } else { ExitCode::FAILURE })
     }
+}
+
+/// What is said of a number that is nearly right: as a rule it was rounded too early.
+fn near(question: &Question) -> String {
+    format!("near, but not right: it may be off by {} at most. Give more digits, or a formula.", question.tolerance)
 }
 
 fn value(question: &Question) -> Value {
@@ -71,8 +81,8 @@ fn shown(question: &Question) -> String {
         writeln!(text, "  {}. {}", i + 1, plain(choice)).expect("writing to a string");
     }
     let what = match question.kind {
-        AnswerKind::Number => "a number",
-        AnswerKind::Choice => "the number of a choice",
+        AnswerKind::Number => format!("a number, off by {} at most, or a formula", question.tolerance),
+        AnswerKind::Choice => "the number of a choice".to_string(),
     };
     text + &format!("\nelbo exercise {} --answer …   ({what})\n", question.id)
 }

@@ -37,7 +37,7 @@ pub struct Exercise {
     how: RightAnswer,
     /// How far from the right number an answer may be; numbers only.
     #[serde(default)]
-    tolerance: f64,
+    pub tolerance: f64,
     /// For those whose answer was wrong.
     #[serde(default)]
     pub hint: String,
@@ -55,6 +55,20 @@ pub enum AnswerKind {
     /// The number of one of the choices, from 1.
     Choice,
 }
+
+/// What is to be said of an answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Judgement {
+    /// It is right.
+    Right,
+    /// A number that is off by more than the tolerance and by at most 20 times it: most often the right one, rounded.
+    Near,
+    /// It is wrong.
+    Wrong,
+}
+
+/// How many tolerances from the right number an answer is still near.
+const NEAR: f64 = 20.0;
 
 /// Where a right answer comes from.
 #[derive(Clone, Debug, PartialEq, Deserialize)]
@@ -108,19 +122,27 @@ impl Exercise {
         Exercise::all().into_iter().find(|e| e.id == id.trim()).ok_or_else(|| Error::argument("number", id, known()))
     }
 
-    /// Whether an answer is right. A number may be given as an expression: `log(2)/3`.
+    /// Whether an answer is right. A number may be given as an expression: `log(2)/3`, `2^10`, or `2**10` as in Python.
     ///
     /// # Errors
     /// [`Error::Argument`] when it is no number, or the number of no choice.
-    pub fn is_right(&self, answer: &str) -> Result<bool> {
+    pub fn judge(&self, answer: &str) -> Result<Judgement> {
         match self.how {
             RightAnswer::Choice { choice } => {
                 let (count, given) = (self.choices.len(), answer.trim().parse::<usize>());
                 let expected =
                     || Error::argument("answer", format!("\"{answer}\""), format!("a number from 1 to {count}"));
-                given.ok().filter(|n| (1..=count).contains(n)).map(|n| n == choice).ok_or_else(expected)
+                let given = given.ok().filter(|n| (1..=count).contains(n)).ok_or_else(expected)?;
+                Ok(if given == choice { Judgement::Right } else { Judgement::Wrong })
             }
-            _ => Ok((number(answer)? - self.right_number()?).abs() <= self.tolerance),
+            _ => {
+                let off = (number(answer)? - self.right_number()?).abs();
+                Ok(match off {
+                    off if off <= self.tolerance => Judgement::Right,
+                    off if off <= NEAR * self.tolerance => Judgement::Near,
+                    _ => Judgement::Wrong,
+                })
+            }
         }
     }
 
@@ -139,11 +161,11 @@ impl Exercise {
 
 /// A number, or an expression of numbers.
 fn number(answer: &str) -> Result<f64> {
-    let answer = answer.trim().replace('−', "-");
+    let answer = answer.trim().replace('−', "-").replace("**", "^");
     match answer.parse::<f64>() {
         Ok(value) if value.is_finite() => Ok(value),
         _ => value_of(&answer, "")
-            .map_err(|_| Error::argument("answer", format!("\"{answer}\""), "a number such as 0.25 or log(2)/3")),
+            .map_err(|_| Error::argument("answer", format!("\"{answer}\""), "a number such as 0.25, log(2)/3 or 2^10")),
     }
 }
 
@@ -186,15 +208,17 @@ mod tests {
         for e in &all {
             let right = e.right_number().unwrap_or_else(|error| panic!("{}: {error}", e.id));
             assert!(right.is_finite(), "{}", e.id);
-            assert!(e.is_right(&right.to_string()).unwrap(), "{}: {right}", e.id);
+            assert_eq!(e.judge(&right.to_string()).unwrap(), Judgement::Right, "{}: {right}", e.id);
             match e.kind {
                 AnswerKind::Number => {
                     assert!(e.tolerance > 0.0 && e.choices.is_empty(), "{}", e.id);
-                    assert!(!e.is_right(&(right + 2.0 * e.tolerance).to_string()).unwrap(), "{}", e.id);
+                    let off_by = |tolerances: f64| e.judge(&(right + tolerances * e.tolerance).to_string()).unwrap();
+                    assert_eq!((off_by(2.0), off_by(21.0)), (Judgement::Near, Judgement::Wrong), "{}", e.id);
                 }
                 AnswerKind::Choice => {
                     let other = right as usize % e.choices.len() + 1;
-                    assert!(e.choices.len() > 1 && !e.is_right(&other.to_string()).unwrap(), "{}", e.id);
+                    assert!(e.choices.len() > 1, "{}", e.id);
+                    assert_eq!(e.judge(&other.to_string()).unwrap(), Judgement::Wrong, "{}", e.id);
                 }
             }
             assert!(!e.hint.is_empty() && !e.why.is_empty(), "{} has a hint and a reason", e.id);
@@ -205,6 +229,7 @@ mod tests {
     #[test]
     fn answers_may_be_expressions_and_nonsense_is_refused() {
         assert!((number("log(2)/2").unwrap() - 2f64.ln() / 2.0).abs() < 1e-15 && number("−3").unwrap() == -3.0);
+        assert_eq!((number("2**3 + 1").unwrap(), number("2^3 + 1").unwrap()), (9.0, 9.0));
         for bad in ["about one", "", "nan"] {
             assert!(number(bad).unwrap_err().to_string().contains("answer"), "{bad}");
         }

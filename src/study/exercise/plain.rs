@@ -21,6 +21,8 @@ const SYMBOLS: &[(&str, &str)] = &[
     ("\\int", "∫"),
     ("\\prod", "Π"),
     ("\\infty", "∞"),
+    ("\\left", ""),
+    ("\\right", ""),
     ("\\top", "T"),
     ("\\cdot", "·"),
     ("\\times", "×"),
@@ -37,6 +39,8 @@ const SYMBOLS: &[(&str, &str)] = &[
     ("\\to", "→"),
     ("\\mid", "|"),
     ("\\Vert", "‖"),
+    ("\\lVert ", "‖"),
+    (" \\rVert", "‖"),
     ("\\|", "‖"),
     ("\\dots", "…"),
     ("\\ldots", "…"),
@@ -47,8 +51,6 @@ const SYMBOLS: &[(&str, &str)] = &[
     ("\\;", " "),
     ("\\!", ""),
     ("\\ ", " "),
-    ("\\left", ""),
-    ("\\right", ""),
     ("\\bigl", ""),
     ("\\bigr", ""),
     ("\\Bigl", ""),
@@ -59,8 +61,8 @@ const SYMBOLS: &[(&str, &str)] = &[
     ("\\mathcal", ""),
     ("\\text", ""),
     ("\\bar", "¯"),
-    ("\\tilde", "~"),
-    ("\\hat", "^"),
+    ("\\tilde", "˜"),
+    ("\\hat", "ˆ"),
     ("\\ln", "ln"),
     ("\\log", "log"),
     ("\\exp", "exp"),
@@ -75,23 +77,47 @@ const SYMBOLS: &[(&str, &str)] = &[
 
 /// The text of an exercise without its TeX: `$\\frac{\\sigma^2}{2}$` becomes `σ²/2`.
 pub fn plain(text: &str) -> String {
-    let mut out = fractions(&text.split_whitespace().collect::<Vec<_>>().join(" "));
+    let mut out = fractions(&unstarred(&text.split_whitespace().collect::<Vec<_>>().join(" ")));
     for (command, symbol) in SYMBOLS {
         out = out.replace(command, symbol);
     }
-    let out = barred(&out.replace("∂ ", "∂").replace("∇ ", "∇"));
+    let out = grouped(&out.replace("∂ ", "∂").replace("∇ ", "∇"));
+    let out = ACCENTS.iter().fold(out, |out, &(mark, accent)| accented(&out, mark, accent));
     let out = out.replace("\\{", "⦃").replace("\\}", "⦄").replace(['$', '{', '}', '`'], "");
     out.replace('⦃', "{").replace('⦄', "}")
 }
 
-/// A bar over the letter that follows it.
-fn barred(text: &str) -> String {
-    let mut parts = text.split('¯');
+/// Marks that stand before a letter, and what stands over it instead.
+const ACCENTS: [(char, char); 3] = [('¯', '\u{304}'), ('˜', '\u{303}'), ('ˆ', '\u{302}')];
+
+/// Without the stars around `*words*`; the star of a product has letters or blanks on both sides.
+fn unstarred(text: &str) -> String {
+    let around = |i: usize| (text[..i].chars().next_back(), text[i + 1..].chars().next());
+    let letter = |c: Option<char>| c.is_some_and(char::is_alphanumeric);
+    let edge = |c: Option<char>| c.is_none_or(|c| c.is_whitespace() || ".,;:?!".contains(c));
+    let emphasis = |i: usize| {
+        let (before, after) = around(i);
+        (edge(before) && letter(after)) || (letter(before) && edge(after))
+    };
+    text.char_indices().filter(|&(i, c)| c != '*' || !emphasis(i)).map(|(_, c)| c).collect()
+}
+
+/// An index of more than a word keeps its braces, without which one would not see where it ends: `Σ_{k≤j} x`.
+fn grouped(text: &str) -> String {
+    let Some((before, rest)) = text.split_once("_{") else { return text.to_string() };
+    let (index, rest) = argument(&text[text.len() - rest.len() - 1..]);
+    let index = if index.contains(' ') { format!("⦃{}⦄", index.replace(' ', "")) } else { index.to_string() };
+    format!("{before}_{index}{}", grouped(rest))
+}
+
+/// An accent over the letter that follows its mark.
+fn accented(text: &str, mark: char, accent: char) -> String {
+    let mut parts = text.split(mark);
     let mut out = parts.next().unwrap_or("").to_string();
     for part in parts {
         let mut rest = part.trim_start_matches([' ', '{']).chars();
         out.extend(rest.next());
-        out.push('\u{304}');
+        out.push(accent);
         out.push_str(rest.as_str());
     }
     out
@@ -140,6 +166,13 @@ mod tests {
         assert_eq!(plain("$\\mathbb{E}[z] = \\tfrac12 \\mu$"), "E[z] = 1/2 μ");
         assert_eq!(plain("$\\frac{a + b}{c}$"), "(a + b)/c");
         assert_eq!(plain("$\\bar a$, $\\bar{b}$, $\\partial L$"), "a\u{304}, b\u{304}, ∂L");
+    }
+
+    #[test]
+    fn what_stands_over_below_and_around_letters_can_be_read() {
+        assert_eq!(plain("$\\lVert x - \\hat x \\rVert^2/D$"), "‖x - x\u{302}‖²/D");
+        assert_eq!(plain("$\\sum_{k \\le j} x_k$, $L_{16}$, $\\tilde w_i$"), "Σ_{k≤j} x_k, L_16, w\u{303}_i");
+        assert_eq!(plain("in *bits* per a*b, 2 * 3"), "in bits per a*b, 2 * 3");
     }
 
     #[test]
