@@ -40,12 +40,12 @@ fn means_and_noise_are_the_exact_ones_and_a_bias_is_seen() {
             let (worst, exact) = (cell.worst.unwrap(), cell.exact_noise.unwrap());
             assert!(worst < 5.0, "{name}: a component of the mean is {worst} standard errors off");
             // The jackknife of 20 groups knows its own error to a sixth, and heavy tails hide from it: six, and 3 %.
-            let allowed = 6.0 * cell.noise.error + 0.03 * exact;
+            let allowed = 6.0 * cell.noise.standard_error + 0.03 * exact;
             assert!((cell.noise.value - exact).abs() < allowed, "{name}: noise {:?}, exact {exact}", cell.noise);
             if line.contestant.is_biased(cell.k) {
                 let bias = cell.bias.unwrap();
                 assert!(
-                    bias.value > 5.0 * bias.error && cell.worst_bias.unwrap() > 5.0,
+                    bias.value > 5.0 * bias.standard_error && cell.worst_bias.unwrap() > 5.0,
                     "{name}: {bias:?} is not seen"
                 );
             }
@@ -90,7 +90,7 @@ fn slopes_are_as_predicted_in_both_regimes() {
             let found = slope(place, estimator, regime);
             let (measured, exact) = (found.measured, found.exact.unwrap());
             let off = (measured.value - exact).abs();
-            assert!(off < 5.0 * measured.error + 0.02, "{estimator}, {regime:?}: {measured:?}, exact {exact}");
+            assert!(off < 5.0 * measured.standard_error + 0.02, "{estimator}, {regime:?}: {measured:?}, exact {exact}");
         }
     }
     let [total, doubly] = [Estimator::Total, Estimator::DoublyReparameterised].map(|e| slope(0, e, Regime::After));

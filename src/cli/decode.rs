@@ -33,7 +33,7 @@ pub struct Decode {
     pub run: PathBuf,
     /// A point of the latent space, its K numbers separated by commas; may be repeated
     #[arg(long, value_name = "Z1,Z2,…", required = true, allow_hyphen_values = true)]
-    pub z: Vec<Point>,
+    pub z: Vec<TypedPoint>,
     /// Throw an image x ~ p(x|z) too
     #[arg(long)]
     pub draw: bool,
@@ -60,15 +60,15 @@ pub struct Decode {
 
 /// A point as it is typed.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Point(pub Vec<f32>);
+pub struct TypedPoint(pub Vec<f32>);
 
-impl FromStr for Point {
+impl FromStr for TypedPoint {
     type Err = String;
 
-    fn from_str(text: &str) -> std::result::Result<Point, String> {
+    fn from_str(text: &str) -> std::result::Result<TypedPoint, String> {
         let number = |text: &str| text.trim().parse().ok().filter(|number: &f32| number.is_finite());
         let numbers = text.split(',').map(|text| number(text).ok_or_else(|| format!("\"{text}\" is no number")));
-        numbers.collect::<std::result::Result<_, _>>().map(Point).map_err(|e| format!("{e}; expected one like 0.1,-0.5"))
+        numbers.collect::<std::result::Result<_, _>>().map(TypedPoint).map_err(|e| format!("{e}; expected one like 0.1,-0.5"))
     }
 }
 
@@ -136,7 +136,7 @@ impl Decode {
         let encoded = model.encode("test", seed)?;
         let near = Neighbours::of_points(&encoded.mu, &all, latent, neighbours, &model.watch);
         let image = |of: &[f32], i: usize| of[i * pixels..][..pixels].to_vec();
-        let point = |(i, Point(z)): (usize, &Point)| DecodedPoint {
+        let point = |(i, TypedPoint(z)): (usize, &TypedPoint)| DecodedPoint {
             z: z.clone(),
             log_p: model.vae.upper.is_empty().then(|| log_p(z)),
             mean: image(&means, i),
@@ -168,7 +168,7 @@ impl Decode {
 }
 
 /// Refuses points of another number of dimensions.
-fn check(points: &[Point], latent: usize) -> Result<()> {
+fn check(points: &[TypedPoint], latent: usize) -> Result<()> {
     match points.iter().find(|point| point.0.len() != latent) {
         None => Ok(()),
         Some(point) => {
@@ -272,11 +272,11 @@ mod tests {
 
     #[test]
     fn points_are_read_and_counted() {
-        assert_eq!("0.1,-0.5".parse::<Point>().unwrap(), Point(vec![0.1, -0.5]));
+        assert_eq!("0.1,-0.5".parse::<TypedPoint>().unwrap(), TypedPoint(vec![0.1, -0.5]));
         for bad in ["", "1,,2", "x", "nan"] {
-            assert!(bad.parse::<Point>().unwrap_err().contains("0.1,-0.5"), "{bad}");
+            assert!(bad.parse::<TypedPoint>().unwrap_err().contains("0.1,-0.5"), "{bad}");
         }
-        let message = check(&[Point(vec![1.0]), Point(vec![1.0; 3])], 1).unwrap_err().to_string();
+        let message = check(&[TypedPoint(vec![1.0]), TypedPoint(vec![1.0; 3])], 1).unwrap_err().to_string();
         for part in ["z", "3 numbers", "1 separated", "K"] {
             assert!(message.contains(part), "{message} lacks {part}");
         }

@@ -18,7 +18,7 @@ pub mod view;
 pub use bundle::{Bundle, Caption};
 pub use golden::Golden;
 pub use practice::{Practice, PracticeConfig, Stretch};
-pub use view::{PointWeights, View};
+pub use view::{ModelView, PointWeights};
 
 use serde_json::{Value, json};
 
@@ -42,18 +42,18 @@ pub enum Exhibit {
 pub struct Trained {
     pub(crate) bundle: Bundle,
     pub(crate) model: DeviceVae,
-    pub(crate) view: View,
+    pub(crate) view: ModelView,
 }
 
 /// Images of which the model says what it thinks.
-pub struct Shown<'a> {
+pub struct ShownImages<'a> {
     /// Grey values, `[N, D]`.
     pub images: &'a [u8],
     /// The class of each.
     pub labels: Option<&'a [u8]>,
 }
 
-impl Shown<'_> {
+impl ShownImages<'_> {
     /// Image `i` as the model sees it, in [0, 1]; none beyond the last.
     pub fn image(&self, i: usize, pixels: usize) -> Option<Vec<f32>> {
         let bytes = self.images.chunks_exact(pixels).nth(i)?;
@@ -68,7 +68,7 @@ impl Shown<'_> {
 
 impl Exhibit {
     /// The model, and what is asked of it.
-    pub fn parts(&mut self) -> (&mut DeviceVae, &mut View) {
+    pub fn parts(&mut self) -> (&mut DeviceVae, &mut ModelView) {
         match self {
             Exhibit::Trained(own) => (&mut own.model, &mut own.view),
             Exhibit::Practice(own) => own.parts(),
@@ -76,9 +76,9 @@ impl Exhibit {
     }
 
     /// Its images.
-    pub fn shown(&self) -> Shown<'_> {
+    pub fn shown(&self) -> ShownImages<'_> {
         match self {
-            Exhibit::Trained(own) => Shown { images: &own.bundle.images, labels: own.bundle.classes() },
+            Exhibit::Trained(own) => ShownImages { images: &own.bundle.images, labels: own.bundle.classes() },
             Exhibit::Practice(own) => own.shown(),
         }
     }

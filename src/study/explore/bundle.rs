@@ -21,7 +21,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use super::golden::Golden;
-use super::{SHOWN, Trained, View};
+use super::{ModelView, SHOWN, Trained};
 use crate::data::Dataset;
 use crate::engine::device::Executor;
 use crate::engine::error::{Error, Result};
@@ -138,7 +138,7 @@ impl Bundle {
             model.state.write(name, values)?;
         }
         model.load(SHOWN, &self.images)?;
-        Ok(Trained { bundle: self, model, view: View::default() })
+        Ok(Trained { bundle: self, model, view: ModelView::default() })
     }
 
     /// The class of each image, if it is known.

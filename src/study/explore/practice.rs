@@ -5,7 +5,7 @@ use std::sync::atomic::AtomicBool;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-use super::{SHOWN, Shown, View};
+use super::{ModelView, SHOWN, ShownImages};
 use crate::data::{Dataset, Splits};
 use crate::engine::device::{Executor, Key, Rows};
 use crate::engine::error::{Error, Result};
@@ -98,7 +98,7 @@ pub struct Practice {
     trainer: Trainer,
     train: Dataset,
     test: Dataset,
-    view: View,
+    view: ModelView,
 }
 
 impl Practice {
@@ -113,7 +113,7 @@ impl Practice {
         let splits = Splits { train, test };
         let mut trainer = Trainer::new_on(run, &splits, executor)?;
         splits.test.load_into(trainer.model(), SHOWN)?;
-        Ok(Practice { config, trainer, train: splits.train, test: splits.test, view: View::default() })
+        Ok(Practice { config, trainer, train: splits.train, test: splits.test, view: ModelView::default() })
     }
 
     /// What is trained.
@@ -175,12 +175,12 @@ impl Practice {
         Ok(Derivation::of(&title, loss, &leaves, &names, &mut run, 1))
     }
 
-    pub(super) fn parts(&mut self) -> (&mut DeviceVae, &mut View) {
+    pub(super) fn parts(&mut self) -> (&mut DeviceVae, &mut ModelView) {
         (self.trainer.model(), &mut self.view)
     }
 
-    pub(super) fn shown(&self) -> Shown<'_> {
-        Shown { images: &self.test.images, labels: self.test.labels.as_deref() }
+    pub(super) fn shown(&self) -> ShownImages<'_> {
+        ShownImages { images: &self.test.images, labels: self.test.labels.as_deref() }
     }
 
     pub(super) fn about(&self) -> Value {

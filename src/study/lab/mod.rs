@@ -33,7 +33,7 @@ pub use measure::{Looked, NoiseProbe, seconds_per_step};
 pub use picture::draw;
 pub use report::tables;
 pub use results::{Cell, ContestantLine, LabPlace, LabReport, Regime, SlopeInK};
-pub use stats::{DrawGroups, GROUPS, Uncertain, exponent, median};
+pub use stats::{DrawGroups, GROUPS, exponent, median};
 pub use trained::trained;
 
 use crate::engine::device::Executor;

@@ -24,12 +24,12 @@ pub fn draw(report: &LabReport) -> Plot {
         let panel = plot.panel("q is the posterior; what is 0 is not shown");
         let panel = panel.x(Axis::log("k, draws per image")).y(Axis::log("noise"));
         let seen = |noise: &f64| *noise > SILENCE;
-        let noise = |cell: &Cell| Some((cell.noise.value, cell.noise.error)).filter(|(value, _)| seen(value));
+        let noise = |cell: &Cell| Some((cell.noise.value, cell.noise.standard_error)).filter(|(value, _)| seen(value));
         plot = series(panel, place, |_| true, noise, |cell| cell.exact_noise.filter(seen));
     }
     for place in &signal {
         let panel = plot.panel(title(place)).x(Axis::log("k, draws per image")).y(Axis::log("signal-to-noise ratio"));
-        let ratio = |cell: &Cell| cell.ratio.map(|ratio| (ratio.value, ratio.error));
+        let ratio = |cell: &Cell| cell.ratio.map(|ratio| (ratio.value, ratio.standard_error));
         plot = series(panel, place, |_| true, ratio, |cell| cell.exact_ratio);
     }
     // The cost at the middle distance, where both regimes are.

@@ -2,7 +2,7 @@
 
 use super::BOUNDS;
 use super::results::{Cell, ContestantLine, LabPlace, LabReport, Regime, SlopeInK};
-use super::stats::Uncertain;
+use crate::study::richness::Uncertain;
 use crate::vae::BoundKind;
 
 /// Columns of the names at the left, and of a number.
@@ -101,7 +101,7 @@ fn agreement(report: &LabReport) -> String {
     // Where there is none there are rounding errors.
     let distance = |cell: &Cell| {
         let exact = cell.exact_noise.filter(|&exact| exact > 1e-3)?;
-        Some((cell.noise.value - exact).abs() / cell.noise.error)
+        Some((cell.noise.value - exact).abs() / cell.noise.standard_error)
     };
     let all: Vec<f64> = cells.filter_map(distance).collect();
     if all.is_empty() {
@@ -119,7 +119,7 @@ fn agreement(report: &LabReport) -> String {
 }
 
 fn plus_minus(number: Uncertain, digits: usize) -> String {
-    format!("{:.digits$}±{:.digits$}", number.value, number.error)
+    format!("{:.digits$}±{:.digits$}", number.value, number.standard_error)
 }
 
 fn power(law: f64) -> &'static str {
@@ -198,8 +198,8 @@ fn biases(report: &LabReport) -> String {
 
 fn bias_of(cell: &Cell) -> String {
     let Some(bias) = cell.bias else { return "–".into() };
-    let percent = Uncertain { value: 100.0 * bias.value, error: 100.0 * bias.error };
-    let measured = match percent.error {
+    let percent = Uncertain { value: 100.0 * bias.value, standard_error: 100.0 * bias.standard_error };
+    let measured = match percent.standard_error {
         error if error < 9.95 => plus_minus(percent, 1),
         _ => plus_minus(percent, 0),
     };

@@ -4,7 +4,8 @@ use serde::Serialize;
 
 use super::contestant::{Contestant, Network};
 use super::expect::GradientMoments;
-use super::stats::{DrawGroups, Uncertain, exponent};
+use super::stats::{DrawGroups, exponent};
+use crate::study::richness::Uncertain;
 use crate::vae::{BoundKind, Estimator};
 
 /// k counts as far above or below χ² from this factor on.
@@ -57,8 +58,8 @@ impl Cell {
             draws: found.draws(),
             noise,
             exact_noise: Some(exact.noise),
-            size: Uncertain { value: size, error: 0.0 },
-            ratio: there(size).then(|| ratio(Uncertain { value: size, error: 0.0 }, noise)),
+            size: Uncertain { value: size, standard_error: 0.0 },
+            ratio: there(size).then(|| ratio(Uncertain { value: size, standard_error: 0.0 }, noise)),
             exact_ratio: there(size).then(|| size / exact.noise),
             bias,
             exact_bias: there(sizes.sqrt()).then(|| along(&exact.mean)),
@@ -74,7 +75,7 @@ impl Cell {
         let size = if biased { found.size() } else { reference.size() };
         let gradient = reference.mean();
         let (along, own) = (found.along(&gradient), reference.along(&gradient));
-        let error = along.error.hypot(own.error);
+        let error = along.standard_error.hypot(own.standard_error);
         let seen = |size: &Uncertain| size.value > 0.0;
         Cell {
             k,
@@ -84,7 +85,8 @@ impl Cell {
             size,
             ratio: seen(&size).then(|| ratio(size, noise)),
             exact_ratio: None,
-            bias: seen(&reference.size()).then_some(Uncertain { value: along.value - own.value, error }),
+            bias: seen(&reference.size())
+                .then_some(Uncertain { value: along.value - own.value, standard_error: error }),
             exact_bias: None,
             worst: None,
             worst_bias: None,
@@ -112,8 +114,8 @@ impl Cell {
 
 fn ratio(size: Uncertain, noise: Uncertain) -> Uncertain {
     let value = size.value / noise.value;
-    let relative = (noise.error / noise.value).hypot(size.error / size.value);
-    Uncertain { value, error: value * relative }
+    let relative = (noise.standard_error / noise.value).hypot(size.standard_error / size.value);
+    Uncertain { value, standard_error: value * relative }
 }
 
 /// The largest distance of a component of the mean from what is expected, in standard errors, rounding taken into account.
@@ -188,7 +190,9 @@ fn slope(contestant: &Contestant, cells: &[Cell], regime: Regime, chi_square: f6
     let measured = exponent(&points.iter().map(|&(k, ratio, _)| (k, ratio)).collect::<Vec<_>>())?;
     let exact: Option<Vec<(f64, Uncertain)>> = points
         .iter()
-        .map(|&(k, ratio, exact)| exact.map(|value| (k, Uncertain { value, error: value * ratio.error / ratio.value })))
+        .map(|&(k, ratio, exact)| {
+            exact.map(|value| (k, Uncertain { value, standard_error: value * ratio.standard_error / ratio.value }))
+        })
         .collect();
     let lawful = regime == Regime::After || contestant.bound == BoundKind::Elbo;
     Some(SlopeInK {

@@ -5,19 +5,10 @@
 //! Nothing is assumed of the draws' distribution but a finite fourth moment; a variance that has none shows as an error that
 //! does not shrink.
 
-use serde::Serialize;
+use crate::study::richness::Uncertain;
 
 /// Groups of draws.
 pub const GROUPS: usize = 20;
-
-/// A number and its standard error.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
-pub struct Uncertain {
-    /// The number.
-    pub value: f64,
-    /// Its standard error.
-    pub error: f64,
-}
 
 /// Sums of one group of draws, each draw less the pivot.
 #[derive(Clone, Debug)]
@@ -92,7 +83,7 @@ impl DrawGroups {
         let n = parts.len() as f64;
         let mean = parts.iter().sum::<f64>() / n;
         let square: f64 = parts.iter().map(|p| (p - mean).powi(2)).sum();
-        Uncertain { value: at(None), error: ((n - 1.0) / n * square).sqrt() }
+        Uncertain { value: at(None), standard_error: ((n - 1.0) / n * square).sqrt() }
     }
 
     /// The mean of each component.
@@ -127,15 +118,15 @@ impl DrawGroups {
 /// The exponent b of y ≈ a·kᵇ: weighted least squares on logarithmic axes, weights from the errors. None of fewer than two
 /// points that are positive.
 pub fn exponent(points: &[(f64, Uncertain)]) -> Option<Uncertain> {
-    let usable = points.iter().filter(|(_, y)| y.value > 0.0 && y.error.is_finite());
+    let usable = points.iter().filter(|(_, y)| y.value > 0.0 && y.standard_error.is_finite());
     // (ln k, ln y, weight); a point without an error would have all the weight.
     let logs: Vec<(f64, f64, f64)> =
-        usable.map(|(k, y)| (k.ln(), y.value.ln(), (y.error / y.value).max(1e-6).powi(-2))).collect();
+        usable.map(|(k, y)| (k.ln(), y.value.ln(), (y.standard_error / y.value).max(1e-6).powi(-2))).collect();
     let total: f64 = logs.iter().map(|p| p.2).sum();
     let centre = logs.iter().map(|p| p.0 * p.2).sum::<f64>() / total;
     let spread: f64 = logs.iter().map(|p| p.2 * (p.0 - centre).powi(2)).sum();
     let slope = logs.iter().map(|p| p.2 * (p.0 - centre) * p.1).sum::<f64>() / spread;
-    (logs.len() > 1 && spread > 0.0).then(|| Uncertain { value: slope, error: spread.sqrt().recip() })
+    (logs.len() > 1 && spread > 0.0).then(|| Uncertain { value: slope, standard_error: spread.sqrt().recip() })
 }
 
 /// The median; NaN of nothing.
@@ -167,10 +158,10 @@ mod tests {
         let found = normal(20_000, 1);
         let (size, noise) = (found.size(), found.noise());
         assert_eq!(found.draws(), 20_000);
-        assert!((size.value - 5.0).abs() < 4.0 * size.error, "{size:?}");
-        assert!((noise.value - 5f64.sqrt()).abs() < 4.0 * noise.error, "{noise:?}");
+        assert!((size.value - 5.0).abs() < 4.0 * size.standard_error, "{size:?}");
+        assert!((noise.value - 5f64.sqrt()).abs() < 4.0 * noise.standard_error, "{noise:?}");
         let along = found.along(&[3.0, 4.0]);
-        assert!((along.value - 1.0).abs() < 4.0 * along.error, "{along:?}");
+        assert!((along.value - 1.0).abs() < 4.0 * along.standard_error, "{along:?}");
     }
 
     #[test]
@@ -178,7 +169,7 @@ mod tests {
         let repeated: Vec<Uncertain> = (0..200).map(|seed| normal(400, 10 + seed).noise()).collect();
         let mean = repeated.iter().map(|u| u.value).sum::<f64>() / 200.0;
         let spread = (repeated.iter().map(|u| (u.value - mean).powi(2)).sum::<f64>() / 199.0).sqrt();
-        let said = repeated.iter().map(|u| u.error).sum::<f64>() / 200.0;
+        let said = repeated.iter().map(|u| u.standard_error).sum::<f64>() / 200.0;
         assert!((said / spread - 1.0).abs() < 0.2, "says {said}, repetitions differ by {spread}");
     }
 
@@ -196,21 +187,21 @@ mod tests {
     fn what_does_not_vary_has_no_noise() {
         let mut groups = DrawGroups::new(50);
         (0..50).for_each(|_| groups.add(&[1e8 + 0.1, -3.0]));
-        assert_eq!((groups.noise(), groups.mean()[1]), (Uncertain { value: 0.0, error: 0.0 }, -3.0));
+        assert_eq!((groups.noise(), groups.mean()[1]), (Uncertain { value: 0.0, standard_error: 0.0 }, -3.0));
     }
 
     #[test]
     fn a_slope_is_found_with_its_error() {
         let points: Vec<(f64, Uncertain)> = [1.0, 4.0, 16.0]
             .iter()
-            .map(|&k: &f64| (k, Uncertain { value: 3.0 / k.sqrt(), error: 0.03 / k.sqrt() }))
+            .map(|&k: &f64| (k, Uncertain { value: 3.0 / k.sqrt(), standard_error: 0.03 / k.sqrt() }))
             .collect();
         let found = exponent(&points).unwrap();
         // Σ (x − x̄)²/0.01² = 2·(ln 4)²·10⁴.
         let error = 0.01 / (2f64.sqrt() * 4f64.ln());
-        assert!((found.value + 0.5).abs() < 1e-12 && (found.error / error - 1.0).abs() < 1e-9, "{found:?}");
+        assert!((found.value + 0.5).abs() < 1e-12 && (found.standard_error / error - 1.0).abs() < 1e-9, "{found:?}");
         assert!(exponent(&points[..1]).is_none());
-        assert!(exponent(&[points[0], (4.0, Uncertain { value: 0.0, error: 0.1 })]).is_none());
+        assert!(exponent(&[points[0], (4.0, Uncertain { value: 0.0, standard_error: 0.1 })]).is_none());
         assert_eq!(median(vec![3.0, 1.0, 2.0]), 2.0);
         assert_eq!(median(vec![4.0, 1.0, 2.0, 3.0]), 2.5);
     }

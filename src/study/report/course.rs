@@ -121,7 +121,7 @@ pub(super) fn scales(runs: &[ReportedRun]) -> String {
         }
     }
     // Runs on one scale stand on it together.
-    let mut groups: Vec<(Scale, Vec<usize>)> = Vec::new();
+    let mut groups: Vec<(SharedScale, Vec<usize>)> = Vec::new();
     for (i, run) in runs.iter().enumerate() {
         let Some(scale) = scale(run) else { continue };
         match groups.iter_mut().find(|(known, _)| *known == scale) {
@@ -138,12 +138,12 @@ pub(super) fn scales(runs: &[ReportedRun]) -> String {
 
 /// The marks of a scale, and what it is of.
 #[derive(PartialEq)]
-struct Scale {
+struct SharedScale {
     of: String,
     marks: Vec<(f64, String)>,
 }
 
-fn scale(run: &ReportedRun) -> Option<Scale> {
+fn scale(run: &ReportedRun) -> Option<SharedScale> {
     let judged = run.judged.as_ref().ok()?;
     let model = &run.config.model;
     let of = format!(
@@ -153,10 +153,10 @@ fn scale(run: &ReportedRun) -> Option<Scale> {
         plural(judged.result.images, "test image"),
         judged.data
     );
-    Some(Scale { of, marks: judged.marks.iter().map(|m| (m.nats, m.what.clone())).collect() })
+    Some(SharedScale { of, marks: judged.marks.iter().map(|m| (m.nats, m.what.clone())).collect() })
 }
 
-fn table(runs: &[ReportedRun], scale: &Scale, members: &[usize], several: bool) -> String {
+fn table(runs: &[ReportedRun], scale: &SharedScale, members: &[usize], several: bool) -> String {
     let result = |i: usize| runs[i].judged.as_ref().expect("it has a scale").result.neg_elbo();
     let mut rows: Vec<(f64, Option<usize>, String)> =
         scale.marks.iter().map(|(nats, what)| (*nats, None, escaped(what))).collect();
