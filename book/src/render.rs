@@ -115,8 +115,7 @@ fn finish(folder: &Path, page: &Path, formulas: &Formulas) -> Result<()> {
     let name = page.strip_prefix(folder).unwrap_or(page);
     let keep = name.to_string_lossy();
     if page.extension().is_none_or(|e| e != "html") || keep.starts_with("toc") || keep.starts_with("404") {
-        let used = ["favicon", "pictures"].iter().any(|kept| keep.starts_with(kept));
-        if !used {
+        if !keep.starts_with("pictures") {
             fs::remove_file(page)?;
             let _ = fs::remove_dir(page.parent().unwrap_or(folder)); // which succeeds when it is empty
         }
