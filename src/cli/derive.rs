@@ -12,7 +12,9 @@ use crate::engine::error::Result;
 use crate::engine::file;
 use crate::study::derive::{BUILT_IN, BuiltIn, Subject};
 
-/// Print the chain rule on a small graph with every number: tape, walk back, finite differences
+/// Print the chain rule on a small graph with every number
+///
+/// The tape, the walk back with every contribution, and finite differences beside the gradients.
 #[derive(Args)]
 #[command(after_long_help = after_help())]
 pub struct Derive {

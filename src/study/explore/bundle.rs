@@ -286,7 +286,7 @@ pub(super) mod tests {
         let message = bundle(VaeConfig { upper, ..VaeConfig::new(3) }).unwrap_err().to_string();
         assert!(message.contains("stochastic layers"), "{message}");
         let message = bundle(VaeConfig::new(1)).unwrap_err().to_string();
-        assert!(message.contains("latent dimensions 1") && message.contains("at least 2"), "{message}");
+        assert!(message.contains("latent dimensions: found 1") && message.contains("at least 2"), "{message}");
     }
 
     #[test]
