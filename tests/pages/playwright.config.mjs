@@ -5,7 +5,8 @@ export default defineConfig({
   testDir: ".",
   testMatch: "*.spec.mjs",
   timeout: 120_000,
-  workers: 1,
+  workers: 2,
+  fullyParallel: true,
   reporter: "list",
   use: {
     launchOptions: { executablePath: process.env.CHROMIUM || "/usr/bin/chromium", args: ["--no-sandbox"] },
