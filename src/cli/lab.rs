@@ -14,7 +14,9 @@ use crate::engine::error::{Error, Result};
 use crate::study::lab::{self, LabOptions, LabReport};
 use crate::vae::Binarisation;
 
-/// Measure the noise of every gradient estimator against the draws k and the distance of q from the posterior
+/// Measure the noise of every gradient estimator
+///
+/// Against the draws k of z per image and the distance of q from the posterior.
 ///
 /// Without RUN on a linear Gaussian model, where the expectation and the noise of every estimator are known exactly, for
 /// every k. With RUN on a trained model and a fixed batch of its test images.
