@@ -112,7 +112,8 @@ mod tests {
     fn every_command_is_in_the_help_and_the_help_fits_a_screen() {
         let mut command = complete(super::super::Cli::command());
         let help = command.render_help().to_string();
-        for own in command.get_subcommands() {
+        // clap's own `help` is what every line of it says already.
+        for own in command.get_subcommands().filter(|own| own.get_name() != "help") {
             let line = help.lines().filter(|l| l.split_whitespace().next() == Some(own.get_name()));
             let line = line.collect::<Vec<_>>();
             assert!(line.len() == 1 && line[0].chars().count() <= 100, "{}: {line:?}\n{help}", own.get_name());
