@@ -1,9 +1,9 @@
 //! The engine of `elbo` for a page: what [`elbo::study::explore`] computes, behind a C interface for JavaScript
 //! (`src/study/explore/engine.js`).
 //!
-//! JavaScript [`reserve`]s memory for what it hands over and [`release`]s it; a call returns 1, or 0 when it failed. What it
-//! computed lies in the answer until the next call, part by part ([`answer`], [`answer_bytes`]); why it failed is in the
-//! message ([`message`], [`message_bytes`]). A panic leaves its message there too, before the module stops: no module that
+//! JavaScript `reserve`s memory for what it hands over and `release`s it; a call returns 1, or 0 when it failed. What it
+//! computed lies in the answer until the next call, part by part (`answer`, `answer_bytes`); why it failed is in the
+//! message (`message`, `message_bytes`). A panic leaves its message there too, before the module stops: no module that
 //! panicked is to be called again. Nothing is imported.
 //!
 //! Elsewhere than in WebAssembly the crate is empty: `open` and `close` are names that other systems have given away.

@@ -1,6 +1,6 @@
 //! The rules of the operations as text, for whoever wants to read, print or step through a derivation.
 //!
-//! Each text stands where its code does: those of [`ScalarFn`](super::ScalarFn) and [`BinaryFn`](super::BinaryFn) are the
+//! Each text stands where its code does: those of [`ScalarFn`] and [`BinaryFn`] are the
 //! tokens of the tables themselves, those of the other operations stand beside their rules of differentiation.
 //!
 //! ```
