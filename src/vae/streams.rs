@@ -26,6 +26,7 @@ pub(crate) const SIMULATED_PIXELS: u32 = 43;
 /// Pixels of images that are thrown from given points z.
 pub(crate) const THROWN_PIXELS: u32 = 44;
 /// Inputs with which exported networks are compared.
+#[cfg(any(test, feature = "cli"))]
 pub(crate) const CHECK_VALUES: u32 = 45;
 /// Momentum of Hamiltonian Monte Carlo, one per stochastic layer.
 pub(crate) const MOMENTUM: u32 = 50;
