@@ -11,12 +11,14 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use anyhow::{Context, Result};
 use elbo::study::exercise::Exercise;
+use elbo::study::page::COLOURS;
 use mdbook_driver::MDBook;
 use mdbook_driver::book::{Book, BookItem};
 use mdbook_preprocessor::{Preprocessor, PreprocessorContext};
 
 use crate::book;
 use crate::formula::Formulas;
+use elbo::study::page::COLOURS;
 
 /// Renders the book into a folder, which is replaced.
 ///
@@ -125,7 +127,7 @@ fn finish(folder: &Path, page: &Path, formulas: &Formulas) -> Result<()> {
     let depth = name.components().count() - 1;
     let html = heads(&formulas.put_back(&accessible(&linked(&html, &"../".repeat(depth), &keep))));
     let style = fs::read_to_string(book().join("theme/book.css"))?;
-    let html = html.replace("<style></style>", &format!("<style>\n{style}</style>"));
+    let html = html.replace("<style></style>", &format!("<style>\n{COLOURS}{style}</style>"));
     fs::write(page, html).with_context(|| format!("cannot write {}", page.display()))
 }
 

@@ -12,12 +12,17 @@ use serde_json::json;
 use super::answer::Answer;
 use super::output::{self, ending};
 use super::{say, use_run};
+use crate::data::Dataset;
+use crate::engine::device::Device;
 use crate::engine::error::{Error, Remedy, Result};
-use crate::study::explore::{Bundle, Caption, site};
+use crate::study::explore::{Bundle, Caption, Surroundings, site};
 use crate::train::checkpoint::Checkpoint;
 use crate::train::{Source, quoted};
 
 include!(concat!(env!("OUT_DIR"), "/pages.rs"));
+
+/// Bytes of the means of test images that go with a model: ten thousand in a plane, some hundred in twenty dimensions.
+const MOST_SURROUNDINGS: usize = 200_000;
 
 /// A page larger than this is not handed around.
 const LARGEST: usize = 3_000_000;
@@ -52,7 +57,7 @@ impl Explore {
         let bundle = Bundle::of(&checkpoint, &test, self.caption(&checkpoint))?.sealed()?;
         let mut packed = GzEncoder::new(Vec::new(), Compression::best());
         let engine = packed.write_all(engine).and_then(|()| packed.finish()).expect("memory can be written");
-        let page = site::page(&bundle, &engine);
+        let page = site::page(&bundle, &engine, surroundings(&checkpoint, &test)?.as_ref());
         let bytes = page.html().len();
         if bytes > LARGEST {
             say(format_args!(
@@ -98,6 +103,17 @@ fn last_name(path: &Path) -> String {
     let lies = if path.file_name().is_none() { path.canonicalize().ok() } else { None };
     let name = lies.as_deref().unwrap_or(path).file_name().or(path.file_name());
     name.map_or("run".into(), |name| name.to_string_lossy().into_owned())
+}
+
+/// Where all test images lie, by the same means as `elbo decode` looks around with; none where they would take too much room.
+fn surroundings(checkpoint: &Checkpoint, test: &Dataset) -> Result<Option<Surroundings>> {
+    if 4 * test.rows * checkpoint.config.model.latent > MOST_SURROUNDINGS {
+        return Ok(None);
+    }
+    let mut model = checkpoint.model(Device::Cpu { threads: 0 })?;
+    test.load_into(&mut model, "test")?;
+    let means = model.encode("test", checkpoint.config.seed)?.mu;
+    Ok(Some(Surroundings { means, labels: test.labels.clone().unwrap_or_default() }))
 }
 
 /// The engine for pages.

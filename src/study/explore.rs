@@ -18,6 +18,7 @@ pub mod view;
 pub use bundle::{Bundle, Caption};
 pub use golden::Golden;
 pub use practice::{Practice, PracticeConfig, Stretch};
+pub use site::Surroundings;
 pub use view::{ModelView, PointWeights};
 
 use serde_json::{Value, json};

@@ -25,8 +25,11 @@ use serde::Serialize;
 use crate::engine::error::Result;
 use crate::engine::file;
 
-/// The style of all pages. Its variables are what a page's own style and its canvases take their colours from.
-pub const THEME: &str = include_str!("page/theme.css");
+/// The colours of all pages and of the book, light and dark, as variables: what styles and canvases take theirs from.
+pub const COLOURS: &str = include_str!("page/colours.css");
+
+/// The style of all pages.
+const THEME: &str = include_str!("page/theme.css");
 
 /// What all pages' scripts may call.
 const COMMON: &str = include_str!("page/page.js");
@@ -102,7 +105,7 @@ impl Page {
              <meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">\n\
              <meta http-equiv=\"Content-Security-Policy\" content=\"{POLICY}\">\n\
              <meta name=\"color-scheme\" content=\"light dark\">\n<link rel=\"icon\" href=\"data:,\">\n\
-             <title>{title}</title>\n<style>\n{THEME}{styles}</style>\n</head>\n<body>\n{body}\n{data}\
+             <title>{title}</title>\n<style>\n{COLOURS}{THEME}{styles}</style>\n</head>\n<body>\n{body}\n{data}\
              <script>\n{COMMON}</script>\n{scripts}</body>\n</html>\n"
         )
     }

@@ -49,6 +49,6 @@ function showIntroduction(info, space) {
   el("mean-caption").innerHTML = `${MEAN}, the mean`;
   el("sigma-caption").innerHTML = spread;
   el("shares-note").textContent = info.labels
-    ? `Of the ${Math.min(NEIGHBOURS, space.count)} test images whose mean of q is nearest, among the ${space.count} in this file. Press a digit to go where it lives.`
+    ? `Of the ${Math.min(NEIGHBOURS, space.around.count)} test images whose mean of q is nearest, among ${space.around.count}${space.around.count === space.count ? " in this file" : ""}. Press a digit to go where it lives.`
     : "";
 }

@@ -32,7 +32,7 @@ function wirePlane(space, plane, point) {
 
 async function start() {
   const engine = await Engine.load(bytes("wasm")), model = engine.open(bytes("bundle"));
-  const space = new Space(model), hooks = { engine, model, space };
+  const space = new Space(model, bytes("surroundings")), hooks = { engine, model, space };
   showIntroduction(model.info, space);
   let point = null;
   const plane = new PlaneView(el("plane"), space, (place) => point && point.goTo(place));

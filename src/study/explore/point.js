@@ -111,10 +111,11 @@ class PointView {
 
   /* The nearest test image of all; pressing it asks about it below. */
   showNearest({ images: [first] }) {
-    const { info, labels } = this.space;
+    const { info, around, count } = this.space;
     el("nearest").hidden = !first;
     if (!first) return;
-    el("nearest-image").textContent = `test image ${first[0]}` + (info.labels ? `, a ${labels[first[0]]}` : "");
+    el("nearest-image").textContent = `test image ${first[0]}` + (info.labels ? `, a ${around.labels[first[0]]}` : "");
+    el("nearest-image").disabled = first[0] >= count; // only the first images themselves are in the page
     el("nearest-distance").textContent = fixed(first[1], 4);
     this.nearestImage = first[0];
   }

@@ -27,14 +27,33 @@ const SCRIPTS: [&str; 19] = [
     include_str!("main.js"),
 ];
 
-/// The page of a model. `engine` is the module of `explore/`, plain or gzip.
-pub fn page(bundle: &Bundle, engine: &[u8]) -> Page {
+/// Where all test images lie, of which a [`Bundle`] has the first only: what a page counts the nearest digits among.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Surroundings {
+    /// μ of q(z|x) by the model that nothing is rounded of, `[N, K]`.
+    pub means: Vec<f32>,
+    /// The class of each image; empty if it is not known.
+    pub labels: Vec<u8>,
+}
+
+impl Surroundings {
+    /// The means as f32, little-endian, then a byte per label.
+    fn encode(&self) -> Vec<u8> {
+        self.means.iter().flat_map(|mean| mean.to_le_bytes()).chain(self.labels.iter().copied()).collect()
+    }
+}
+
+/// The page of a model. `engine` is the module of `explore/`, plain or gzip. Without surroundings the nearest digits are those
+/// among the bundle's images.
+pub fn page(bundle: &Bundle, engine: &[u8], surroundings: Option<&Surroundings>) -> Page {
+    let around = surroundings.map_or(Vec::new(), Surroundings::encode);
     let page = Page::new(&bundle.caption.title)
         .style(WALK_STYLE)
         .style(include_str!("explore.css"))
         .body(include_str!("explore.html"))
         .bytes("wasm", engine)
-        .bytes("bundle", &bundle.encode());
+        .bytes("bundle", &bundle.encode())
+        .bytes("surroundings", &around);
     SCRIPTS.into_iter().fold(page, Page::script)
 }
 

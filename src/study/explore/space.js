@@ -2,7 +2,8 @@
 /* The latent space as a plane: coordinates (a, b), the z they stand for, and which digits lie where. */
 
 class Space {
-  constructor(model) {
+  /* `around` holds the means of q of all test images and then a byte for the label of each, where the page has them. */
+  constructor(model, around = new Uint8Array(0)) {
     this.model = model;
     this.info = model.info;
     this.K = model.info.latent;
@@ -10,10 +11,21 @@ class Space {
     this.means = this.count ? model.testMeans() : new Float32Array(0);
     this.logvars = this.means.length ? this.allLogvars() : new Float32Array(0);
     this.labels = Array.from({ length: this.count }, (_, i) => (this.info.labels ? model.testLabel(i) : 0));
-    this.classes = this.labels.reduce((most, label) => Math.max(most, label + 1), 10); // ten, or more if there are
+    this.around = this.surroundings(around);
+    this.classes = this.around.labels.reduce((most, label) => Math.max(most, label + 1), 10); // ten, or more if there are
     this.base = new Float32Array(this.K);
     this.ways = this.possibleWays();
     this.choose(this.K > 2 && this.count > 2 ? "principal" : "0,1");
+  }
+
+  /* What the nearest digits are counted among: all test images, or else those in the page. */
+  surroundings(bytes) {
+    if (bytes.length === 0) return { means: this.means, labels: this.labels, count: this.count };
+    const count = bytes.length / (4 * this.K + (this.info.labels ? 1 : 0)), means = new Float32Array(count * this.K);
+    const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.length);
+    for (let i = 0; i < means.length; i++) means[i] = view.getFloat32(4 * i, true);
+    const labels = Array.from({ length: count }, (_, i) => (this.info.labels ? bytes[4 * means.length + i] : 0));
+    return { means, labels, count };
   }
 
   /* log σ² of q for every test image. */
@@ -103,13 +115,14 @@ class Space {
 
   /* The test images whose mean of q lies nearest to z, and what share of them each digit is. */
   nearest(z) {
-    const near = Array.from({ length: this.count }, (_, i) => {
+    const { means, labels, count } = this.around;
+    const near = Array.from({ length: count }, (_, i) => {
       let squares = 0;
-      for (let k = 0; k < this.K; k++) squares += (z[k] - this.means[i * this.K + k]) ** 2;
+      for (let k = 0; k < this.K; k++) squares += (z[k] - means[i * this.K + k]) ** 2;
       return [i, Math.sqrt(squares)];
     }).sort((a, b) => a[1] - b[1]).slice(0, NEIGHBOURS);
     const shares = Array(this.classes).fill(0);
-    for (const [i] of near) shares[this.labels[i]] += 1 / near.length;
+    for (const [i] of near) shares[labels[i]] += 1 / near.length;
     return { images: near, shares };
   }
 

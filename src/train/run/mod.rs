@@ -16,7 +16,8 @@
 //! A run's folder is built under another name and renamed when its first checkpoint is in it: it can be taken up as soon as it
 //! exists. The lines of an epoch are synced to the disk before the checkpoint that includes it is written, so that the
 //! journals are never behind; where they are ahead, taking the run up cuts them off at the checkpoint. So whenever the power
-//! fails, the run goes on to the same bytes as if nothing had happened. The tests let it fail at every moment.
+//! fails, the run goes on to the same bytes as if nothing had happened. The tests let it fail at every moment. (One file does not
+//! after a stop within an epoch: in `steps.jsonl` the first interval of the next session reaches back to the epoch's beginning.)
 //!
 //! # Who writes
 //!
