@@ -18,7 +18,6 @@ use mdbook_preprocessor::{Preprocessor, PreprocessorContext};
 
 use crate::book;
 use crate::formula::Formulas;
-use elbo::study::page::COLOURS;
 
 /// Renders the book into a folder, which is replaced.
 ///
