@@ -18,6 +18,10 @@ const COMMANDS: &[(&str, &[&str])] = &[
             "train --train-size 40 --test-size 9 --hidden 4 --epochs 2 --pause-at 1 --quiet --device cpu -o runs/b",
         ],
     ),
+    (
+        "sweep",
+        &["sweep --train-size 40 --test-size 9 --hidden 4 --epochs 1 --vary latent=2,3 --quiet --device cpu -o runs/c"],
+    ),
     ("sample", &["sample runs/a -n 4 --device cpu"]),
     ("reconstruct", &["reconstruct runs/a -n 4 --draw --device cpu"]),
     ("decode", &["decode runs/a --z 0.1,0.5 --z -1,0 --draw --device cpu"]),

@@ -138,6 +138,30 @@ fn a_training_that_is_stopped_is_saved() {
     }
 }
 
+/// Two processes share the runs of a sweep, and one that is stopped has saved what it was at.
+#[test]
+fn a_sweep_is_shared_and_can_be_stopped() {
+    let at = tempfile::tempdir().unwrap();
+    let sizes = "--train-size 300 --test-size 70 --hidden 24 --latent 2 --device cpu";
+    let mut first = start(at.path(), &format!("sweep {sizes} --vary epochs=1,1000000 --jobs 2 --out s"));
+    first.wait_for("1 of 2: epochs1-seed1");
+    let long = at.path().join("s/epochs1000000-seed1/checkpoint.safetensors");
+    let deadline = Instant::now() + PATIENCE;
+    while Checkpoint::load(&long).map_or(0, |checkpoint| checkpoint.progress.epoch) == 0 {
+        assert!(Instant::now() < deadline, "the long run does not begin:\n{}", first.said());
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    let mut second = Command::new(env!("CARGO_BIN_EXE_elbo"));
+    let second = second.current_dir(at.path()).args("sweep --resume s --device cpu".split_whitespace()).output().unwrap();
+    let told = String::from_utf8(second.stdout).unwrap();
+    assert!(second.status.success() && told.contains("1 run at work in other processes"), "{told}");
+    let (code, said) = first.stop("INT");
+    assert_eq!(code, 130, "{said}");
+    let told = fs::read_to_string(at.path().join("stdout.txt")).unwrap();
+    assert!(told.contains("stopped with 1 run left; continue with: elbo sweep --resume s"), "{told}");
+    assert!(Checkpoint::load(&long).unwrap().progress.updates > 0);
+}
+
 /// A second writer is refused while the first lives, whichever command it is; readers are not. A process that is killed lets go.
 #[test]
 fn a_run_has_one_writer() {

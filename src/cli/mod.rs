@@ -84,6 +84,7 @@ macro_rules! commands {
 commands! {
     "Train a model and look at it": {
         train::Train,
+        sweep::Sweep,
         sample::Sample,
         reconstruct::Reconstruct,
         decode::Decode,

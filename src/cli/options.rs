@@ -1,6 +1,7 @@
 //! Options that several commands share: those of a configuration, of which the configuration itself is the source
 //! ([`Overrides`]), and here those of images and machine.
 
+mod begin;
 pub mod effects;
 mod overrides;
 mod variants;
@@ -10,6 +11,7 @@ use std::path::PathBuf;
 
 use clap::{Args, ValueHint};
 
+pub use begin::RunOptions;
 pub use overrides::{Overrides, ids};
 pub use variants::{Variants, no_idle_number};
 

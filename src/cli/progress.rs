@@ -29,19 +29,40 @@ pub(super) fn train(
     board: Option<&mut Board>,
     stop: &AtomicBool,
 ) -> Result<Outcome> {
-    let config = trainer.config();
-    // It knows what the test images score without any z.
-    let alarm = Alarm::new(config, scale::collapse_line(&config.model, &data.test));
-    run.note_session(&session(trainer))?;
-    let mut progress = ProgressDisplay::new(alarm, quiet, board);
-    let outcome = run.train(trainer, &mut progress, stop);
+    let mut progress = ProgressDisplay::new(alarm(trainer, data), quiet, board);
+    let outcome = observed(run, trainer, &mut progress, stop);
     progress.finish();
-    outcome.map_err(|error| match error {
+    outcome
+}
+
+/// What warns of collapse: it knows what the test images score without any z.
+pub(super) fn alarm(trainer: &Trainer, data: &Splits) -> Alarm {
+    let config = trainer.config();
+    Alarm::new(config, scale::collapse_line(&config.model, &data.test))
+}
+
+/// Trains a run before an observer, and writes down which command does so.
+///
+/// # Errors
+/// As [`Run::train`].
+pub(super) fn observed(
+    run: &Run,
+    trainer: &mut Trainer,
+    observer: &mut dyn Observer,
+    stop: &AtomicBool,
+) -> Result<Outcome> {
+    run.note_session(&session(trainer))?;
+    run.train(trainer, observer, stop).map_err(|error| match error {
         Error::Diverged { field, found, remedy } => {
             Error::Diverged { field, found, remedy: format!("{remedy} (--lr, --clip)") }
         }
         error => error,
     })
+}
+
+/// A warning with the options that it is about.
+pub(super) fn warned(warning: &str) -> String {
+    format!("warning: {warning} (--kl-warmup, --beta, --latent, --epochs)")
 }
 
 /// The command of this process.
@@ -135,7 +156,7 @@ impl Observer for ProgressDisplay<'_> {
             say(line);
         }
         for warning in self.alarm.check(record) {
-            say(format!("warning: {warning} (--kl-warmup, --beta, --latent, --epochs)"));
+            say(warned(&warning));
         }
         self.board.as_mut().map_or(Ok(()), |board| board.epoch(record, timing, &self.steps))
     }

@@ -13,8 +13,10 @@ use super::{pictures, plural, use_run};
 use crate::data::Splits;
 use crate::engine::device::Device;
 use crate::engine::error::{Error, Result};
+use crate::engine::file::Disk;
 use crate::study::report::{DrawnImages, JudgedRun, ReportedRun, page};
 use crate::train::checkpoint::Checkpoint;
+use crate::train::sweep::Sweep;
 use crate::train::{Journals, Run, WATCHED_IMAGES};
 use crate::vae::DeviceVae;
 
@@ -31,7 +33,7 @@ const WATCHED: &str = "watched";
 /// the plane of z, units in use, and the commands that made the run.
 #[derive(Args)]
 pub struct Report {
-    /// Run folders, or checkpoint files
+    /// Run folders, or checkpoint files; the folder of a sweep stands for all of its runs
     #[arg(value_name = "RUN", required = true, value_hint = ValueHint::AnyPath)]
     pub runs: Vec<PathBuf>,
     /// Page to write (HTML)
@@ -49,14 +51,16 @@ pub struct Report {
 impl Report {
     /// Looks into the runs and writes the page.
     pub fn run(&self) -> Result<()> {
-        if self.runs.len() > MOST {
-            return Err(Error::argument("run", plural(self.runs.len(), "run"), format!("at most {MOST} on one page")));
+        let runs = self.all_runs()?;
+        if runs.len() > MOST {
+            let expected = format!("at most {MOST} on one page: name some of them");
+            return Err(Error::argument("run", plural(runs.len(), "run"), expected));
         }
-        self.runs.iter().try_for_each(|run| output::spare_runs("out", &self.out, Some(run)))?;
+        runs.iter().try_for_each(|run| output::spare_runs("out", &self.out, Some(run)))?;
         let device = self.machine.device()?;
-        let names = names(&self.runs);
+        let names = names(&runs);
         let mut reported = Vec::new();
-        for (path, name) in self.runs.iter().zip(names) {
+        for (path, name) in runs.iter().zip(names) {
             reported.push(self.look(path, name, device)?);
         }
         for run in &reported {
@@ -67,7 +71,25 @@ impl Report {
         page(&reported).write(&self.out)?;
         let text = format!("report of {}: {}\n", plural(reported.len(), "run"), self.out.display());
         let without: Vec<&str> = reported.iter().filter(|run| run.judged.is_err()).map(|run| run.name.as_str()).collect();
-        self.answer.give(&text, &json!({ "page": self.out, "runs": self.runs, "without_images": without }))
+        self.answer.give(&text, &json!({ "page": self.out, "runs": runs, "without_images": without }))
+    }
+
+    /// The runs that are named, and those of sweeps that are; of a sweep those that have begun.
+    fn all_runs(&self) -> Result<Vec<PathBuf>> {
+        let mut all = Vec::new();
+        for path in &self.runs {
+            if !Sweep::is_there(&Disk, path) {
+                all.push(path.clone());
+                continue;
+            }
+            let begun: Vec<_> = Sweep::read(&Disk, path)?.folders(path).into_iter().filter(|run| Run::is_there(run)).collect();
+            if begun.is_empty() {
+                let remedy = format!("{}, of which no run has begun", path.display());
+                return Err(Error::argument("run", remedy, "a sweep with a run: elbo sweep --resume goes on with it"));
+            }
+            all.extend(begun);
+        }
+        Ok(all)
     }
 
     fn look(&self, path: &Path, name: String, device: Device) -> Result<ReportedRun> {

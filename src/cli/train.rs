@@ -9,16 +9,17 @@ use serde_json::{Value, json};
 
 use super::answer::Answer;
 use super::interrupt::{INTERRUPTED, Interrupt};
-use super::options::{self, Data, Machine, Overrides, Session, effects};
-use super::recipe::Recipe;
+use super::options::{self, Data, Machine, Overrides, RunOptions, Session, effects};
 use super::run_name::run_name;
 use super::sparkline::sparkline;
+use super::sweep::{Design, Work};
 use super::pictures::Shown;
 use super::{pictures, plural, progress, say, scale, use_run, warn_if_debug_build};
 use crate::data::Splits;
 use crate::engine::error::{Error, Result};
 use crate::engine::file::Disk;
 use crate::engine::optim::LrSchedule;
+use crate::train::sweep::Sweep;
 use crate::train::{
     quoted, Entry, EpochTiming, Experiment, Outcome, Run, Source, TrainConfig, Trainer, WATCHED_IMAGES,
 };
@@ -30,31 +31,21 @@ const SHOWN: usize = 64;
 /// Train a model into a run folder: checkpoint, journal, pictures
 #[derive(Args)]
 pub struct Train {
-    /// Take what is not given here from a recipe: a name of `elbo recipes`, or FILE.toml
-    #[arg(long, value_name = "NAME|FILE", help_heading = "Model")]
-    pub recipe: Option<String>,
-    /// Which of the recipe's protocols to follow, where code and paper differ [default: as the recipe says]
-    #[arg(long, value_name = "NAME", requires = "recipe", hide_short_help = true, help_heading = "Model")]
-    pub protocol: Option<String>,
     #[command(flatten)]
-    pub data: Data,
-    /// Passes over the training set [default: 10, or as recipe or run say]
-    #[arg(long, value_name = "N", help_heading = "Optimisation")]
-    pub epochs: Option<u32>,
-    /// The first N stages of the recipe's schedule only [default: all]
-    #[arg(long, value_name = "N", requires = "recipe", conflicts_with = "epochs", hide_short_help = true)]
-    #[arg(help_heading = "Optimisation")]
-    pub stages: Option<usize>,
-    /// Seed of initial values, shuffling and noise: equal seeds give equal bytes
-    #[arg(long, value_name = "SEED", default_value_t = 1, help_heading = "Optimisation")]
-    pub seed: u64,
-    #[command(flatten)]
-    pub training: Overrides<Experiment>,
+    pub begin: RunOptions,
     #[command(flatten)]
     pub machine: Machine,
     /// Run folder to write, new or empty [default: a fresh one under runs/]
     #[arg(long, short, value_name = "FOLDER", value_hint = ValueHint::DirPath, help_heading = "Output")]
     pub out: Option<PathBuf>,
+    /// Train so many runs at once, with the seeds SEED, SEED + 1, …; `elbo sweep` varies other options
+    ///
+    /// Each is a run in a folder of its own, with the bytes that it would have alone. The result is their mean and spread.
+    #[arg(long, value_name = "R", help_heading = "Output")]
+    pub replicas: Option<u32>,
+    /// Of the replicas, train so many at the same time [default: one per core, on a GPU 1]
+    #[arg(long, value_name = "N", requires = "replicas", hide_short_help = true, help_heading = "Output")]
+    pub jobs: Option<usize>,
     /// Continue the run in this folder exactly where its checkpoint is
     ///
     /// Only --epochs, --lr-schedule, --data (for the same images in another place), --threads, --device, --precision,
@@ -72,28 +63,21 @@ pub struct Train {
 fn answered_by_the_run() -> impl Iterator<Item = Id> {
     let configuration = options::ids::<Overrides<Experiment>>().chain(options::ids::<Data>());
     let asked_anew = |id: &Id| ["lr_schedule", "data"].iter().any(|anew| id == anew);
-    configuration.filter(move |id| !asked_anew(id)).chain(["seed", "recipe", "protocol", "stages", "out"].map(Id::from))
+    configuration.filter(move |id| !asked_anew(id)).chain(["seed", "recipe", "protocol", "stages", "out", "replicas"].map(Id::from))
 }
 
 impl Train {
-    /// What is asked for: the recipe, or else the usual run, with what was typed.
-    fn experiment(&self) -> Result<Experiment> {
-        let below = match &self.recipe {
-            None => Experiment::default(),
-            Some(name) => {
-                let own_images = self.data.data.is_some();
-                Recipe::load(name)?.experiment(self.protocol.as_deref(), self.stages, own_images)?
-            }
-        };
-        let mut asked = self.training.over(below);
-        (asked.config.seed, asked.config.data) = (self.seed, self.data.source());
-        asked.config.epochs = self.epochs.unwrap_or(asked.config.epochs);
-        Ok(asked)
-    }
-
     /// Trains, or continues to train; writes the run folder; prints the result on its scale.
     pub fn run(&self) -> Result<ExitCode> {
-        train(self)
+        match self.replicas {
+            Some(replicas) => Design { begin: &self.begin, vary: &[], replicas }.train(self.out.as_deref(), &Work {
+                machine: &self.machine,
+                session: &self.session,
+                answer: &self.answer,
+                jobs: self.jobs,
+            }),
+            None => train(self),
+        }
     }
 }
 
@@ -142,11 +126,11 @@ fn train(args: &Train) -> Result<ExitCode> {
 type Wanted = (Entry, TrainConfig, Splits);
 
 fn begin(args: &Train) -> Result<Wanted> {
-    let asked = args.experiment()?;
-    let source = args.data.source();
+    let asked = args.begin.experiment()?;
+    let source = args.begin.data.source();
     let data = source.load()?;
     let mut config = asked.on([data.test.height, data.test.width], data.train.rows)?;
-    effects::of_training(&args.training, &asked, Some(config.epochs))?;
+    effects::of_training(&args.begin.training, &asked, Some(config.epochs))?;
     let entry = match &args.out {
         Some(path) => Entry::new(Disk, path),
         None => Entry::numbered(Disk, Path::new("runs"), &run_name(&config)),
@@ -157,15 +141,19 @@ fn begin(args: &Train) -> Result<Wanted> {
 
 /// The run in a folder, where its checkpoint is; none if it is finished and no more epochs are asked for.
 fn resume(path: &Path, args: &Train) -> Result<Option<Wanted>> {
+    if Sweep::is_there(&Disk, path) {
+        let remedy = format!("the folder of one of its runs, or: elbo sweep --resume {}", quoted(&path.display().to_string()));
+        return Err(Error::argument("resume", format!("{}, a sweep", path.display()), remedy));
+    }
     let entry = Entry::resumed(Disk, path)?;
     let checkpoint = entry.checkpoint().expect("a run that is there");
     let (done, mut config) = (checkpoint.progress.epoch, checkpoint.config.clone());
     let before = config.epochs;
-    let epochs = args.epochs.unwrap_or(before);
+    let epochs = args.begin.epochs.unwrap_or(before);
     if epochs < done {
         return Err(Error::argument("epochs", epochs, format!("at least {done}, which the run has done")));
     }
-    let asked = args.training.over(Experiment { config: config.clone(), ..Experiment::default() });
+    let asked = args.begin.training.over(Experiment { config: config.clone(), ..Experiment::default() });
     check_effects(args, &asked, done, epochs)?;
     let drawn = pictures::names(&config.model).into_iter().all(|name| entry.has(name));
     // An exported file in the checkpoint's place is refused below, whatever is asked for.
@@ -181,9 +169,9 @@ fn resume(path: &Path, args: &Train) -> Result<Option<Wanted>> {
         return Ok(None);
     }
     config.epochs = epochs;
-    let data = images(path, args, &mut config)?;
+    let data = images(path, args.begin.data.data.as_ref(), &mut config)?;
     let updates = |epochs: f64| asked.config.updates(epochs, data.train.rows);
-    if args.training.has("lr_schedule") {
+    if args.begin.training.has("lr_schedule") {
         config.lr = asked.schedule.lr_schedule.in_updates(config.lr.at(0), epochs, updates);
         config.validate()?;
     } else if epochs > before {
@@ -211,19 +199,19 @@ fn check_effects(args: &Train, asked: &Experiment, done: u32, epochs: u32) -> Re
     if done == epochs {
         let remedy = format!("--epochs {} beside it", 2 * u64::from(done.max(1)));
         let idle = [
-            ("lr-schedule", args.training.has("lr_schedule")),
-            ("data", args.data.data.is_some()),
+            ("lr-schedule", args.begin.training.has("lr_schedule")),
+            ("data", args.begin.data.data.is_some()),
             ("pause-at", args.session.pause_at.is_some()),
         ];
         effects::without_effect(idle, "the run is finished", &remedy)?;
     }
-    effects::no_late_steps(&args.training, &asked.schedule.lr_schedule, epochs)
+    effects::no_late_steps(&args.begin.training, &asked.schedule.lr_schedule, epochs)
 }
 
 /// The images of the run in `path`: where it says that they are, or where the command line says so.
-fn images(path: &Path, args: &Train, config: &mut TrainConfig) -> Result<Splits> {
-    let (Some(place), Source::Folder { images, .. }) = (&args.data.data, &config.data) else {
-        if let Some(place) = &args.data.data {
+pub(super) fn images(path: &Path, elsewhere: Option<&PathBuf>, config: &mut TrainConfig) -> Result<Splits> {
+    let (Some(place), Source::Folder { images, .. }) = (elsewhere, &config.data) else {
+        if let Some(place) = elsewhere {
             let expected = format!("no --data: the run in {} draws its own digits", path.display());
             return Err(Error::argument("data", place.display(), expected));
         }

@@ -16,8 +16,13 @@ use crate::vae::{Binarisation, BoundKind, Estimator, KlTerm, Spread};
 
 /// The command line with all of it.
 pub fn complete(command: Command) -> Command {
-    let all = |command: Command| command.mut_args(|arg| spelled(choices(numbers(arg))));
+    let all = |command: Command| command.mut_args(understood);
     super::help::grouped(command.mut_subcommands(all), super::GROUPS)
+}
+
+/// An option as it is in all commands.
+pub fn understood(arg: Arg) -> Arg {
+    spelled(choices(numbers(arg)))
 }
 
 /// An option by the other names that people know it by.

@@ -4,11 +4,18 @@ use std::path::{Path, PathBuf};
 
 use crate::data::Splits;
 use crate::engine::error::{Error, Result};
+use crate::engine::file::Disk;
 use crate::train::checkpoint::Checkpoint;
+use crate::train::sweep::Sweep;
 use crate::train::{Run, Source};
 
 /// The checkpoint in a run folder, or in a file given directly.
 pub(super) fn open(run: &Path) -> Result<Checkpoint> {
+    if Sweep::is_there(&Disk, run) {
+        let first = Sweep::read(&Disk, run)?.folders(run).swap_remove(0);
+        let expected = format!("one of its runs, as {}", first.display());
+        return Err(Error::argument("run", format!("{}, a sweep", run.display()), expected));
+    }
     if run.is_file() { Checkpoint::load(run) } else { Run::read(run) }
 }
 

@@ -13,6 +13,7 @@ pub mod page;
 pub mod plot;
 pub mod report;
 pub mod richness;
+pub mod seeds;
 #[cfg(feature = "tensorboard")]
 pub mod tensorboard;
 

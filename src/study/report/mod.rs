@@ -6,6 +6,7 @@
 mod course;
 mod model;
 mod origin;
+mod seeds;
 
 use std::fmt::Write as _;
 
@@ -83,6 +84,7 @@ pub fn page(runs: &[ReportedRun]) -> Page {
     let mut body = format!("<main>\n<h1>{}</h1>\n", escaped(&title));
     body += &origin::summary(runs);
     body += &course::scales(runs);
+    body += &seeds::table(runs);
     body += &course::curves(runs);
     body += &model::pictures(runs);
     body += &model::planes(runs);

@@ -69,8 +69,8 @@ impl Entry {
 
     /// A run to be begun in `parent/NNN-label`, with the first number after all that are there.
     pub fn numbered(files: impl Files + 'static, parent: &Path, label: &str) -> Entry {
-        let last = files.list(parent).unwrap_or_default().iter().filter_map(|name| number(name)).max().unwrap_or(0);
-        let entry = Entry::new(files, &parent.join(format!("{:03}-{label}", last + 1)));
+        let path = next_numbered(&files, parent, label);
+        let entry = Entry::new(files, &path);
         Entry { label: Some(label.into()), ..entry }
     }
 
@@ -118,6 +118,12 @@ impl Entry {
             }
         }
     }
+}
+
+/// `parent/NNN-label`, with the first number after all that are there.
+pub(crate) fn next_numbered(files: &dyn Files, parent: &Path, label: &str) -> PathBuf {
+    let last = files.list(parent).unwrap_or_default().iter().filter_map(|name| number(name)).max().unwrap_or(0);
+    parent.join(format!("{:03}-{label}", last + 1))
 }
 
 /// The number of `NNN-label`.

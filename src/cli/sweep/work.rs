@@ -1,0 +1,304 @@
+//! The work of a sweep: its runs, several at a time.
+
+use std::io::IsTerminal;
+use std::path::Path;
+use std::process::ExitCode;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Instant;
+
+use indicatif::{ProgressBar, ProgressStyle};
+use serde_json::json;
+
+use super::result::SweepResult;
+use crate::cli::answer::Answer;
+use crate::cli::board::Board;
+use crate::cli::interrupt::{INTERRUPTED, Interrupt};
+use crate::cli::options::{Machine, Session};
+use crate::cli::{pictures, plural, progress, say};
+use crate::data::Splits;
+use crate::engine::device::Device;
+use crate::engine::error::{Error, Result};
+use crate::engine::file::Disk;
+use crate::train::sweep::{Sweep, SweptRun, in_parallel};
+use crate::train::{Alarm, Entry, EpochRecord, EpochTiming, Observer, Outcome, Run, StepRecord, StepReport, Trainer, quoted};
+
+/// How a sweep is trained and told of.
+pub(crate) struct Work<'a> {
+    pub machine: &'a Machine,
+    pub session: &'a Session,
+    pub answer: &'a Answer,
+    /// Runs at the same time, if that was asked for.
+    pub jobs: Option<usize>,
+}
+
+/// How a run ended.
+pub(super) enum RunEnd {
+    /// All of its epochs are done, and its pictures are drawn.
+    Finished,
+    /// It was asked to stop, or never began because of that.
+    Stopped,
+    /// Another process trains it.
+    Elsewhere,
+    /// It did not.
+    Failed(Error),
+}
+
+impl Work<'_> {
+    /// The device that is asked for.
+    ///
+    /// # Errors
+    /// [`Error::Argument`] also when no runs are to be trained at the same time.
+    pub fn device(&self) -> Result<Device> {
+        match self.jobs {
+            Some(0) => Err(Error::argument("jobs", 0, "at least 1")),
+            _ => self.machine.device(),
+        }
+    }
+
+    /// Trains what is left of a sweep, and gives the result of all of it.
+    ///
+    /// # Errors
+    /// Of what concerns all runs. A run that fails does not end the others; the exit code tells.
+    pub fn train(
+        &self,
+        sweep: &Sweep,
+        path: &Path,
+        data: &Splits,
+        device: Device,
+        interrupt: &Interrupt,
+    ) -> Result<ExitCode> {
+        let (jobs, device) = self.shared(device, sweep.runs.len());
+        self.machine.say_why_no_gpu()?;
+        let show = SweepDisplay::new(self.session.quiet, sweep, data);
+        if !self.session.quiet {
+            let each = match device {
+                Device::Cpu { threads } => format!("each on {}", plural(threads, "thread")),
+                Device::Cuda { .. } => "on one GPU".into(),
+            };
+            say(format_args!("{}, {jobs} at the same time, {each}: {}", plural(sweep.runs.len(), "run"), path.display()));
+        }
+        let stop = interrupt.save();
+        let started = Instant::now();
+        let ends = in_parallel(sweep.runs.len(), jobs, |i| {
+            if stop.load(Ordering::Relaxed) {
+                return RunEnd::Stopped;
+            }
+            let run = &sweep.runs[i];
+            let end = self.one(path, run, data, device, interrupt, &show).unwrap_or_else(|error| match error {
+                Error::Locked { .. } => RunEnd::Elsewhere,
+                // Begun by another process between two looks at it.
+                Error::Occupied { .. } if Run::is_there(&path.join(&run.folder)) => RunEnd::Elsewhere,
+                error => RunEnd::Failed(error),
+            });
+            if let RunEnd::Failed(error) = &end {
+                show.line(&format!("{} failed: {error}", run.folder));
+            }
+            end
+        });
+        show.clear();
+        self.conclude(sweep, path, &ends, started.elapsed().as_secs_f64(), interrupt)
+    }
+
+    /// How many runs at the same time, and on what each: cores are shared out, and the numbers do not depend on how.
+    fn shared(&self, device: Device, runs: usize) -> (usize, Device) {
+        match device {
+            Device::Cpu { threads } => {
+                let cores = match threads {
+                    0 => std::thread::available_parallelism().map_or(1, usize::from),
+                    n => n,
+                };
+                let jobs = self.jobs.unwrap_or(cores).min(runs);
+                (jobs, Device::Cpu { threads: (cores / jobs).max(1) })
+            }
+            gpu => (self.jobs.unwrap_or(1).min(runs), gpu),
+        }
+    }
+
+    /// Trains one run, from its beginning or from where it is.
+    fn one(
+        &self,
+        path: &Path,
+        wanted: &SweptRun,
+        data: &Splits,
+        device: Device,
+        interrupt: &Interrupt,
+        show: &SweepDisplay,
+    ) -> Result<RunEnd> {
+        let entry = Entry::at(Disk, &path.join(&wanted.folder))?;
+        if let Some(there) = entry.checkpoint() {
+            let other = there.config.differences(&wanted.config).into_iter().find(|d| !d.field.starts_with("data."));
+            if let Some(other) = other {
+                return Err(Error::File {
+                    path: entry.path().into(),
+                    field: other.field,
+                    found: other.first.to_string(),
+                    expected: format!("{}, as the sweep says", other.second),
+                    remedy: "move the run elsewhere, and go on with the sweep".into(),
+                });
+            }
+            let drawn = pictures::names(&there.config.model).into_iter().all(|name| entry.has(name));
+            show.already(there.progress.epoch as usize, there.progress.cursor as usize);
+            if there.progress.epoch == wanted.config.epochs && drawn {
+                show.finished.fetch_add(1, Ordering::Relaxed);
+                return Ok(RunEnd::Finished);
+            }
+        }
+        let started = Instant::now();
+        let (run, mut trainer) = entry.start(wanted.config.clone(), data, device)?;
+        trainer.pause_at = self.session.pause_at;
+        let mut observer = SweptObserver {
+            name: &wanted.folder,
+            board: self.session.board(&run, &trainer),
+            alarm: progress::alarm(&trainer, data),
+            steps: Vec::new(),
+            done: trainer.progress().cursor as usize,
+            last: None,
+            show,
+        };
+        if progress::observed(&run, &mut trainer, &mut observer, interrupt.save())? == Outcome::Stopped {
+            return Ok(RunEnd::Stopped);
+        }
+        let last = observer.last.take();
+        pictures::write_all(trainer.model(), &data.test, wanted.config.seed, &run)?;
+        show.finish(&wanted.folder, last.as_ref(), started.elapsed().as_secs_f64());
+        Ok(RunEnd::Finished)
+    }
+
+    fn conclude(
+        &self,
+        sweep: &Sweep,
+        path: &Path,
+        ends: &[RunEnd],
+        seconds: f64,
+        interrupt: &Interrupt,
+    ) -> Result<ExitCode> {
+        let result = SweepResult::read(sweep, path, ends)?;
+        let typed = quoted(&path.display().to_string());
+        let mut text = result.text();
+        let failed = ends.iter().filter(|end| matches!(end, RunEnd::Failed(_))).count();
+        let left = ends.iter().filter(|end| matches!(end, RunEnd::Stopped)).count();
+        let elsewhere = ends.iter().filter(|end| matches!(end, RunEnd::Elsewhere)).count();
+        if elsewhere > 0 {
+            text += &format!("{} at work in other processes\n", plural(elsewhere, "run"));
+        }
+        let outcome = match (failed, left) {
+            (0, 0) => "finished",
+            (0, _) => "stopped",
+            _ => "failed",
+        };
+        text += &match outcome {
+            "finished" => format!(
+                "{}, {seconds:.1} s in this session; side by side: elbo report {typed}\n",
+                plural(ends.len(), "run")
+            ),
+            "stopped" => format!("stopped with {} left; continue with: elbo sweep --resume {typed}\n", plural(left, "run")),
+            _ => format!("{} failed, see above; the others are in {typed}\n", plural(failed, "run")),
+        };
+        let mut report = result.report();
+        (report["outcome"], report["sweep"], report["seconds"]) = (outcome.into(), json!(path), json!(seconds));
+        self.answer.give(&text, &report)?;
+        Ok(match outcome {
+            "failed" => ExitCode::FAILURE,
+            "stopped" if interrupt.raised() => ExitCode::from(INTERRUPTED),
+            _ => ExitCode::SUCCESS,
+        })
+    }
+}
+
+/// Shows on stderr how far the sweep is: a bar on a terminal, and a line for each run that ends.
+struct SweepDisplay {
+    quiet: bool,
+    bar: Option<ProgressBar>,
+    runs: usize,
+    /// Images of an epoch, the same in most runs: what the bar counts.
+    images: usize,
+    finished: AtomicUsize,
+}
+
+impl SweepDisplay {
+    fn new(quiet: bool, sweep: &Sweep, data: &Splits) -> SweepDisplay {
+        let images = data.train.rows;
+        let bar = (!quiet && std::io::stderr().is_terminal()).then(|| {
+            let all: usize = sweep.runs.iter().map(|run| run.config.epochs as usize * images).sum();
+            let bar = ProgressBar::new(all as u64);
+            let style = "{bar:20.cyan/blue} {percent} %  {per_sec} images  {eta} left";
+            bar.set_style(ProgressStyle::with_template(style).expect("the template is constant").progress_chars("━╸ "));
+            bar
+        });
+        SweepDisplay { quiet, bar, runs: sweep.runs.len(), images, finished: AtomicUsize::new(0) }
+    }
+
+    /// A run has learned from more images.
+    fn advance(&self, images: usize) {
+        if let Some(bar) = &self.bar {
+            bar.inc(images as u64);
+        }
+    }
+
+    /// A run was so far before this session.
+    fn already(&self, epochs: usize, images: usize) {
+        if let Some(bar) = &self.bar {
+            bar.inc((epochs * self.images + images) as u64);
+            bar.reset_eta();
+        }
+    }
+
+    fn line(&self, line: &str) {
+        match &self.bar {
+            Some(bar) => bar.println(line),
+            None => say(line),
+        }
+    }
+
+    fn finish(&self, name: &str, last: Option<&EpochRecord>, seconds: f64) {
+        let finished = self.finished.fetch_add(1, Ordering::Relaxed) + 1;
+        if self.quiet {
+            return;
+        }
+        let nats = last.map_or(String::new(), |r| {
+            format!("  test −ELBO {:.2} = rec {:.2} + KL {:.2}", r.test_neg_elbo, r.test_rec, r.test_kl)
+        });
+        self.line(&format!("{finished} of {}: {name}{nats}, {seconds:.1} s", self.runs));
+    }
+
+    fn clear(&self) {
+        if let Some(bar) = &self.bar {
+            bar.finish_and_clear();
+        }
+    }
+}
+
+/// What is heard of one run of a sweep.
+struct SweptObserver<'a> {
+    name: &'a str,
+    board: Option<Board>,
+    alarm: Alarm,
+    /// Of the epoch that is about to be reported.
+    steps: Vec<StepRecord>,
+    /// Images of the epoch that the bar has counted.
+    done: usize,
+    last: Option<EpochRecord>,
+    show: &'a SweepDisplay,
+}
+
+impl Observer for SweptObserver<'_> {
+    fn step(&mut self, report: &StepReport) {
+        self.show.advance(report.images.saturating_sub(self.done));
+        self.done = report.images;
+    }
+
+    fn intervals(&mut self, steps: &[StepRecord]) -> Result<()> {
+        self.steps = steps.to_vec();
+        Ok(())
+    }
+
+    fn epoch(&mut self, _: &Trainer, record: &EpochRecord, timing: &EpochTiming) -> Result<()> {
+        self.show.advance(self.show.images.saturating_sub(self.done));
+        self.done = 0;
+        for warning in self.alarm.check(record) {
+            self.show.line(&format!("{}: {}", self.name, progress::warned(&warning)));
+        }
+        self.last = Some(record.clone());
+        self.board.as_mut().map_or(Ok(()), |board| board.epoch(record, timing, &self.steps))
+    }
+}
