@@ -1,15 +1,20 @@
 //! How fast is the matrix product? GFLOP/s and share of the measured FMA peak, shape by shape, on 1 and on N threads.
 //!
 //! ```text
-//!   cargo run --release --example gemm_speed -- [threads N] [rotate] [only TEXT]
+//!   cargo run --release --example gemm_speed -- [threads N] [rotate] [only TEXT] [tiles]
 //! ```
 //!
 //! Checks each shape against f64 sums first. Times are the least of many repetitions. With `rotate` a repetition goes
 //! through 8 MiB of copies of the operands, so that they come from L3 as they do inside a training step; without, small
 //! operands stay in L2. Peak: independent FMA chains on registers, on as many threads, in the same run.
+//!
+//! With `tiles` each shape is also computed on the tile unit (AMX) in every precision it has, cutting and packing
+//! included; the peak is still that of the FMA. `ELBO_TILES=twin` tries that out where there is no such unit.
 
 use elbo::bench::roofline::fma_peak;
+use elbo::engine::device::Precision;
 use elbo::engine::isa::Isa;
+use elbo::engine::steps::gemm::tiles::Tiles;
 use elbo::engine::steps::gemm::{Destination, Gemm};
 use std::hint::spin_loop;
 use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
@@ -26,7 +31,7 @@ fn layers(batch: usize, sizes: &[(usize, usize)]) -> Vec<Shape> {
     all
 }
 
-fn main() {
+fn main() -> elbo::Result<()> {
     let args: Vec<String> = std::env::args().skip(1).collect();
     let value = |name: &str| args.iter().position(|a| a == name).and_then(|i| args.get(i + 1));
     let cores = std::thread::available_parallelism().map_or(1, |n| n.get());
@@ -47,22 +52,36 @@ fn main() {
     let cube = [(false, false), (false, true), (true, false), (true, true)];
     let large = [1000, 1024].map(|size| cube.map(|(ta, tb)| (size, size, size, ta, tb)));
     groups.push(("large".into(), large.concat()));
+    let mut ways = vec![None];
+    if args.iter().any(|a| a == "tiles") {
+        for precision in [Precision::F32, Precision::Bf16x3, Precision::Bf16] {
+            ways.push(Some(Tiles::new(precision)?));
+        }
+    }
     println!("{isa}, {threads} threads, peak {:.1} and {:.1} GFLOP/s", fma_peak(isa, 1), fma_peak(isa, threads));
     for (name, shapes) in groups {
         if value("only").is_some_and(|text| !name.contains(text.as_str())) {
             continue;
         }
-        println!("\n{name}\n    m    n    k     chunks   1 thread  % peak  {threads} threads  % peak");
-        for shape in shapes {
-            row(isa, shape, threads, rotate);
+        for tiles in &ways {
+            let way = tiles.map_or(String::new(), |tiles| format!(", on tiles ({tiles})"));
+            println!("\n{name}{way}\n    m    n    k     chunks   1 thread  % peak  {threads} threads  % peak");
+            for shape in &shapes {
+                row(isa, *tiles, *shape, threads, rotate);
+            }
         }
     }
+    Ok(())
 }
 
 /// Checks and times one shape and prints its line.
-fn row(isa: Isa, shape: Shape, threads: usize, rotate: bool) {
+fn row(isa: Isa, tiles: Option<Tiles>, shape: Shape, threads: usize, rotate: bool) {
     let (m, n, k, ta, tb) = shape;
-    let gemm = Gemm::new(isa, m, n, k, ta, tb, if ta { m } else { k }, if tb { k } else { n });
+    let (lda, ldb) = (if ta { m } else { k }, if tb { k } else { n });
+    let gemm = match tiles {
+        Some(tiles) => Gemm::on_tiles(tiles, isa, m, n, k, ta, tb, lda, ldb),
+        None => Gemm::new(isa, m, n, k, ta, tb, lda, ldb),
+    };
     let sets = if rotate { ROTATED / (m * k + k * n + m * n) + 1 } else { 1 };
     let words = [m * k, k * n, m * n].map(|len| len.next_multiple_of(16));
     let arena = Aligned::new(sets * words.iter().sum::<usize>());
@@ -73,7 +92,7 @@ fn row(isa: Isa, shape: Shape, threads: usize, rotate: bool) {
         first
     };
     let data: Vec<Operands> = (0..sets).map(|_| words.map(&mut take)).collect();
-    check(&gemm, shape, data[0]);
+    check(&gemm, tiles, shape, data[0]);
     // Several starts: each gives the scheduler a chance to put the threads on cores of their own.
     let least = |threads| (0..6).map(|_| best(&gemm, &data, threads)).fold(f64::MAX, f64::min);
     let (one, most) = (least(1), least(threads));
@@ -112,7 +131,13 @@ impl Aligned {
 type Operands = [*mut f32; 3];
 
 /// Runs all chunks on this thread and compares about a thousand elements with f64 sums.
-fn check(gemm: &Gemm, (m, n, k, ta, tb): Shape, [a, b, c]: Operands) {
+fn check(gemm: &Gemm, tiles: Option<Tiles>, (m, n, k, ta, tb): Shape, [a, b, c]: Operands) {
+    // Of rounded factors, two a product; see `steps::gemm::tiles`.
+    let of_factors = match tiles.map(Tiles::precision) {
+        None | Some(Precision::F32) => 0.0,
+        Some(Precision::Bf16x3) => 3.2e-5,
+        Some(Precision::Bf16 | Precision::Tf32) => 8e-3,
+    };
     let scratch = Aligned::new(gemm.scratch());
     for chunk in 0..gemm.chunks() {
         let out = Destination::Store { c, ldc: n };
@@ -132,7 +157,7 @@ fn check(gemm: &Gemm, (m, n, k, ta, tb): Shape, [a, b, c]: Operands) {
         // SAFETY: inside C.
         let got = f64::from(unsafe { *c.add(i) });
         assert!(
-            (got - sum).abs() <= (k + 1) as f64 * f64::from(f32::EPSILON) * size,
+            (got - sum).abs() <= ((k + 1) as f64 * f64::from(f32::EPSILON) + of_factors) * size,
             "C[{row}, {col}]: {got} for {sum}"
         );
     }

@@ -403,6 +403,29 @@ fn an_instruction_set_that_is_not_there_is_refused() {
     assert!(text.contains("ELBO_ISA") && text.contains("avx1024") && text.contains("portable"), "{text}");
 }
 
+/// Without a tile unit precisions below f32 are refused with the reason; its twin computes them, and a resumed run
+/// knows.
+#[test]
+fn precisions_of_tiles_are_those_of_a_unit_or_its_twin() {
+    let at = folder();
+    let run = |line: &str, tiles: &str| {
+        let output = command(at.path(), &format!("{line} --device cpu")).env("ELBO_TILES", tiles).output().unwrap();
+        (output.status.code(), String::from_utf8(output.stderr).unwrap())
+    };
+    let start = format!("train {TINY} --out run --pause-at 6");
+    let (code, text) = run(&format!("{start} --precision bf16x3"), "off");
+    assert!(code == Some(1) && text.contains("ELBO_TILES") && text.contains("--precision f32"), "{text}");
+    let (code, text) = run(&start, "sme");
+    assert!(
+        code == Some(2) && text.contains("ELBO_TILES") && text.contains("\"sme\"") && text.contains("twin"),
+        "{text}"
+    );
+    let (code, text) = run(&format!("{start} --precision bf16x3"), "twin");
+    assert_eq!(code, Some(0), "{text}");
+    let (code, text) = run("train --resume run --quiet --pause-at 7", "off");
+    assert!(code == Some(0) && text.contains("amx twin, bf16x3"), "{text}");
+}
+
 #[test]
 fn estimates_of_the_likelihood_are_printed_written_and_drawn() {
     let at = folder();

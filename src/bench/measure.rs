@@ -87,6 +87,7 @@ pub fn on(device: Device, work: &dyn Workload, truth: &Truth, effort: Effort) ->
     let mut job = work.job(&executor, Fusion::all())?;
     let (precision, is_gpu) = match device {
         Device::Cpu { .. } => (Precision::F32, false),
+        Device::Tiles { precision, .. } => (precision, false),
         Device::Cuda { precision, .. } => (precision, true),
     };
     let (error, bound) = (error(&work.result(&mut job)?, &truth.values), work.bound(precision));

@@ -4,9 +4,11 @@ use clap::Args;
 use serde_json::{Map, Value};
 
 use super::answer::Answer;
+use crate::engine::device::Precision;
 use crate::engine::device::cuda::{automatic, images, probe};
 use crate::engine::error::{Error, Result};
 use crate::engine::isa::Isa;
+use crate::engine::steps::gemm::tiles::{TileUnit, Tiles};
 
 /// Print version, instruction set, threads and device
 #[derive(Args)]
@@ -26,6 +28,7 @@ impl Info {
             ("build", format!("{build}; {}", env!("ELBO_BUILD"))),
             ("platform", format!("{} {}", std::env::consts::OS, std::env::consts::ARCH)),
             ("instruction set", format!("{} (available: {})", Isa::detect(), names.join(", "))),
+            ("tile unit", tile_unit()?),
             ("threads", cores.to_string()),
             super::explore::row(),
         ];
@@ -35,6 +38,19 @@ impl Info {
         let field = |(name, value): (String, String)| (name.to_lowercase().replace(' ', "_"), Value::from(value));
         self.answer.give(&text, &rows.into_iter().map(field).collect::<Map<_, _>>())
     }
+}
+
+/// Whether there is a tile unit, and for which products it is used.
+fn tile_unit() -> Result<String> {
+    let (there, in_f32) = (TileUnit::amx().is_ok(), Tiles::asked()?);
+    let used = match (in_f32, Tiles::new(Precision::Bf16)) {
+        (Some(tiles), _) => format!("{} for f32, bf16x3 and bf16, as ELBO_TILES says", tiles.unit()),
+        (None, Ok(tiles)) => format!("{} for bf16x3 and bf16; for f32 with ELBO_TILES=amx", tiles.unit()),
+        (None, Err(Error::Device { reason, .. })) if there => format!("amx, not used: {reason}"),
+        (None, Err(Error::Device { reason, .. })) => format!("none: {reason}"),
+        (None, Err(why)) => return Err(why),
+    };
+    Ok(used)
 }
 
 /// The rows of `elbo info` about CUDA: kernels, driver, GPUs, and what `--device auto` makes of them.

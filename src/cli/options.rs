@@ -19,6 +19,7 @@ use super::board::Board;
 use crate::engine::device::{Device, Precision, cuda};
 use crate::engine::error::{Error, Result};
 use crate::engine::isa::Isa;
+use crate::engine::steps::gemm::tiles::Tiles;
 use crate::train::{Run, Source, Trainer};
 
 /// Which images.
@@ -82,10 +83,12 @@ pub struct Machine {
     /// Device: auto (a GPU if there is one), cpu, cuda or cuda:N
     #[arg(long, value_name = "DEVICE", default_value = "auto")]
     pub device: String,
-    /// Precision of matrix products on a GPU: f32, bf16x3, tf32 or bf16
+    /// Precision of matrix products: f32, bf16x3, tf32 or bf16
     ///
-    /// bf16x3 takes two bf16 per factor. Everything else than products is f32. Large products in f32 may take three bf16 per
-    /// factor: as accurate as f32 for factors of 8e-34 to 3.39e38.
+    /// bf16x3 takes two bf16 per factor. Everything else than products is f32. On a GPU large products in f32 may take
+    /// three bf16 per factor: as accurate as f32 for factors of 8e-34 to 3.39e38. On the CPU bf16x3 and bf16 need a
+    /// tile unit (AMX); the variable ELBO_TILES=amx takes it for f32 too, ELBO_TILES=twin computes the same numbers
+    /// without one, slowly, and ELBO_TILES=off refuses it.
     #[arg(long, value_name = "NAME", default_value = "f32", hide_short_help = true)]
     pub precision: Precision,
 }
@@ -95,10 +98,12 @@ impl Machine {
     pub fn device(&self) -> Result<Device> {
         match self.gpu()? {
             Ok(ordinal) => Ok(Device::Cuda { ordinal, precision: self.precision }),
-            Err(_) if self.precision != Precision::F32 => {
-                Err(Error::argument("precision", self.precision, "f32, unless --device is a GPU"))
+            Err(_) if self.precision == Precision::F32 => Ok(Device::Cpu { threads: self.threads()? }),
+            Err(_) => {
+                // A precision that is not there is refused before any file is read.
+                Tiles::new(self.precision)?;
+                Ok(Device::Tiles { threads: self.threads()?, precision: self.precision })
             }
-            Err(_) => Ok(Device::Cpu { threads: self.threads()? }),
         }
     }
 
@@ -113,6 +118,7 @@ impl Machine {
     /// The number of the GPU that is asked for, or why there is none.
     pub fn gpu(&self) -> Result<std::result::Result<usize, NoGpu>> {
         Isa::asked()?;
+        Tiles::asked()?;
         match self.device.as_str() {
             "cpu" => Ok(Err(NoGpu::NotAsked)),
             "auto" => Ok(cuda::automatic().map(|gpu| gpu.ordinal).map_err(NoGpu::Unusable)),
@@ -169,6 +175,10 @@ mod tests {
         for name in ["gpu", "cuda:", "cuda:x", "cuda:-1", ""] {
             assert!(matches!(device(name, Precision::F32), Err(Error::Argument { .. })));
         }
-        assert!(device("cpu", Precision::Bf16).unwrap_err().to_string().contains("--device"));
+        assert!(device("cpu", Precision::Tf32).unwrap_err().to_string().contains("--device"));
+        match Tiles::new(Precision::Bf16) {
+            Ok(_) => assert!(matches!(device("cpu", Precision::Bf16), Ok(Device::Tiles { threads: 3, .. }))),
+            Err(why) => assert_eq!(device("cpu", Precision::Bf16).unwrap_err().to_string(), why.to_string()),
+        }
     }
 }

@@ -71,6 +71,7 @@ impl Plan {
         // Chunks are run one after the other to be timed: more threads would only wait.
         let device = match self.machine.device()? {
             Device::Cpu { .. } => Device::Cpu { threads: 1 },
+            Device::Tiles { precision, .. } => Device::Tiles { threads: 1, precision },
             gpu => gpu,
         };
         let executor = device.open()?;

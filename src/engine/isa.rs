@@ -3,7 +3,8 @@
 //! The crate is compiled for the baseline of its target and picks wider code when it runs, so that one binary is
 //! fast everywhere. (WebAssembly cannot be asked: there the features it is compiled with decide, and a module with others
 //! than its host knows is refused whole.) Two ways to use the answer: [`Isa::run`] compiles a plain loop once per instruction set and lets
-//! the compiler vectorise it; the matrix product has hand-written micro-kernels and matches on [`Isa`] itself.
+//! the compiler vectorise it; the matrix product has hand-written micro-kernels and matches on [`Isa`] itself. Which
+//! *tile unit* a processor has is another question, asked in [`tiles`](crate::engine::steps::gemm::tiles).
 
 use std::fmt;
 use std::sync::OnceLock;

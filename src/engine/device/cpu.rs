@@ -20,6 +20,7 @@ use crate::engine::graph::{Graph, Slot, SlotKind};
 use crate::engine::isa::Isa;
 use crate::engine::params::Params;
 use crate::engine::plan::{Fusion, Plan};
+use crate::engine::steps::gemm::tiles::Tiles;
 use crate::engine::steps::{BadIndex, Context, Region, StepValues, Work};
 
 /// Starting the threads of a run costs about as much as a tenth of a small model's step; sixteen of its steps take 5 to
@@ -37,6 +38,7 @@ const ROWS_PER_STEP: usize = 1000;
 /// Results do not depend on the number of threads, bit for bit.
 pub struct Cpu {
     team: Rc<Team>,
+    tiles: Option<Tiles>,
     guarded: bool,
 }
 
@@ -54,6 +56,8 @@ struct Team {
 /// A plan with its own memory.
 struct CpuFunction {
     team: Rc<Team>,
+    /// What multiplies matrices, if not vector units.
+    tiles: Option<Tiles>,
     plan: Plan,
     /// Whether guard words lie between the buffers of the arena.
     guarded: bool,
@@ -82,12 +86,20 @@ struct Wave {
 }
 
 impl Cpu {
-    /// A back end with `threads` threads (0: one per available core) and the widest instruction set.
+    /// A back end with `threads` threads (0: one per available core), the widest instruction set, and products in f32:
+    /// on vector units, or on the tiles that `ELBO_TILES` names. A unit that the processor lacks is ignored there; the
+    /// command refuses it first ([`Tiles::asked`]).
     pub fn new(threads: usize) -> Cpu {
-        Cpu::with_isa(threads, Isa::detect())
+        Cpu { tiles: Tiles::asked().ok().flatten(), ..Cpu::with_isa(threads, Isa::detect()) }
     }
 
-    /// A back end with a given instruction set, one of [`Isa::available`].
+    /// The same back end with its products on tiles.
+    #[must_use]
+    pub fn on_tiles(self, tiles: Tiles) -> Cpu {
+        Cpu { tiles: Some(tiles), ..self }
+    }
+
+    /// A back end with a given instruction set, one of [`Isa::available`], and products on its vector units.
     ///
     /// # Panics
     /// When the operating system refuses to start threads.
@@ -103,7 +115,7 @@ impl Cpu {
             scratch: RefCell::new((0..threads).map(|_| Aligned::zeroed(0)).collect()),
             pace: Cell::new(None),
         };
-        Cpu { team: Rc::new(team), guarded: false }
+        Cpu { team: Rc::new(team), tiles: None, guarded: false }
     }
 
     /// The same back end, watching its kernels: every scratch buffer lies by itself between guard words and is NaN before
@@ -127,7 +139,8 @@ impl Cpu {
 
 impl Backend for Cpu {
     fn describe(&self) -> String {
-        format!("cpu ({}, threads: {})", self.team.isa, self.team.threads)
+        let tiles = self.tiles.map_or(String::new(), |tiles| format!(", {tiles}"));
+        format!("cpu ({}{tiles}, threads: {})", self.team.isa, self.team.threads)
     }
 
     fn steps_per_call(&self) -> usize {
@@ -154,6 +167,7 @@ impl Backend for Cpu {
         let cells = plan.slots.iter().enumerate().filter(|(_, slot)| slot.kind == SlotKind::Cell);
         Ok(Box::new(CpuFunction {
             team: self.team.clone(),
+            tiles: self.tiles,
             guarded: self.guarded,
             arena: Aligned::zeroed(plan.arena),
             tensors,
@@ -195,8 +209,15 @@ impl CpuFunction {
         let plan = &self.plan;
         let named = |kind| matches!(kind, SlotKind::Param | SlotKind::Buffer);
         plan.slots.iter().filter(|slot| named(slot.kind)).try_for_each(|slot| memory.check(slot))?;
-        let binder =
-            Binder { plan, isa: self.team.isa, memory, arena: &self.arena, tensors: &self.tensors, cells: &self.cells };
+        let binder = Binder {
+            plan,
+            isa: self.team.isa,
+            tiles: self.tiles,
+            memory,
+            arena: &self.arena,
+            tensors: &self.tensors,
+            cells: &self.cells,
+        };
         let steps: Vec<Box<dyn Work>> = plan.steps.iter().map(|s| s.kernel.bind(&binder)).collect();
         self.team.grow(&steps);
         let waves: Vec<Wave> = (0..plan.waves).map(|wave| Wave::new(plan, &steps, wave)).collect();

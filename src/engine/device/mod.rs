@@ -38,8 +38,10 @@ pub use state::State;
 use crate::engine::error::{Error, Result};
 use crate::engine::graph::{Graph, Slot, Var};
 use crate::engine::interp::Interpreter;
+use crate::engine::isa::Isa;
 use crate::engine::params::Params;
 use crate::engine::plan::{Fusion, Plan};
+use crate::engine::steps::gemm::tiles::Tiles;
 use cpu::Cpu;
 
 /// Which of a parameter's arrays is meant.
@@ -316,21 +318,28 @@ impl Executor {
     }
 }
 
-/// How exactly matrix products are computed on a GPU. Everything else, and everything on the CPU, is f32; parameters and
-/// moments are f32 always, and so are the sums.
+/// How exactly matrix products are computed on tensor cores of a GPU or on [tiles](crate::engine::steps::gemm::tiles)
+/// of the CPU (AMX). Everything else is f32; parameters and moments are f32 always, and so are the sums.
 ///
 /// Infinities and NaN go through products as in f32 with every precision: ∞ · b = ±∞, ∞ · 0 and ∞ − ∞ = NaN. What a cut
 /// or rounded factor cannot hold: from 3.396e38 on (the largest f32 is 3.40e38) it is taken for an infinity by bf16 and
-/// everything made of it; and parts below 1e-40 are lost, so that [`F32`](Precision::F32) where it takes the tensor
-/// cores is as accurate as f32 for factors from 8e-34 on, and [`Bf16x3`](Precision::Bf16x3) as accurate as stated from
-/// 6e-36 on. A factor below 5e-41 counts as 0 in all of them but TF32.
+/// everything made of it, and so may be a product from 3.37e38 on. And small parts are lost:
+///
+/// | | lost | [`F32`](Precision::F32) on tensor cores or tiles is as accurate as f32 | [`Bf16x3`](Precision::Bf16x3) is as accurate as stated |
+/// |---|---|---|---|
+/// | GPU | parts below 1e-40 | for factors from 8e-34 on | from 6e-36 on |
+/// | CPU | parts, products and sums below 1.2e-38 | for factors from 1e-31 on | from 8e-34 on |
+///
+/// A factor below 5e-41 (GPU) or 1.2e-38 (CPU) counts as 0 in all of them but TF32, and but for f32 without tensor
+/// cores or tiles.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
 pub enum Precision {
-    /// As accurate as f32: in f32, or, in products of 2²⁸ multiply-adds and more on GPUs where that is faster, with
-    /// every factor cut into three bf16 (six products on tensor cores).
+    /// As accurate as f32: in f32, or, in products of 2²⁸ multiply-adds and more on GPUs where that is faster, and in
+    /// those of depth 32 and more on tiles where they are asked for, with every factor cut into three bf16 (six
+    /// products).
     #[default]
     F32,
-    /// Factors rounded to TF32, 10 bits after the point: relative error about 5e-4.
+    /// Factors rounded to TF32, 10 bits after the point: relative error about 5e-4. On GPUs alone.
     Tf32,
     /// Factors cut into two bf16, three products: relative error about 2e-5.
     Bf16x3,
@@ -371,6 +380,13 @@ pub enum Device {
         /// Threads.
         threads: usize,
     },
+    /// The CPU, its matrix products on its tile unit ([`Tiles::new`]).
+    Tiles {
+        /// As above.
+        threads: usize,
+        /// Of the matrix products: any but TF32.
+        precision: Precision,
+    },
     /// A GPU.
     Cuda {
         /// Its number, from 0.
@@ -388,6 +404,10 @@ impl Device {
     pub fn open(self) -> Result<Executor> {
         match self {
             Device::Cpu { threads } => Ok(Executor::new(Cpu::new(threads))),
+            Device::Tiles { threads, precision } => {
+                let tiles = Tiles::new(precision)?;
+                Ok(Executor::new(Cpu::with_isa(threads, Isa::detect()).on_tiles(tiles)))
+            }
             #[cfg(feature = "cuda")]
             Device::Cuda { ordinal, precision } => Ok(Executor::new(cuda::Cuda::open(ordinal, precision)?)),
             #[cfg(not(feature = "cuda"))]

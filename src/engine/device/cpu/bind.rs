@@ -7,11 +7,14 @@ use crate::engine::graph::Slot;
 use crate::engine::isa::Isa;
 use crate::engine::plan::{Mem, Plan, View};
 use crate::engine::steps::Region;
+use crate::engine::steps::gemm::tiles::Tiles;
 
 /// What a [`Kernel`](crate::engine::steps::Kernel) is bound with: where its operands are.
 pub(crate) struct Binder<'a> {
     pub plan: &'a Plan,
     pub isa: Isa,
+    /// What multiplies matrices, if not vector units.
+    pub tiles: Option<Tiles>,
     pub memory: &'a HostMemory,
     pub arena: &'a Aligned,
     pub tensors: &'a [Aligned],

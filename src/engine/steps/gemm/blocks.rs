@@ -34,7 +34,6 @@ pub(super) struct Chunk {
 
 /// The cut of one product.
 pub(super) struct Blocks {
-    pub n: usize,
     pub k: usize,
     /// Number of blocks of k, at least 1 (an empty sum is still stored).
     pub depths: usize,
@@ -56,7 +55,7 @@ impl Blocks {
         let most = |f: fn(&Chunk) -> usize| chunks.iter().map(f).max().unwrap_or(0);
         let tile_ld = most(|c| c.cols.len()).next_multiple_of(width);
         let tiles = if depths == 1 { family.rows * width } else { most(|c| c.rows.len()) * tile_ld };
-        Blocks { n, k, depths, panel: depth * width, tiles, tile_ld, chunks }
+        Blocks { k, depths, panel: depth * width, tiles, tile_ld, chunks }
     }
 }
 

@@ -1,30 +1,17 @@
-//! The matrix product on the CPU: C = op(A)·op(B), single precision, packed and register-tiled.
+//! The matrix product on the CPU: C = op(A)·op(B), packed and register-tiled.
 //!
 //! ```text
 //!   C[i, j] = Σ_p op(A)[i, p] · op(B)[p, j]        C: [m, n], op(A): [m, k], op(B): [k, n], row-major
 //! ```
 //!
-//! Read in this order: this file (the loops around the kernel), `micro.rs` (the kernel, one text for every
-//! instruction set), `avx512.rs` (which tile, and why), `blocks.rs` (how the work is cut), `pack.rs`, and `product.rs` (the
-//! product as a step of a plan).
+//! There are two ways to compute it. On *vector units* every element is one chain of multiply-adds in f32: `vector.rs`
+//! (the loops around the kernel), `micro.rs` (the kernel, one text for every instruction set), `avx512.rs` (which tile,
+//! and why), `blocks.rs` (how the work is cut), `pack.rs`. On *tile units* (AMX) factors are cut into bf16:
+//! `tiles/mod.rs` has the arithmetic and the loops, `tiles/twin.rs` the same bits in plain Rust. `product.rs` is the
+//! product as a step of a plan.
 //!
-//! C is cut into *chunks*, which threads claim in any order. A chunk is a rectangle of C and runs
-//!
-//! ```text
-//!   for a block of k            (one block unless k is large)
-//!     for a panel of columns    (the width of the register tile)
-//!       op(B)[block, panel] becomes one contiguous packed panel
-//!       for a tile of rows      (the height of the register tile)
-//!         C[tile, panel] += op(A)[tile, block] · packed panel       the micro-kernel
-//! ```
-//!
-//! A is not packed: the kernel broadcasts its elements, and both along rows and along columns those reads keep up.
-//! Packing B costs almost nothing either: the first tile of rows reads the matrix in place and leaves the packed panel
-//! behind for the others; only a B stored as [n, k] needs a pass of its own, which transposes it.
-//!
-//! Every element of C is one chain of multiply-adds in the order of p, whichever chunk, tile or block of k it falls
-//! into (a later block continues from what C holds). Its bits therefore depend on the operands and on whether the
-//! family has a fused multiply-add, and on nothing else: not on threads, chunks, tile sizes or layouts.
+//! Either way C is cut into *chunks*, rectangles that threads claim in any order, and the bits of an element depend on
+//! its operands, the shape, and the arithmetic that was chosen, and on nothing else: not on threads, chunks or layouts.
 
 #[cfg(target_arch = "x86_64")]
 mod avx2;
@@ -41,12 +28,14 @@ mod portable;
 mod product;
 #[cfg(all(target_arch = "wasm32", target_feature = "simd128"))]
 mod simd128;
+pub mod tiles;
+mod vector;
 
 pub(crate) use product::{Product, Target};
 
 use crate::engine::isa::Isa;
-use blocks::{Blocks, Chunk, even};
-use micro::{Class, Micro, MicroKernels};
+use tiles::{TileGemm, Tiles};
+use vector::VectorGemm;
 
 /// Most elements (rows × columns) of a [`Tile`].
 pub const TILE_MAX: usize = 256;
@@ -88,52 +77,68 @@ pub enum Destination<'a> {
 
 /// A matrix product of fixed shape, cut into independent chunks of work. See the module for the formula.
 pub struct Gemm {
-    isa: Isa,
-    family: &'static MicroKernels,
-    ta: bool,
-    tb: bool,
-    lda: usize,
-    ldb: usize,
-    blocks: Blocks,
+    n: usize,
+    way: Way,
+}
+
+/// What computes a product.
+enum Way {
+    Vectors(VectorGemm),
+    Tiles(TileGemm),
 }
 
 impl Gemm {
-    /// Plans op(A)·op(B), [m, k]·[k, n].
+    /// Plans op(A)·op(B), [m, k]·[k, n], on vector units.
     ///
     /// `ta`: A is stored [k, m], else [m, k]; `tb`: B is stored [n, k], else [k, n]; `lda` and `ldb` are the distances
     /// in floats between stored rows. `isa` must be one of [`Isa::available`].
     pub fn new(isa: Isa, m: usize, n: usize, k: usize, ta: bool, tb: bool, lda: usize, ldb: usize) -> Gemm {
-        let family = match isa {
-            #[cfg(target_arch = "x86_64")]
-            Isa::Avx512 => &avx512::FAMILY,
-            #[cfg(target_arch = "x86_64")]
-            Isa::Avx2 => &avx2::FAMILY,
-            #[cfg(target_arch = "aarch64")]
-            Isa::Neon => &neon::FAMILY,
-            #[cfg(all(target_arch = "wasm32", target_feature = "simd128"))]
-            Isa::Simd128 => &simd128::FAMILY,
-            _ => &portable::FAMILY,
-        };
-        Gemm { isa, family, ta, tb, lda, ldb, blocks: Blocks::new(family, m, n, k, ta, tb) }
+        Gemm { n, way: Way::Vectors(VectorGemm::new(isa, m, n, k, ta, tb, lda, ldb)) }
+    }
+
+    /// Plans it on tiles, if they are as exact at this depth as their precision says: `f32` takes them from
+    /// [`tiles::EXACT_FROM`] on. The rest is as in [`Gemm::new`]; `isa` prepares the factors.
+    pub fn on_tiles(
+        tiles: Tiles,
+        isa: Isa,
+        m: usize,
+        n: usize,
+        k: usize,
+        ta: bool,
+        tb: bool,
+        lda: usize,
+        ldb: usize,
+    ) -> Gemm {
+        match tiles.serve(k) {
+            true => Gemm { n, way: Way::Tiles(TileGemm::new(tiles, isa, m, n, k, (ta, lda), (tb, ldb))) },
+            false => Gemm::new(isa, m, n, k, ta, tb, lda, ldb),
+        }
     }
 
     /// Columns of C.
     pub fn n(&self) -> usize {
-        self.blocks.n
+        self.n
     }
 
-    /// Number of chunks: independent pieces of work, of roughly equal size with smaller ones at the end, so that
-    /// threads that claim them in order finish together.
+    /// Number of chunks: independent pieces of work, on vector units of roughly equal size with smaller ones at the
+    /// end, so that threads that claim them in order finish together.
     pub fn chunks(&self) -> usize {
-        self.blocks.chunks.len()
+        match &self.way {
+            Way::Vectors(gemm) => gemm.blocks.chunks.len(),
+            Way::Tiles(gemm) => gemm.chunks.len(),
+        }
     }
 
     /// Floats of scratch that one call of [`Gemm::run`] needs, aligned to 64 bytes.
     pub fn scratch(&self) -> usize {
-        self.blocks.panel + self.blocks.tiles
+        match &self.way {
+            Way::Vectors(gemm) => gemm.scratch(),
+            Way::Tiles(gemm) => gemm.scratch(),
+        }
     }
 
-    /// Computes one chunk, and with `b_sums` also Σ_p op(B)[p, j] for the columns it owns (one chunk owns each column).
+    /// Computes one chunk, and with `b_sums` also Σ_p op(B)[p, j] in f32 for the columns it owns (one chunk owns each
+    /// column).
     ///
     /// # Safety
     /// `chunk` < [`Gemm::chunks`]; `a` and `b` point to the matrices described to [`Gemm::new`]; `scratch` is the
@@ -145,105 +150,17 @@ impl Gemm {
         a: *const f32,
         b: *const f32,
         scratch: *mut f32,
-        mut out: Destination<'_>,
+        out: Destination<'_>,
         b_sums: Option<*mut f32>,
     ) {
-        let chunk = &self.blocks.chunks[chunk];
-        for block in 0..self.blocks.depths {
-            let depth = even(self.blocks.k, self.blocks.depths, block);
-            let mut col = chunk.cols.start;
-            while col < chunk.cols.end {
-                let (class, cols) = self.family.class(chunk.cols.end - col);
-                let strip = Strip { chunk, class, col, cols, p0: depth.start, k: depth.len() };
-                // SAFETY: the caller's promise; a strip lies inside its chunk, which lies inside C.
-                unsafe {
-                    let sums = b_sums.filter(|_| chunk.rows.start == 0);
-                    self.strip(&strip, a, b, scratch, &mut out, sums);
-                }
-                col += cols;
-            }
-        }
-    }
-
-    /// One packed panel of B against all rows of the chunk.
-    ///
-    /// # Safety
-    /// As [`Gemm::run`].
-    unsafe fn strip(
-        &self,
-        s: &Strip<'_>,
-        a: *const f32,
-        b: *const f32,
-        scratch: *mut f32,
-        out: &mut Destination<'_>,
-        b_sums: Option<*mut f32>,
-    ) {
-        let (panel, width) = (scratch, s.class.width);
-        let rows = &s.chunk.rows;
-        let tiles = rows.len().div_ceil(self.family.rows);
-        // SAFETY: all offsets are of elements of the matrices; the panel has room for `k`·width floats.
+        // SAFETY: the caller's promise.
         unsafe {
-            let b = b.add(if self.tb { s.col * self.ldb + s.p0 } else { s.p0 * self.ldb + s.col });
-            if self.tb {
-                (self.family.pack_transposed)(b, self.ldb, s.k, s.cols, width, panel);
-            }
-            if let Some(sums) = b_sums {
-                let (b, ld) = if self.tb { (panel.cast_const(), width) } else { (b, self.ldb) };
-                pack::column_sums(self.isa, s.k, b, ld, s.cols, sums.add(s.col), s.p0 > 0);
-            }
-            for tile in 0..tiles {
-                let part = even(rows.len(), tiles, tile);
-                let r0 = rows.start + part.start;
-                let in_place = !self.tb && tile == 0;
-                let (c, ldc) = self.target(s, r0, scratch, out);
-                let micro = Micro {
-                    k: s.k,
-                    a: a.add(if self.ta { s.p0 * self.lda + r0 } else { r0 * self.lda + s.p0 }),
-                    lda: self.lda,
-                    b: if in_place { b } else { panel },
-                    ldb: self.ldb,
-                    pack: if in_place && tiles > 1 { panel } else { std::ptr::null_mut() },
-                    c,
-                    ldc,
-                    cols: s.cols,
-                    resume: s.p0 > 0,
-                    fetch: matches!(out, Destination::Store { .. }),
-                };
-                (s.class.kernels[self.ta as usize][in_place as usize][part.len() - 1])(&micro);
-                if let Destination::Tiles(deliver) = out
-                    && s.p0 + s.k == self.blocks.k
-                {
-                    hand_over(*deliver, Tile { r0, rows: part.len(), c0: s.col, cols: s.cols, acc: c, ld: ldc });
-                }
+            match &self.way {
+                Way::Vectors(gemm) => gemm.run(chunk, a, b, scratch, out, b_sums),
+                Way::Tiles(gemm) => gemm.run(chunk, a, b, scratch, out, b_sums),
             }
         }
     }
-
-    /// Where the kernel puts C[r0.., col..]: C itself, or scratch. A single block of k uses the scratch of one tile over
-    /// and over, so that it stays in L1; several blocks need the whole chunk.
-    fn target(&self, s: &Strip<'_>, r0: usize, scratch: *mut f32, out: &Destination<'_>) -> (*mut f32, usize) {
-        match *out {
-            Destination::Store { c, ldc } => (c.wrapping_add(r0 * ldc + s.col), ldc),
-            Destination::Tiles(_) if self.blocks.depths == 1 => {
-                (scratch.wrapping_add(self.blocks.panel), s.class.width)
-            }
-            Destination::Tiles(_) => {
-                let ld = self.blocks.tile_ld;
-                let offset = (r0 - s.chunk.rows.start) * ld + (s.col - s.chunk.cols.start);
-                (scratch.wrapping_add(self.blocks.panel + offset), ld)
-            }
-        }
-    }
-}
-
-/// A block of k of one panel of a chunk: op(B)[p0..p0 + k, col..col + cols].
-struct Strip<'a> {
-    chunk: &'a Chunk,
-    class: &'static Class,
-    col: usize,
-    cols: usize,
-    p0: usize,
-    k: usize,
 }
 
 /// Gives a register tile to the epilogue in pieces of at most [`TILE_MAX`] elements.

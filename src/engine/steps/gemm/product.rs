@@ -92,7 +92,11 @@ impl Kernel for Product {
 
     fn bind(&self, to: &Binder<'_>) -> Box<dyn Work> {
         let ((m, n, k), (ta, tb)) = (self.mnk, self.transposed);
-        let gemm = Gemm::new(to.isa, m, n, k, ta, tb, self.a.stride, self.b.stride);
+        let (lda, ldb) = (self.a.stride, self.b.stride);
+        let gemm = match to.tiles {
+            Some(tiles) => Gemm::on_tiles(tiles, to.isa, m, n, k, ta, tb, lda, ldb),
+            None => Gemm::new(to.isa, m, n, k, ta, tb, lda, ldb),
+        };
         let out = match &self.out {
             Target::Store(view) => BoundTarget::Store(to.region(view)),
             Target::Program(p) => BoundTarget::Program(pointwise::TiledProgram::new(p, to)),
