@@ -152,7 +152,8 @@ fn a_sweep_is_shared_and_can_be_stopped() {
         std::thread::sleep(Duration::from_millis(20));
     }
     let mut second = Command::new(env!("CARGO_BIN_EXE_elbo"));
-    let second = second.current_dir(at.path()).args("sweep --resume s --device cpu".split_whitespace()).output().unwrap();
+    let second =
+        second.current_dir(at.path()).args("sweep --resume s --device cpu".split_whitespace()).output().unwrap();
     let told = String::from_utf8(second.stdout).unwrap();
     assert!(second.status.success() && told.contains("1 run at work in other processes"), "{told}");
     let (code, said) = first.stop("INT");

@@ -72,7 +72,7 @@ impl Work<'_> {
         let show = SweepDisplay::new(self.session.quiet, sweep, data);
         if !self.session.quiet {
             let each = match device {
-                Device::Cpu { threads } => format!("each on {}", plural(threads, "thread")),
+                Device::Cpu { threads } | Device::Tiles { threads, .. } => format!("each on {}", plural(threads, "thread")),
                 Device::Cuda { .. } => "on one GPU".into(),
             };
             say(format_args!("{}, {jobs} at the same time, {each}: {}", plural(sweep.runs.len(), "run"), path.display()));
@@ -101,17 +101,20 @@ impl Work<'_> {
 
     /// How many runs at the same time, and on what each: cores are shared out, and the numbers do not depend on how.
     fn shared(&self, device: Device, runs: usize) -> (usize, Device) {
-        match device {
-            Device::Cpu { threads } => {
-                let cores = match threads {
-                    0 => std::thread::available_parallelism().map_or(1, usize::from),
-                    n => n,
-                };
-                let jobs = self.jobs.unwrap_or(cores).min(runs);
-                (jobs, Device::Cpu { threads: (cores / jobs).max(1) })
-            }
-            gpu => (self.jobs.unwrap_or(1).min(runs), gpu),
-        }
+        let (Device::Cpu { threads } | Device::Tiles { threads, .. }) = device else {
+            return (self.jobs.unwrap_or(1).min(runs), device);
+        };
+        let cores = match threads {
+            0 => std::thread::available_parallelism().map_or(1, usize::from),
+            n => n,
+        };
+        let jobs = self.jobs.unwrap_or(cores).min(runs);
+        let threads = (cores / jobs).max(1);
+        let each = match device {
+            Device::Tiles { precision, .. } => Device::Tiles { threads, precision },
+            _ => Device::Cpu { threads },
+        };
+        (jobs, each)
     }
 
     /// Trains one run, from its beginning or from where it is.
