@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::rc::Rc;
 use std::time::Instant;
 
 use clap::{Args, Id, ValueHint};
@@ -14,11 +15,12 @@ use super::recipe::Recipe;
 use super::run_name::run_name;
 use super::sparkline::sparkline;
 use super::pictures::Shown;
-use super::{pictures, plural, progress, say, scale, use_run, warn_if_debug_build};
+use super::{pictures, plural, progress, ranks, say, scale, use_run, warn_if_debug_build};
 use crate::data::Splits;
 use crate::engine::error::{Error, Result};
 use crate::engine::file::Disk;
 use crate::engine::optim::LrSchedule;
+use crate::train::ranks::{Ranks, check, dismiss, lead};
 use crate::train::{
     quoted, Entry, EpochTiming, Experiment, Outcome, Run, Source, TrainConfig, Trainer, WATCHED_IMAGES,
 };
@@ -91,13 +93,17 @@ impl Train {
         Ok(asked)
     }
 
-    /// Trains, or continues to train; writes the run folder; prints the result on its scale.
+    /// Trains, or continues to train; writes the run folder; prints the result on its scale. Of several processes the first
+    /// does so.
     pub fn run(&self) -> Result<ExitCode> {
-        train(self)
+        ranks::together(|ranks| match ranks {
+            Some(ranks) if ranks.rank() > 0 => ranks::follow(self.machine.device()?, ranks),
+            ranks => train(self, ranks),
+        })
     }
 }
 
-fn train(args: &Train) -> Result<ExitCode> {
+fn train(args: &Train, ranks: Option<Rc<dyn Ranks>>) -> Result<ExitCode> {
     let device = args.machine.device()?;
     warn_if_debug_build();
     let interrupt = Interrupt::install()?;
@@ -105,13 +111,25 @@ fn train(args: &Train) -> Result<ExitCode> {
         Some(path) => resume(path, args)?,
         None => Some(begin(args)?),
     };
-    let Some((entry, config, data)) = wanted else { return Ok(ExitCode::SUCCESS) };
+    let Some((entry, config, data)) = wanted else {
+        if let Some(ranks) = &ranks {
+            dismiss(&**ranks);
+        }
+        return Ok(ExitCode::SUCCESS);
+    };
+    if let Some(ranks) = &ranks {
+        check(&config, ranks.size())?;
+    }
     // From here on there is a folder that must be left so that it can be resumed.
     interrupt.save();
     let (run, mut trainer) = entry.start(config, &data, device)?;
+    trainer.pause_at = args.session.pause_at;
+    if let Some(ranks) = ranks {
+        let images = trainer.config().data.seen_from_here(run.path());
+        lead(&mut trainer, images, ranks)?;
+    }
     say_if_bits_change(&run, &mut trainer);
     args.machine.say_why_no_gpu()?;
-    trainer.pause_at = args.session.pause_at;
     if !args.session.quiet {
         announce(&mut trainer, &data, &run);
     }
@@ -200,7 +218,7 @@ fn say_if_bits_change(run: &Run, trainer: &mut Trainer) {
         Vec::new()
     });
     if let Some(before) = timings.last().filter(|before| !before.device.is_empty())
-        && let Some(change) = change(before, &trainer.model().executor.describe(), env!("ELBO_BUILD"))
+        && let Some(change) = change(before, &trainer.model().executor.describe(), env!("ELBO_BUILD"), trainer.ranks())
     {
         say(format_args!("note: {change}: the numbers will not be, to the last bit, those of an uninterrupted run"));
     }
@@ -256,12 +274,15 @@ fn ends_well(lr: &LrSchedule, updates: u64, epochs: u32) -> Result<()> {
 
 /// What differs between the epoch of `before` and this session, if the bits may depend on it. They do not depend on the
 /// number of threads.
-fn change(before: &EpochTiming, device: &str, build: &str) -> Option<String> {
+fn change(before: &EpochTiming, device: &str, build: &str, ranks: usize) -> Option<String> {
     let kind = |device: &str| device.split(", threads").next().unwrap_or_default().to_string();
+    let of_ranks = |ranks: usize| plural(ranks, "rank");
     let (what, then, now) = if kind(&before.device) != kind(device) {
-        ("on", before.device.as_str(), device)
+        ("on", before.device.clone(), device.to_string())
     } else if before.build != build {
-        ("a program built by", before.build.as_str(), build)
+        ("a program built by", before.build.clone(), build.to_string())
+    } else if before.ranks != ranks {
+        ("on", of_ranks(before.ranks), of_ranks(ranks))
     } else {
         return None;
     };
@@ -277,7 +298,8 @@ pub(super) fn announce(trainer: &mut Trainer, data: &Splits, run: &Run) {
     say(format_args!("{what} on {}: {train} training and {test}", data.train.name));
     let bound = config.objective.bound;
     let device = trainer.model().executor.describe();
-    say(format_args!("bound {bound}, batch {}, seed {}, {device}", config.batch, config.seed));
+    let ranks = if trainer.ranks() > 1 { format!(", {} ranks", trainer.ranks()) } else { String::new() };
+    say(format_args!("bound {bound}, batch {}, seed {}, {device}{ranks}", config.batch, config.seed));
     say(format_args!("run folder: {}", run.path().display()));
 }
 
@@ -345,14 +367,17 @@ mod tests {
             images_per_second: 1.0,
             device: "cpu (avx512, threads: 2)".into(),
             build: "rustc 1".into(),
+            ranks: 1,
         };
-        assert_eq!(change(&before, "cpu (avx512, threads: 16)", "rustc 1"), None);
+        assert_eq!(change(&before, "cpu (avx512, threads: 16)", "rustc 1", 1), None);
+        let found = change(&before, "cpu (avx512, threads: 2)", "rustc 1", 2).unwrap();
+        assert_eq!(found, "epoch 3 ran on 1 rank, this session runs on 2 ranks");
         for (device, build, words) in [
             ("cpu (avx2, threads: 2)", "rustc 1", ["epoch 3 ran on cpu (avx512", "runs on cpu (avx2"]),
             ("cuda:0 (NVIDIA H100, f32)", "rustc 1", ["on cpu (avx512", "on cuda:0 (NVIDIA H100, f32)"]),
             ("cpu (avx512, threads: 2)", "rustc 2", ["built by rustc 1", "built by rustc 2"]),
         ] {
-            let found = change(&before, device, build).unwrap();
+            let found = change(&before, device, build, 1).unwrap();
             assert!(words.iter().all(|word| found.contains(word)), "{found}");
         }
     }
