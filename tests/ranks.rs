@@ -21,8 +21,8 @@ fn what_is_one_process_refuses_to_be_one_of_several() {
     for launcher in ["OMPI_COMM_WORLD_SIZE", "PMI_SIZE"] {
         let output = elbo(at.path(), "info").env(launcher, "2").output().unwrap();
         assert_eq!(output.status.code(), Some(2));
-        assert!(text(&output).contains("processes = 2") && text(&output).contains("mpirun"), "{}", text(&output));
-        assert!(elbo(at.path(), "info").env(launcher, "1").status().unwrap().success());
+        assert!(text(&output).contains("processes: found 2") && text(&output).contains("mpirun"), "{}", text(&output));
+        assert!(elbo(at.path(), "info").env(launcher, "1").output().unwrap().status.success());
     }
 }
 
@@ -53,9 +53,9 @@ mod launched {
     /// 600 images in batches of 64 and a rest of 24.
     const RUN: &str = "train --quiet --train-size 600 --test-size 50 --batch 64 --hidden 16 --latent 3 --threads 1";
     /// A training that lasts a while.
-    const LONG: &str = "train --quiet --train-size 6000 --test-size 50 --batch 64 --hidden 48 --latent 3 --threads 1";
+    const LONG: &str = "train --quiet --train-size 2000 --test-size 50 --batch 64 --hidden 48 --latent 3 --threads 1";
     /// Longer than anything here takes: what is not over by then hangs.
-    const PATIENCE: Duration = Duration::from_secs(60);
+    const PATIENCE: Duration = Duration::from_secs(120);
 
     /// `mpirun -n ranks elbo arguments`, on machines of any number of cores, and for root in a container.
     fn mpirun(at: &Path, ranks: usize, arguments: &str) -> Command {
@@ -215,7 +215,7 @@ mod launched {
         let kills = std::env::var("ELBO_KILLS").map_or(4, |n| n.parse().expect("ELBO_KILLS is a number"));
         let folder = tempfile::tempdir().unwrap();
         let at = folder.path();
-        let begin = format!("{LONG} --epochs 12");
+        let begin = format!("{LONG} --epochs 20");
         let start = Instant::now();
         assert!(Training::start(at, "whole", &begin).ended());
         let (whole, lasted) = (bytes(&at.join("whole")), start.elapsed());
