@@ -8,7 +8,7 @@ use clap::{Args, ValueHint};
 use super::answer::Answer;
 use super::options::Machine;
 use super::output::{self, ending};
-use crate::bench::{self, Family, BenchOptions};
+use crate::bench::{self, BenchOptions, Family};
 use crate::engine::device::Precision;
 use crate::engine::error::{Error, Result};
 use crate::engine::file::replace;

@@ -13,7 +13,8 @@ use super::output::{self, ending};
 use super::{phase, use_run};
 use crate::engine::error::{Error, Result};
 use crate::study::evidence::{
-    Annealing, Estimate, Exact, LogMeanExp, Observed, Proposal, Quadrature, Sampling, ais, group_bounds, log_weights, quadrature,
+    Annealing, Estimate, Exact, LogMeanExp, Observed, Proposal, Quadrature, Sampling, ais, group_bounds, log_weights,
+    quadrature,
 };
 use crate::study::plot::{Axis, Plot, Series};
 use crate::vae::DeviceVae;
@@ -195,7 +196,8 @@ fn panel(plot: Plot, curves: &Curves, elbo: f64, range: (f64, f64)) -> Plot {
     // A point that is not finite makes a gap, so that what leaves the range and comes back is not joined.
     let inside = |y: f64| if (range.0..=range.1).contains(&y) { y } else { f64::NAN };
     let bare = |points: &[SamplePoint]| points.iter().map(|p| (p.0, inside(p.1))).collect::<Vec<_>>();
-    let means: Vec<SamplePoint> = curves.bounds.iter().map(|(k, e)| (*k as f64, inside(e.value), e.standard_error)).collect();
+    let means: Vec<SamplePoint> =
+        curves.bounds.iter().map(|(k, e)| (*k as f64, inside(e.value), e.standard_error)).collect();
     let annealed = (curves.decodings as f64, inside(curves.annealed.value), curves.annealed.standard_error);
     let plot = plot
         .x(Axis::log("samples; for AIS decodings"))

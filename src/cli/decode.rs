@@ -68,7 +68,10 @@ impl FromStr for TypedPoint {
     fn from_str(text: &str) -> std::result::Result<TypedPoint, String> {
         let number = |text: &str| text.trim().parse().ok().filter(|number: &f32| number.is_finite());
         let numbers = text.split(',').map(|text| number(text).ok_or_else(|| format!("\"{text}\" is no number")));
-        numbers.collect::<std::result::Result<_, _>>().map(TypedPoint).map_err(|e| format!("{e}; expected one like 0.1,-0.5"))
+        numbers
+            .collect::<std::result::Result<_, _>>()
+            .map(TypedPoint)
+            .map_err(|e| format!("{e}; expected one like 0.1,-0.5"))
     }
 }
 
@@ -121,13 +124,7 @@ impl Decode {
         self.answer.give(&text, &report)
     }
 
-    fn points(
-        &self,
-        model: &mut DeviceVae,
-        test: &Dataset,
-        neighbours: usize,
-        seed: u64,
-    ) -> Result<Vec<DecodedPoint>> {
+    fn points(&self, model: &mut DeviceVae, test: &Dataset, neighbours: usize, seed: u64) -> Result<Vec<DecodedPoint>> {
         let all: Vec<f32> = self.z.iter().flat_map(|point| point.0.iter().copied()).collect();
         let (latent, pixels) = (model.vae.config.latent, model.vae.config.pixels());
         let means = model.decode(&all)?;
@@ -223,9 +220,7 @@ impl Nearest {
 
 impl DecodedPoint {
     fn report(&self, test: &Dataset) -> Value {
-        let image = |&(i, distance): &(usize, f64)| {
-            json!({ "image": i, "class": test.labels.as_ref().map(|labels| labels[i]), "distance": distance })
-        };
+        let image = |&(i, distance): &(usize, f64)| json!({ "image": i, "class": test.labels.as_ref().map(|labels| labels[i]), "distance": distance });
         let share = |&(class, share): &(u8, f64)| json!({ "class": class, "share": share });
         json!({
             "z": self.z, "log_p": self.log_p, "f_mu": self.mean, "f_sigma": self.spread, "thrown": self.thrown,

@@ -134,7 +134,13 @@ fn picture(title: &str, sweeps: &[StepSweep; 2]) -> Plot {
             // Both stencils round alike: one line shows it.
             let rounding = arms.rounding.filter(|_| stencil == Stencil::FivePoint);
             for arm in arms.truncation.into_iter().chain(rounding) {
-                let power = if arm.expected == 2.0 { "h²" } else if arm.expected == 4.0 { "h⁴" } else { "ε/h" };
+                let power = if arm.expected == 2.0 {
+                    "h²"
+                } else if arm.expected == 4.0 {
+                    "h⁴"
+                } else {
+                    "ε/h"
+                };
                 let line = Series::line(format!("{power}, measured h^{:.2}", arm.slope).replace('-', "−"));
                 let own = if arm.expected < 0.0 { 4 } else { colour + 2 };
                 plot = plot.series(line.xy(&reference(arm, sweep.of(stencil))).dashed().plain().colour(own));

@@ -61,7 +61,8 @@ impl ImpliedSigma {
         };
         let d = positive("pixels", self.pixels as f64)?;
         let (a, b) = (positive("weight", self.weight)?, positive("kl weight", self.kl_weight)?);
-        let (range, known) = (positive("range", self.range)?, self.variance.map(|v| positive("variance", v)).transpose()?);
+        let (range, known) =
+            (positive("range", self.range)?, self.variance.map(|v| positive("variance", v)).transpose()?);
         let (formula, s2) = match self.reduction {
             Reduction::Mean => ("D·b/(2a)", d * b / (2.0 * a)),
             Reduction::Sum => ("b/(2a)", b / (2.0 * a)),

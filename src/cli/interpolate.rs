@@ -82,7 +82,8 @@ impl Interpolate {
         let images = model.decode(&points.concat())?;
         let seen = test.prepared(model.vae.config.binarisation);
         let row = [seen.image(self.from), &pictures::bytes(&images), seen.image(self.to)].concat();
-        let shows = format!("test image {}, {} means f_μ(z) {}, test image {}", self.from, self.count, self.path, self.to);
+        let shows =
+            format!("test image {}, {} means f_μ(z) {}, test image {}", self.from, self.count, self.path, self.to);
         montage(&row, test.width, test.height, self.count + 2, ZOOM).showing(shows.as_str()).write_png(&self.out)?;
         let class = |image: usize| test.labels.as_ref().map(|labels| labels[image]);
         let end = |image: usize| json!({ "image": image, "class": class(image), "z": mean(image) });
@@ -142,7 +143,8 @@ fn angle(a: &[f32], b: &[f32]) -> Result<f64> {
     let angle = cosine.clamp(-1.0, 1.0).acos();
     // NaN, where one of them is 0, is no angle either.
     if angle.is_nan() || angle >= std::f64::consts::PI - 1e-6 {
-        let found = "sphere between two points that lie in opposite directions, or one at 0: there is no one great circle";
+        let found =
+            "sphere between two points that lie in opposite directions, or one at 0: there is no one great circle";
         return Err(Error::argument("path", found, "line, or other images"));
     }
     Ok(angle)

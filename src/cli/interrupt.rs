@@ -18,6 +18,8 @@ enum OnSignal {
     End(String),
     /// Raises the flag, so that the step that runs is finished and the state is saved; a second one ends the program.
     Save,
+    /// Raises the flag: another process says so, and saves.
+    Follow,
 }
 
 /// The handler of requests to stop. There is one in a process.
@@ -39,6 +41,7 @@ impl Interrupt {
             match &*locked(&what) {
                 OnSignal::End(words) => end(words),
                 OnSignal::Save if again => end("stopped without saving"),
+                OnSignal::Follow => {}
                 OnSignal::Save => say("\nstopping after this step; once more to stop at once, without saving"),
             }
         };
@@ -52,6 +55,12 @@ impl Interrupt {
     /// From here on there is something to save: requests raise this flag.
     pub fn save(&self) -> &AtomicBool {
         *locked(&self.now) = OnSignal::Save;
+        &self.raised
+    }
+
+    /// From here on requests raise this flag, for which another process does the rest.
+    pub fn follow(&self) -> &AtomicBool {
+        *locked(&self.now) = OnSignal::Follow;
         &self.raised
     }
 

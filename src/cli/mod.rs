@@ -25,6 +25,7 @@ mod phase;
 pub mod picture;
 mod pictures;
 mod progress;
+mod ranks;
 mod recipe;
 mod run_name;
 mod scale;
@@ -118,10 +119,16 @@ commands! {
 pub fn main() -> ExitCode {
     let matches = usage::complete(Cli::command()).get_matches();
     let cli = Cli::from_arg_matches(&matches).unwrap_or_else(|error| error.exit());
-    cli.command.run().unwrap_or_else(|error| {
-        say(format_args!("elbo: {error}{}", options(&error)));
+    let alone = if let Command::Train(_) = cli.command { Ok(()) } else { ranks::must_be_alone() };
+    alone.and_then(|()| cli.command.run()).unwrap_or_else(|error| {
+        complain(&error);
         ExitCode::from(exit_code(&error))
     })
+}
+
+/// Says what went wrong.
+fn complain(error: &Error) {
+    say(format_args!("elbo: {error}{}", options(error)));
 }
 
 /// The options by which this command line does what an error of the library advises.

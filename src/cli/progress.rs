@@ -68,7 +68,10 @@ pub(super) fn warned(warning: &str) -> String {
 /// The command of this process.
 pub(super) fn session(trainer: &Trainer) -> SessionRecord {
     let arguments = std::env::args_os().skip(1).map(|word| word.to_string_lossy().into_owned());
-    SessionRecord::new(["elbo".to_string()].into_iter().chain(arguments), trainer.progress().updates)
+    let ranks = trainer.ranks();
+    let launcher = if ranks > 1 { vec!["mpirun".into(), "-n".into(), ranks.to_string()] } else { Vec::new() };
+    let words = launcher.into_iter().chain(["elbo".to_string()]).chain(arguments);
+    SessionRecord { ranks, ..SessionRecord::new(words, trainer.progress().updates) }
 }
 
 /// Shows a run on stderr, and warns of collapse.

@@ -70,7 +70,8 @@ impl Report {
         }
         page(&reported).write(&self.out)?;
         let text = format!("report of {}: {}\n", plural(reported.len(), "run"), self.out.display());
-        let without: Vec<&str> = reported.iter().filter(|run| run.judged.is_err()).map(|run| run.name.as_str()).collect();
+        let without: Vec<&str> =
+            reported.iter().filter(|run| run.judged.is_err()).map(|run| run.name.as_str()).collect();
         self.answer.give(&text, &json!({ "page": self.out, "runs": runs, "without_images": without }))
     }
 
@@ -82,7 +83,8 @@ impl Report {
                 all.push(path.clone());
                 continue;
             }
-            let begun: Vec<_> = Sweep::read(&Disk, path)?.folders(path).into_iter().filter(|run| Run::is_there(run)).collect();
+            let begun: Vec<_> =
+                Sweep::read(&Disk, path)?.folders(path).into_iter().filter(|run| Run::is_there(run)).collect();
             if begun.is_empty() {
                 let remedy = format!("{}, of which no run has begun", path.display());
                 return Err(Error::argument("run", remedy, "a sweep with a run: elbo sweep --resume goes on with it"));
@@ -111,7 +113,15 @@ impl Report {
             Ok(data) => Ok(judge(&mut model, &checkpoint, &data)?),
         };
         let path = path.display().to_string();
-        Ok(ReportedRun { name, path, config: checkpoint.config, progress: checkpoint.progress, journals, drawn, judged })
+        Ok(ReportedRun {
+            name,
+            path,
+            config: checkpoint.config,
+            progress: checkpoint.progress,
+            journals,
+            drawn,
+            judged,
+        })
     }
 }
 
@@ -127,7 +137,8 @@ fn judge(model: &mut DeviceVae, checkpoint: &Checkpoint, data: &Splits) -> Resul
         result,
         bits: config.likelihood.bits_per_dimension(result.neg_elbo(), config.pixels(), config.is_binary()),
         marks: config.likelihood.baselines(&histograms),
-        reconstructions: pictures::reconstructions(model, "test", pictures::PAIRS.min(test.rows), seed, Shown::Mean)?.png(),
+        reconstructions: pictures::reconstructions(model, "test", pictures::PAIRS.min(test.rows), seed, Shown::Mean)?
+            .png(),
         layers: match config.upper.is_empty() {
             true => vec![model.encode("test", seed)?],
             false => model.encode_layers("test", test.rows, seed)?,

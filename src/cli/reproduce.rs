@@ -157,7 +157,13 @@ fn same_run(path: &Path, found: &Checkpoint, wanted: &TrainConfig) -> Result<()>
     Ok(())
 }
 
-fn evaluate(args: &Reproduce, recipe: Recipe, own_images: bool, trainer: &mut Trainer, run: &Run) -> Result<ReproductionReport> {
+fn evaluate(
+    args: &Reproduce,
+    recipe: Recipe,
+    own_images: bool,
+    trainer: &mut Trainer,
+    run: &Run,
+) -> Result<ReproductionReport> {
     let config = trainer.config().clone();
     // Before the work of hours that it would be lost with.
     let timings = run.timings()?;

@@ -119,7 +119,8 @@ impl Runs {
             let cells = |(run, i): (&ListedRun, usize)| run.cells(columns, i);
             text = table(&[head].into_iter().chain(runs.iter().zip(0..).map(cells)).collect::<Vec<_>>());
             text += "−ELBO: nats per test image after the last epoch\n";
-            let scale = |c: &Column| ["model.likelihood", "model.binarisation"].iter().any(|part| c.field.starts_with(part));
+            let scale =
+                |c: &Column| ["model.likelihood", "model.binarisation"].iter().any(|part| c.field.starts_with(part));
             if columns.iter().any(scale) {
                 text += "note: runs of another likelihood or binarisation have a −ELBO on another scale; compare those of one kind\n";
             }
@@ -212,7 +213,9 @@ fn columns(runs: &[ListedRun]) -> Vec<Column> {
     for difference in differences.iter().flatten() {
         let hidden = difference.field == "epochs" || difference.field == "data.images";
         if !hidden && !columns.iter().any(|column| column.field == difference.field) {
-            let of = |d: &Vec<crate::train::Difference>| d.iter().find(|d| d.field == difference.field).map(|d| d.second.clone());
+            let of = |d: &Vec<crate::train::Difference>| {
+                d.iter().find(|d| d.field == difference.field).map(|d| d.second.clone())
+            };
             let values = differences.iter().map(|d| of(d).unwrap_or_else(|| difference.first.clone())).collect();
             let short = difference.field.trim_start_matches("model.").trim_start_matches("objective.").to_string();
             columns.push(Column { field: difference.field.clone(), short, values });

@@ -70,8 +70,7 @@ fn answered_by_the_sweep() -> impl Iterator<Item = Id> {
 impl Sweep {
     /// Trains all runs, or those that are left; prints mean and spread.
     pub fn run(&self) -> Result<ExitCode> {
-        let work =
-            Work { machine: &self.machine, session: &self.session, answer: &self.answer, jobs: self.jobs };
+        let work = Work { machine: &self.machine, session: &self.session, answer: &self.answer, jobs: self.jobs };
         match &self.resume {
             Some(path) => resume(path, self.begin.data.data.as_ref(), &work),
             None => {
@@ -122,7 +121,8 @@ impl Design<'_> {
             for replica in 0..u64::from(self.replicas) {
                 let mut config = asked.on([data.test.height, data.test.width], data.train.rows)?;
                 let seed = config.seed.checked_add(replica);
-                config.seed = seed.ok_or_else(|| Error::argument("seed", config.seed, "room for the replicas' seeds"))?;
+                config.seed =
+                    seed.ok_or_else(|| Error::argument("seed", config.seed, "room for the replicas' seeds"))?;
                 let folder = match &label[..] {
                     "" => format!("seed{}", config.seed),
                     label => format!("{label}-seed{}", config.seed),

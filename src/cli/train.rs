@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::rc::Rc;
 use std::time::Instant;
 
 use clap::{Args, Id, ValueHint};
@@ -10,18 +11,19 @@ use serde_json::{Value, json};
 use super::answer::Answer;
 use super::interrupt::{INTERRUPTED, Interrupt};
 use super::options::{self, Data, Machine, Overrides, RunOptions, Session, effects};
+use super::pictures::Shown;
 use super::run_name::run_name;
 use super::sparkline::sparkline;
 use super::sweep::{Design, Work};
-use super::pictures::Shown;
-use super::{pictures, plural, progress, say, scale, use_run, warn_if_debug_build};
+use super::{pictures, plural, progress, ranks, say, scale, use_run, warn_if_debug_build};
 use crate::data::Splits;
 use crate::engine::error::{Error, Result};
 use crate::engine::file::Disk;
 use crate::engine::optim::LrSchedule;
+use crate::train::ranks::{Ranks, check, dismiss, lead};
 use crate::train::sweep::Sweep;
 use crate::train::{
-    quoted, Entry, EpochTiming, Experiment, Outcome, Run, Source, TrainConfig, Trainer, WATCHED_IMAGES,
+    Entry, EpochTiming, Experiment, Outcome, Run, Source, TrainConfig, Trainer, WATCHED_IMAGES, quoted,
 };
 use crate::vae::{HiddenUnits, VaeConfig};
 
@@ -63,25 +65,29 @@ pub struct Train {
 fn answered_by_the_run() -> impl Iterator<Item = Id> {
     let configuration = options::ids::<Overrides<Experiment>>().chain(options::ids::<Data>());
     let asked_anew = |id: &Id| ["lr_schedule", "data"].iter().any(|anew| id == anew);
-    configuration.filter(move |id| !asked_anew(id)).chain(["seed", "recipe", "protocol", "stages", "out", "replicas"].map(Id::from))
+    configuration
+        .filter(move |id| !asked_anew(id))
+        .chain(["seed", "recipe", "protocol", "stages", "out", "replicas"].map(Id::from))
 }
 
 impl Train {
-    /// Trains, or continues to train; writes the run folder; prints the result on its scale.
+    /// Trains, or continues to train; writes the run folder; prints the result on its scale. Of several processes the first
+    /// does so.
     pub fn run(&self) -> Result<ExitCode> {
-        match self.replicas {
-            Some(replicas) => Design { begin: &self.begin, vary: &[], replicas }.train(self.out.as_deref(), &Work {
-                machine: &self.machine,
-                session: &self.session,
-                answer: &self.answer,
-                jobs: self.jobs,
-            }),
-            None => train(self),
-        }
+        let Some(replicas) = self.replicas else {
+            return ranks::together(|ranks| match ranks {
+                Some(ranks) if ranks.rank() > 0 => ranks::follow(self.machine.device()?, ranks),
+                ranks => train(self, ranks),
+            });
+        };
+        ranks::must_be_alone()?;
+        let Train { begin, machine, session, answer, jobs, .. } = self;
+        let work = Work { machine, session, answer, jobs: *jobs };
+        Design { begin, vary: &[], replicas }.train(self.out.as_deref(), &work)
     }
 }
 
-fn train(args: &Train) -> Result<ExitCode> {
+fn train(args: &Train, ranks: Option<Rc<dyn Ranks>>) -> Result<ExitCode> {
     let device = args.machine.device()?;
     warn_if_debug_build();
     let interrupt = Interrupt::install()?;
@@ -89,13 +95,25 @@ fn train(args: &Train) -> Result<ExitCode> {
         Some(path) => resume(path, args)?,
         None => Some(begin(args)?),
     };
-    let Some((entry, config, data)) = wanted else { return Ok(ExitCode::SUCCESS) };
+    let Some((entry, config, data)) = wanted else {
+        if let Some(ranks) = &ranks {
+            dismiss(&**ranks);
+        }
+        return Ok(ExitCode::SUCCESS);
+    };
+    if let Some(ranks) = &ranks {
+        check(&config, ranks.size())?;
+    }
     // From here on there is a folder that must be left so that it can be resumed.
     interrupt.save();
     let (run, mut trainer) = entry.start(config, &data, device)?;
+    trainer.pause_at = args.session.pause_at;
+    if let Some(ranks) = ranks {
+        let images = trainer.config().data.seen_from_here(run.path());
+        lead(&mut trainer, images, ranks)?;
+    }
     say_if_bits_change(&run, &mut trainer);
     args.machine.say_why_no_gpu()?;
-    trainer.pause_at = args.session.pause_at;
     if !args.session.quiet {
         announce(&mut trainer, &data, &run);
     }
@@ -142,7 +160,8 @@ fn begin(args: &Train) -> Result<Wanted> {
 /// The run in a folder, where its checkpoint is; none if it is finished and no more epochs are asked for.
 fn resume(path: &Path, args: &Train) -> Result<Option<Wanted>> {
     if Sweep::is_there(&Disk, path) {
-        let remedy = format!("the folder of one of its runs, or: elbo sweep --resume {}", quoted(&path.display().to_string()));
+        let remedy =
+            format!("the folder of one of its runs, or: elbo sweep --resume {}", quoted(&path.display().to_string()));
         return Err(Error::argument("resume", format!("{}, a sweep", path.display()), remedy));
     }
     let entry = Entry::resumed(Disk, path)?;
@@ -188,7 +207,7 @@ fn say_if_bits_change(run: &Run, trainer: &mut Trainer) {
         Vec::new()
     });
     if let Some(before) = timings.last().filter(|before| !before.device.is_empty())
-        && let Some(change) = change(before, &trainer.model().executor.describe(), env!("ELBO_BUILD"))
+        && let Some(change) = change(before, &trainer.model().executor.describe(), env!("ELBO_BUILD"), trainer.ranks())
     {
         say(format_args!("note: {change}: the numbers will not be, to the last bit, those of an uninterrupted run"));
     }
@@ -244,12 +263,15 @@ fn ends_well(lr: &LrSchedule, updates: u64, epochs: u32) -> Result<()> {
 
 /// What differs between the epoch of `before` and this session, if the bits may depend on it. They do not depend on the
 /// number of threads.
-fn change(before: &EpochTiming, device: &str, build: &str) -> Option<String> {
+fn change(before: &EpochTiming, device: &str, build: &str, ranks: usize) -> Option<String> {
     let kind = |device: &str| device.split(", threads").next().unwrap_or_default().to_string();
+    let of_ranks = |ranks: usize| plural(ranks, "rank");
     let (what, then, now) = if kind(&before.device) != kind(device) {
-        ("on", before.device.as_str(), device)
+        ("on", before.device.clone(), device.to_string())
     } else if before.build != build {
-        ("a program built by", before.build.as_str(), build)
+        ("a program built by", before.build.clone(), build.to_string())
+    } else if before.ranks != ranks {
+        ("on", of_ranks(before.ranks), of_ranks(ranks))
     } else {
         return None;
     };
@@ -265,7 +287,8 @@ pub(super) fn announce(trainer: &mut Trainer, data: &Splits, run: &Run) {
     say(format_args!("{what} on {}: {train} training and {test}", data.train.name));
     let bound = config.objective.bound;
     let device = trainer.model().executor.describe();
-    say(format_args!("bound {bound}, batch {}, seed {}, {device}", config.batch, config.seed));
+    let ranks = if trainer.ranks() > 1 { format!(", {} ranks", trainer.ranks()) } else { String::new() };
+    say(format_args!("bound {bound}, batch {}, seed {}, {device}{ranks}", config.batch, config.seed));
     say(format_args!("run folder: {}", run.path().display()));
 }
 
@@ -333,14 +356,17 @@ mod tests {
             images_per_second: 1.0,
             device: "cpu (avx512, threads: 2)".into(),
             build: "rustc 1".into(),
+            ranks: 1,
         };
-        assert_eq!(change(&before, "cpu (avx512, threads: 16)", "rustc 1"), None);
+        assert_eq!(change(&before, "cpu (avx512, threads: 16)", "rustc 1", 1), None);
+        let found = change(&before, "cpu (avx512, threads: 2)", "rustc 1", 2).unwrap();
+        assert_eq!(found, "epoch 3 ran on 1 rank, this session runs on 2 ranks");
         for (device, build, words) in [
             ("cpu (avx2, threads: 2)", "rustc 1", ["epoch 3 ran on cpu (avx512", "runs on cpu (avx2"]),
             ("cuda:0 (NVIDIA H100, f32)", "rustc 1", ["on cpu (avx512", "on cuda:0 (NVIDIA H100, f32)"]),
             ("cpu (avx512, threads: 2)", "rustc 2", ["built by rustc 1", "built by rustc 2"]),
         ] {
-            let found = change(&before, device, build).unwrap();
+            let found = change(&before, device, build, 1).unwrap();
             assert!(words.iter().all(|word| found.contains(word)), "{found}");
         }
     }

@@ -19,12 +19,15 @@ mod alarm;
 mod config;
 mod experiment;
 mod place;
+pub mod ranks;
 mod report;
 mod run;
 mod start;
 pub mod sweep;
 
+use std::cell::RefCell;
 use std::collections::BTreeMap;
+use std::rc::Rc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use serde::{Deserialize, Serialize};
@@ -39,11 +42,11 @@ pub(crate) use run::{next_numbered, quoted};
 use crate::data::Splits;
 use crate::engine::clock::Stopwatch;
 use crate::engine::device::room::must_fit;
-use crate::engine::device::{Array, Call, Device, Executor, Function, Key, Moment, Rows, Snapshot, call};
+use crate::engine::device::{Call, Device, Executor, Key, Moment, Rows, Snapshot, call};
 use crate::engine::error::{Error, Remedy, Result};
-use crate::engine::graph::Graph;
 use crate::train::checkpoint::{Checkpoint, ImageHashes, families};
-use crate::vae::{BETA, DeviceVae, Evaluation, Evaluator, HiddenUnits, Inspector, LEARNING_RATE, Vae, training_step};
+use crate::train::ranks::{Ranks, SharedUpdate, TrainStep};
+use crate::vae::{BETA, DeviceVae, Evaluation, Evaluator, HiddenUnits, Inspector, LEARNING_RATE, Vae};
 
 /// The data slot of the training images.
 pub const TRAIN: &str = "train";
@@ -69,9 +72,6 @@ pub struct Progress {
     /// Over those images.
     pub sums: Sums,
 }
-
-/// A training step.
-type TrainStep = Function<Array<3>>;
 
 /// Which of the two sizes of a batch.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -105,6 +105,8 @@ pub struct Trainer {
     running: Option<BatchSize>,
     test: Evaluator,
     watched: Inspector,
+    /// Those that train the model together, if they are several.
+    ranks: Option<Rc<dyn Ranks>>,
     /// Stop when this many updates were made, as if the stop flag had been raised then.
     pub pause_at: Option<u32>,
 }
@@ -136,14 +138,10 @@ impl Trainer {
         start::write_parameters(&mut model, &config, &train)?;
         start::write_moments(&mut model, &config)?;
         let (images, batch) = (train.rows, config.batch);
-        let step = |rows: usize| {
-            let g = Graph::new();
-            let outputs = training_step(&g, &model.vae, &config.objective, TRAIN, rows);
-            model.executor.compile(&g, outputs)
-        };
+        let [full, rest] = steps(images, batch, |rows| TrainStep::alone(&model, &config, rows))?;
         Ok(Trainer {
-            full: (images >= batch).then(|| step(batch)).transpose()?,
-            rest: (!images.is_multiple_of(batch)).then(|| step(images % batch)).transpose()?,
+            full,
+            rest,
             test: model.evaluator(TEST)?,
             watched: model.inspector(WATCHED)?,
             hashes: ImageHashes::of(&train, &data.test),
@@ -152,6 +150,7 @@ impl Trainer {
             images,
             progress: Progress::default(),
             running: None,
+            ranks: None,
             pause_at: None,
         })
     }
@@ -188,6 +187,25 @@ impl Trainer {
         Ok(trainer)
     }
 
+    /// From here on each update is made together with `ranks`, whose trainers are all in the state of this one, by its
+    /// checkpoint. Trainers of ranks other than 0 evaluate nothing, and their observers hear of no epoch.
+    ///
+    /// # Errors
+    /// As [`ranks::check`]; from the executor.
+    pub fn share(&mut self, ranks: Rc<dyn Ranks>) -> Result<()> {
+        ranks::check(&self.config, ranks.size())?;
+        let update = Rc::new(RefCell::new(SharedUpdate::new(&self.model, &self.config, ranks.clone())?));
+        let step = |rows: usize| TrainStep::shared(&self.model, &self.config, rows, &update);
+        [self.full, self.rest] = steps(self.images, self.config.batch, step)?;
+        self.ranks = Some(ranks);
+        Ok(())
+    }
+
+    /// How many processes train the model together.
+    pub fn ranks(&self) -> usize {
+        self.ranks.as_ref().map_or(1, |ranks| ranks.size())
+    }
+
     /// What is trained, on what, and how.
     pub fn config(&self) -> &TrainConfig {
         &self.config
@@ -215,6 +233,10 @@ impl Trainer {
             if self.finish_epoch(observer, stop)? == Outcome::Stopped {
                 return Ok(Outcome::Stopped);
             }
+            if self.ranks.as_ref().is_some_and(|ranks| ranks.rank() > 0) {
+                self.turn_to_next_epoch();
+                continue;
+            }
             let train_seconds = start.seconds();
             let record = self.close_epoch()?;
             let timing = EpochTiming {
@@ -224,6 +246,7 @@ impl Trainer {
                 images_per_second: (self.images - before as usize) as f64 / train_seconds,
                 device: self.model.executor.describe(),
                 build: env!("ELBO_BUILD").into(),
+                ranks: self.ranks(),
             };
             observer.epoch(self, &record, &timing)?;
         }
@@ -247,21 +270,21 @@ impl Trainer {
                 return Ok(Outcome::Finished);
             }
             let made = self.progress.updates;
-            if stop.load(Ordering::Relaxed) || self.pause_at.is_some_and(|limit| made >= limit) {
+            let asked = (stop.load(Ordering::Relaxed), self.model.executor.steps_per_call());
+            let (stop, steps) = self.ranks.as_ref().map_or(asked, |ranks| ranks::agree(&**ranks, asked.0, asked.1));
+            if stop || self.pause_at.is_some_and(|limit| made >= limit) {
                 return Ok(Outcome::Stopped);
             }
             let whole = (self.images - done) / self.config.batch;
             let (batch, updates) = match whole {
                 0 => (BatchSize::Rest, 1),
-                _ => (
-                    BatchSize::Full,
-                    whole.min(self.model.executor.steps_per_call()).min(self.until_interval_ends(done)),
-                ),
+                _ => (BatchSize::Full, whole.min(steps).min(self.until_interval_ends(done))),
             };
             let allowed = self.pause_at.map_or(updates, |limit| (limit - made) as usize);
             self.go_on_in(batch)?;
             self.update(batch, updates.min(allowed))?;
-            let Some(Snapshot { cursor, updates, totals }) = self.step(batch).peek_totals()? else { continue };
+            let made = self.progress.updates;
+            let Some(Snapshot { cursor, updates, totals }) = self.step(batch).peek_totals(made)? else { continue };
             let sums = Sums::from_totals(&totals);
             must_be_finite(|| format!("loss by update {updates}"), sums.loss)?;
             observer.step(&StepReport {
@@ -334,7 +357,7 @@ impl Trainer {
         let updates = self.progress.updates;
         let last = u64::from(updates.saturating_sub(1));
         let epoch = self.progress.epoch + 1;
-        self.progress = Progress { epoch, cursor: 0, sums: Sums::default(), ..self.progress };
+        self.turn_to_next_epoch();
         Ok(EpochRecord {
             epoch,
             updates,
@@ -350,6 +373,10 @@ impl Trainer {
             active_units,
             dead_units,
         })
+    }
+
+    fn turn_to_next_epoch(&mut self) {
+        self.progress = Progress { epoch: self.progress.epoch + 1, cursor: 0, sums: Sums::default(), ..self.progress };
     }
 
     /// −ELBO of the test set with the parameters as they are: β = 1, one draw of z per image.
@@ -402,6 +429,14 @@ impl Trainer {
         let (config, progress, images) = (self.config.clone(), self.progress.clone(), Some(self.hashes.clone()));
         Ok(Checkpoint { config, progress, images, slots })
     }
+}
+
+/// The steps on a full batch of `batch` of the `images`, and on those that are left at the end of an epoch, where there are such.
+fn steps(images: usize, batch: usize, step: impl Fn(usize) -> Result<TrainStep>) -> Result<[Option<TrainStep>; 2]> {
+    Ok([
+        (images >= batch).then(|| step(batch)).transpose()?,
+        (!images.is_multiple_of(batch)).then(|| step(images % batch)).transpose()?,
+    ])
 }
 
 /// What is wrong with the contents of a checkpoint, whose file is known to the caller alone.

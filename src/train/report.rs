@@ -88,6 +88,17 @@ pub struct EpochTiming {
     /// The compiler and the platform of the program; empty as above.
     #[serde(default)]
     pub build: String,
+    /// The processes that trained together; not written down where it was one.
+    #[serde(default = "one", skip_serializing_if = "is_one")]
+    pub ranks: usize,
+}
+
+pub(super) fn one() -> usize {
+    1
+}
+
+pub(super) fn is_one(ranks: &usize) -> bool {
+    *ranks == 1
 }
 
 /// One line of `steps.jsonl`: means over the images of one of the [intervals](INTERVALS) of an epoch, each image at the

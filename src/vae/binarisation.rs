@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::share::Minibatch;
 use crate::engine::graph::Var;
 use crate::engine::names::names;
 
@@ -21,14 +22,15 @@ pub enum Binarisation {
 }
 
 impl Binarisation {
-    /// The images to model, `[B, D]`, from those kept in memory, of which what can be done once was done (see
+    /// The images to model, `[rows, D]`, from those kept in memory, of which what can be done once was done (see
     /// [`Dataset::prepared`](crate::data::Dataset::prepared)); `stream` is the noise of a new draw.
     #[track_caller]
-    pub fn apply(self, prepared: Var<'_>, stream: u32) -> Var<'_> {
+    pub fn apply<'g>(self, prepared: impl Into<Minibatch<'g>>, stream: u32) -> Var<'g> {
+        let Minibatch { x, share } = prepared.into();
         match self {
             // u in [0, 1) is below p with probability p: never for p = 0, always for p = 1.
-            Binarisation::Dynamic => prepared.graph().uniform(&prepared.shape(), stream).lt(prepared),
-            _ => prepared,
+            Binarisation::Dynamic => share.of_noise(1, x.shape()[1], |shape| x.graph().uniform(shape, stream)).lt(x),
+            _ => x,
         }
     }
 }

@@ -108,6 +108,20 @@ impl Bound {
         self.kind == BoundKind::Elbo && self.estimator == Estimator::Total && model.upper.is_empty()
     }
 
+    /// The option, and its value, by which what is learned from an image depends on the other images of its batch, if there
+    /// is one: then the gradient of a batch is not the sum of its images'.
+    pub fn of_the_batch(&self, model: &VaeConfig) -> Option<(&'static str, String)> {
+        let others = self.estimator == Estimator::ScoreFunctionBaseline && self.samples == 1;
+        if model.likelihood.facts().needs_batch {
+            return Some(("likelihood", model.likelihood.to_string()));
+        }
+        match self.free_bits {
+            Some(nats) => Some(("free bits", nats.to_string())),
+            None if others => Some(("estimator", format!("{} of one draw", self.estimator))),
+            None => None,
+        }
+    }
+
     /// Checks every field, and that they fit each other and the model.
     ///
     /// # Errors

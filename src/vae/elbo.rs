@@ -5,6 +5,7 @@
 
 use super::Vae;
 use super::gaussian::DiagonalGaussian;
+use super::share::{Minibatch, Share};
 use crate::engine::graph::{Graph, Var};
 use crate::engine::nn::Mlp;
 use crate::vae::streams;
@@ -25,26 +26,30 @@ pub fn pixels<'g>(g: &'g Graph, data: &str, rows: usize, pixels: usize) -> Var<'
     g.batch_in_units(data, rows, pixels, 255.0)
 }
 
-/// The images of a batch of the data set `data`, `[rows, D]`, as the model sees them.
+/// The images of a batch of the data set `data`, `[rows, D]`, as the model sees them: of all its rows, or of a share of them,
+/// which a run then reads from the share's first row on.
 #[track_caller]
-pub(crate) fn images<'g>(g: &'g Graph, vae: &Vae, data: &str, rows: usize) -> Var<'g> {
-    vae.config.binarisation.apply(pixels(g, data, rows, vae.config.pixels()), streams::BATCH_PIXELS)
+pub(crate) fn images<'g>(g: &'g Graph, vae: &Vae, data: &str, share: impl Into<Share>) -> Minibatch<'g> {
+    let share = share.into();
+    let x = pixels(g, data, share.rows, vae.config.pixels());
+    Minibatch { x: vae.config.binarisation.apply(Minibatch { x, share }, streams::BATCH_PIXELS), share }
 }
 
 /// One draw of z₁ for each image.
 #[track_caller]
-fn draw<'g>(q: DiagonalGaussian<'g>) -> Var<'g> {
-    q.sample(q.mu.graph().normal(&q.mu.shape(), streams::LATENT[0]))
+fn draw<'g>(q: DiagonalGaussian<'g>, share: Share) -> Var<'g> {
+    q.sample(share.of_noise(1, q.mu.shape()[1], |shape| q.mu.graph().normal(shape, streams::LATENT[0])))
 }
 
-/// The terms of −ELBO of the images `x`, `[B, D]`.
+/// The terms of −ELBO of the images x, `[B, D]`.
 #[track_caller]
-pub fn terms<'g>(vae: &Vae, x: Var<'g>) -> Terms<'g> {
+pub fn terms<'g>(vae: &Vae, images: impl Into<Minibatch<'g>>) -> Terms<'g> {
+    let images @ Minibatch { x, share } = images.into();
     if vae.upper.is_empty() {
         let q = vae.encoder.apply(x);
-        return Terms { rec: vae.pixel_nll(x, draw(q), false).sum_all(), kl: q.kl().sum_all() };
+        return Terms { rec: vae.pixel_nll(x, draw(q, share), false).sum_all(), kl: q.kl().sum_all() };
     }
-    let draws = vae.draw(x, 1);
+    let draws = vae.draw(images, 1);
     let w = vae.log_weights(x, draws.first, &draws.z, false, false);
     Terms { rec: -w.likelihood.sum_all(), kl: (w.posterior - w.prior).sum_all() }
 }
@@ -72,14 +77,14 @@ pub fn reconstruction<'g>(g: &'g Graph, vae: &Vae, data: &str, rows: usize) -> [
 
 /// `rows` images of the data set `data` as the model sees them, `[rows, D]`, and one draw of z from q(z|x) of each, `[rows, K]`.
 pub(crate) fn posterior_draw<'g>(g: &'g Graph, vae: &Vae, data: &str, rows: usize) -> [Var<'g>; 2] {
-    let x = images(g, vae, data, rows);
-    [x, draw(vae.encoder.apply(x))]
+    let Minibatch { x, share } = images(g, vae, data, rows);
+    [x, draw(vae.encoder.apply(x), share)]
 }
 
 /// q of every stochastic layer of `rows` images of the data set `data`, from below: q(z₁|x), and q(z_{l+1}|z_l) at one draw
 /// of z_l.
 pub fn posteriors<'g>(g: &'g Graph, vae: &Vae, data: &str, rows: usize) -> Vec<DiagonalGaussian<'g>> {
-    let first = vae.encoder.apply(images(g, vae, data, rows));
+    let first = vae.encoder.apply(images(g, vae, data, rows).x);
     if vae.upper.is_empty() {
         return vec![first];
     }
@@ -91,7 +96,7 @@ pub fn posteriors<'g>(g: &'g Graph, vae: &Vae, data: &str, rows: usize) -> Vec<D
 /// For every unit of every hidden layer the largest |f′| of its activation over `rows` images of the data set `data`,
 /// one draw of z each, `[width]` for each layer: 0 for a unit that no gradient went through.
 pub fn slopes<'g>(g: &'g Graph, vae: &Vae, data: &str, rows: usize) -> Vec<Var<'g>> {
-    let x = images(g, vae, data, rows);
+    let x = images(g, vae, data, rows).x;
     let inputs: Vec<Var> = [x].into_iter().chain(vae.draw(x, 1).z).collect();
     let of = |(mlp, input): (&Mlp, usize)| mlp.slopes(inputs[input]);
     vae.hidden().into_iter().flat_map(of).map(|slope| slope.abs().max(&[0])).collect()

@@ -3,6 +3,7 @@
 
 use super::Vae;
 use super::gaussian::{DiagonalGaussian, log_standard_normal, repeat_rows};
+use super::share::{Minibatch, Share};
 use crate::engine::graph::Var;
 use crate::vae::streams;
 
@@ -43,17 +44,24 @@ impl<'g> LogWeights<'g> {
 impl Vae {
     /// k draws of all layers from q for each of the images x, `[B, D]`, with reparameterised noise.
     #[track_caller]
-    pub fn draw<'g>(&self, x: Var<'g>, samples: usize) -> Draws<'g> {
-        self.draw_from(self.encoder.apply(x), samples)
+    pub fn draw<'g>(&self, images: impl Into<Minibatch<'g>>, samples: usize) -> Draws<'g> {
+        let Minibatch { x, share } = images.into();
+        self.draw_share(self.encoder.apply(x), samples, share)
     }
 
     /// As [`Vae::draw`], where q(z₁|x) is known already.
     #[track_caller]
     pub fn draw_from<'g>(&self, first: DiagonalGaussian<'g>, samples: usize) -> Draws<'g> {
+        self.draw_share(first, samples, first.mu.shape()[0].into())
+    }
+
+    #[track_caller]
+    fn draw_share<'g>(&self, first: DiagonalGaussian<'g>, samples: usize, share: Share) -> Draws<'g> {
         let mut z = Vec::new();
         let mut q = first.repeated(samples);
         for (layer, stream) in streams::LATENT.into_iter().take(self.upper.len() + 1).enumerate() {
-            z.push(q.sample(first.mu.graph().normal(&q.mu.shape(), stream)));
+            let noise = |shape: &[usize]| first.mu.graph().normal(shape, stream);
+            z.push(q.sample(share.of_noise(samples, q.mu.shape()[1], noise)));
             if let Some(upper) = self.upper.get(layer) {
                 q = upper.posterior.apply(z[layer]);
             }

@@ -67,6 +67,7 @@ mod layout;
 mod likelihood;
 mod model;
 mod objective;
+mod share;
 pub(crate) mod streams;
 mod throw;
 mod warmup;
@@ -86,7 +87,8 @@ pub use kl::kl_to_standard_normal;
 pub use likelihood::{Baseline, Facts, Histograms, Likelihood, PixelDistribution, Raw};
 pub(crate) use model::{Batched, EVALUATION_BATCH, batches, evaluation_seed};
 pub use model::{DeviceVae, Encoded, Evaluation, Evaluator, HiddenUnits, Inspector};
-pub use objective::{BETA, LEARNING_RATE, bound_gradients, training_step};
+pub use objective::{BETA, LEARNING_RATE, StepGradients, bound_gradients, step_gradients, step_update, training_step};
+pub use share::{Minibatch, Share};
 pub use throw::PixelNumbers;
 pub use warmup::KlWarmup;
 

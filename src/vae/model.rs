@@ -285,7 +285,7 @@ impl DeviceVae {
         Ok(Inspector {
             latent: self.vae.config.latent,
             posterior: self.batched(images, |g, vae, rows| {
-                let q = vae.encoder.apply(super::elbo::images(g, vae, data, rows));
+                let q = vae.encoder.apply(super::elbo::images(g, vae, data, rows).x);
                 vec![q.mu, q.logvar]
             })?,
             slopes,

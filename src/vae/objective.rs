@@ -38,6 +38,7 @@ use super::bound::{Bound, BoundKind, Estimator, KlTerm};
 use super::config::UpdateRule;
 use super::elbo::{images, terms};
 use super::importance::Draws;
+use super::share::{Minibatch, Share};
 use crate::engine::grad::grad;
 use crate::engine::graph::{Graph, Var};
 use crate::engine::optim::clip_scale;
@@ -71,22 +72,47 @@ pub const BETA: &str = "beta";
 /// so, and the update of all parameters at the schedule [`LEARNING_RATE`]. Gives Σ −log p(x|z), Σ KL, and the loss weighted
 /// by the number of images: scalars, which add up over the steps of a run.
 pub fn training_step<'g>(g: &'g Graph, vae: &Vae, objective: &UpdateRule, data: &str, rows: usize) -> [Var<'g>; 3] {
-    let step = bound_gradients(vae, &objective.bound, images(g, vae, data, rows));
+    let step = step_gradients(g, vae, &objective.bound, data, rows.into());
+    step_update(g, vae, objective, &step.gradients);
+    step.sums
+}
+
+/// The first half of a training step: what a rank computes of its share of a batch.
+pub struct StepGradients<'g> {
+    /// Σ −log p(x|z), Σ KL, and the loss weighted by the number of images: scalars.
+    pub sums: [Var<'g>; 3],
+    /// For each of [`Vae::encoder_params`], then of [`Vae::decoder_params`].
+    pub gradients: Vec<Var<'g>>,
+}
+
+/// The gradients of a training step on a share of a batch of the data set `data`. Where the objective is a sum over images
+/// ([`Bound::of_the_batch`]), those of all shares of a batch add up to those of the whole.
+#[track_caller]
+pub fn step_gradients<'g>(g: &'g Graph, vae: &Vae, bound: &Bound, data: &str, share: Share) -> StepGradients<'g> {
+    let step = bound_gradients(vae, bound, images(g, vae, data, share));
+    let gradients = step.encoder.into_iter().chain(step.decoder).collect();
+    StepGradients { sums: [step.rec, step.kl, step.loss], gradients }
+}
+
+/// The second half of a training step: the update of all parameters with these gradients of the whole batch, in the order
+/// of [`StepGradients::gradients`].
+#[track_caller]
+pub fn step_update<'g>(g: &'g Graph, vae: &Vae, objective: &UpdateRule, gradients: &[Var<'g>]) {
     let params = vae.encoder_params(g).into_iter().chain(vae.decoder_params(g));
-    let grads: Vec<Var> = step.encoder.iter().chain(&step.decoder).copied().collect();
-    let pairs: Vec<(Var, Var)> = params.zip(grads.iter().copied()).collect();
+    let pairs: Vec<(Var, Var)> = params.zip(gradients.iter().copied()).collect();
     let rate = g.schedule(LEARNING_RATE);
     match objective.clip {
         None => g.optimize(objective.optimizer, rate, &pairs),
-        Some(limit) => g.optimize_scaled(objective.optimizer, rate, &pairs, clip_scale(&grads, limit)),
+        Some(limit) => g.optimize_scaled(objective.optimizer, rate, &pairs, clip_scale(gradients, limit)),
     }
-    [step.rec, step.kl, step.loss]
 }
 
-/// The bound of the images x, `[B, D]`, and the estimate of its gradient. β is the step's.
+/// The bound of the images x, `[B, D]`, and the estimate of its gradient. β is the step's. Of a share of a batch it is the
+/// share's part in both: B is the whole batch's, and an image meets the noise that it meets there.
 #[track_caller]
-pub fn bound_gradients<'g>(vae: &Vae, bound: &Bound, x: Var<'g>) -> BoundGradient<'g> {
-    if bound.kl == KlTerm::Analytic { closed_form(vae, bound, x) } else { sampled(vae, bound, x) }
+pub fn bound_gradients<'g>(vae: &Vae, bound: &Bound, images: impl Into<Minibatch<'g>>) -> BoundGradient<'g> {
+    let images = images.into();
+    if bound.kl == KlTerm::Analytic { closed_form(vae, bound, images) } else { sampled(vae, bound, images) }
 }
 
 /// The gradients of the mean loss in all parameters, by the plain derivative of `loss`.
@@ -102,15 +128,16 @@ fn plain<'g>(vae: &Vae, rec: Var<'g>, kl: Var<'g>, loss: Var<'g>, mean_loss: Var
 
 /// The ELBO with KL(q ‖ p) in closed form.
 #[track_caller]
-fn closed_form<'g>(vae: &Vae, bound: &Bound, x: Var<'g>) -> BoundGradient<'g> {
+fn closed_form<'g>(vae: &Vae, bound: &Bound, images: Minibatch<'g>) -> BoundGradient<'g> {
+    let Minibatch { x, share } = images;
     let g = x.graph();
-    let rows = x.shape()[0] as f64;
+    let rows = share.batch as f64;
     let (rec, kl, pushed) =
         if bound.samples == 1 && bound.free_bits.is_none() && !vae.config.likelihood.has_shared_sigma() {
-            let t = terms(vae, x);
+            let t = terms(vae, images);
             (t.rec, t.kl, t.kl)
         } else {
-            let draws = vae.draw(x, bound.samples);
+            let draws = vae.draw(images, bound.samples);
             let rec = vae.pixel_nll(x, draws.z[0], true).sum_all() * (1.0 / bound.samples as f64);
             let kl = draws.first.kl();
             let pushed = match bound.free_bits {
@@ -129,11 +156,12 @@ fn closed_form<'g>(vae: &Vae, bound: &Bound, x: Var<'g>) -> BoundGradient<'g> {
 
 /// The bounds that are made of sampled weights.
 #[track_caller]
-fn sampled<'g>(vae: &Vae, bound: &Bound, x: Var<'g>) -> BoundGradient<'g> {
+fn sampled<'g>(vae: &Vae, bound: &Bound, images: Minibatch<'g>) -> BoundGradient<'g> {
+    let Minibatch { x, share } = images;
     let g = x.graph();
-    let (rows, k) = (x.shape()[0] as f64, bound.samples as f64);
+    let (rows, k) = (share.batch as f64, bound.samples as f64);
     let beta = Some(g.schedule(BETA));
-    let draws = vae.draw(x, bound.samples);
+    let draws = vae.draw(images, bound.samples);
     let held: Vec<Var> = draws.z.iter().map(|z| z.stop_gradient()).collect();
     let (z, frozen) = match bound.estimator {
         Estimator::Total => (&draws.z, false),

@@ -13,8 +13,8 @@ use crate::engine::file::{Disk, Files};
 use crate::engine::graph::Graph;
 use crate::engine::rng::Draw;
 use crate::study::onnx::{OnnxPair, encode};
-use crate::train::checkpoint::Checkpoint;
 use crate::train::Run;
+use crate::train::checkpoint::Checkpoint;
 use crate::vae::{DeviceVae, streams};
 
 /// Rows of the values to compare with.
@@ -38,7 +38,8 @@ pub(super) fn write(asked: &Export, path: &Path) -> Result<()> {
     for (file, model) in files.iter().zip([&pair.encoder, &pair.decoder]) {
         let bytes = encode(model);
         Disk.replace(file, &bytes)?;
-        let outputs: Vec<&str> = model.graph.iter().flat_map(|g| &g.output).map(|output| output.name.as_str()).collect();
+        let outputs: Vec<&str> =
+            model.graph.iter().flat_map(|g| &g.output).map(|output| output.name.as_str()).collect();
         text += &format!("{}: {}, {} bytes\n", file.display(), outputs.join(", "), bytes.len());
     }
     if let Some(file) = &asked.check_values {
@@ -85,4 +86,3 @@ fn check_values(model: &mut DeviceVae) -> Result<Value> {
     }
     Ok(json!({ "rows": ROWS, "encoder": { "x": x, "mu": mu, "logvar": logvar }, "decoder": decoder }))
 }
-

@@ -74,7 +74,8 @@ impl<'a> SweepResult<'a> {
         let mut rows: Vec<Vec<String>> = vec![self.varied.iter().cloned().chain(heads).collect()];
         for group in &self.groups {
             let Some(nats) = group.spread(|r| r.test_neg_elbo) else { continue };
-            let part = |of: fn(&EpochRecord) -> f64| group.spread(of).map_or(String::new(), |spread| spread.to_string());
+            let part =
+                |of: fn(&EpochRecord) -> f64| group.spread(of).map_or(String::new(), |spread| spread.to_string());
             let extreme = |value: f64| format!("{value:.2}");
             let numbers = [
                 nats.n.to_string(),
@@ -93,7 +94,9 @@ impl<'a> SweepResult<'a> {
         let several = self.groups.iter().any(|group| group.members.iter().filter(|m| m.last.is_some()).count() > 1);
         text += match several {
             true => "nats per test image after the last epoch, mean ± standard deviation over the seeds\n",
-            false => "nats per test image after the last epoch, of one seed each: --replicas tells how far seeds differ\n",
+            false => {
+                "nats per test image after the last epoch, of one seed each: --replicas tells how far seeds differ\n"
+            }
         };
         if self.varied.iter().any(|option| option == "likelihood" || option == "binarisation") {
             text += "note: another likelihood or binarisation has a −ELBO on another scale; compare rows of one kind\n";

@@ -59,11 +59,13 @@ impl FromStr for Axis {
         let (name, list) = text.split_once('=').ok_or_else(wrong)?;
         let name = name.trim_start_matches("--");
         let options = Variable::options();
-        let known = options.get_arguments().find(|arg| {
-            arg.get_long() == Some(name) || arg.get_all_aliases().is_some_and(|all| all.contains(&name))
-        });
+        let known = options
+            .get_arguments()
+            .find(|arg| arg.get_long() == Some(name) || arg.get_all_aliases().is_some_and(|all| all.contains(&name)));
         let option = known.and_then(|arg| arg.get_long()).ok_or_else(|| {
-            format!("\"{name}\" is no option of a configuration; `elbo train --help` has them under Model and Optimisation")
+            format!(
+                "\"{name}\" is no option of a configuration; `elbo train --help` has them under Model and Optimisation"
+            )
         })?;
         let separator = if list.contains(';') { ';' } else { ',' };
         let values: Vec<String> = list.split(separator).map(|value| value.trim().to_string()).collect();
@@ -94,7 +96,8 @@ pub fn labels(varied: &[String], combinations: &[Vec<String>]) -> Vec<String> {
     };
     let label = |values: &Vec<String>| -> String {
         // A name says by itself what it is a name of.
-        let option = |option: &str, value: &str| if value.starts_with(char::is_alphabetic) { "" } else { option }.to_string();
+        let option =
+            |option: &str, value: &str| if value.starts_with(char::is_alphabetic) { "" } else { option }.to_string();
         let words = varied.iter().zip(values).map(|(o, v)| option(o, v) + &v.chars().map(plain).collect::<String>());
         words.collect::<Vec<String>>().join("-")
     };
@@ -114,7 +117,11 @@ pub fn labels(varied: &[String], combinations: &[Vec<String>]) -> Vec<String> {
 pub fn experiment(begin: &RunOptions, varied: &[String], values: &[String], replicas: u32) -> Result<Experiment> {
     let twice = (1..varied.len()).find(|&i| varied[..i].contains(&varied[i]));
     if let Some(twice) = twice {
-        return Err(Error::argument("vary", format!("{} twice", varied[twice]), "each option once, with all of its values"));
+        return Err(Error::argument(
+            "vary",
+            format!("{} twice", varied[twice]),
+            "each option once, with all of its values",
+        ));
     }
     let variable = Variable::parse(varied, values)?;
     for (option, typed) in typed_too(begin, varied) {
@@ -140,7 +147,8 @@ pub fn experiment(begin: &RunOptions, varied: &[String], values: &[String], repl
 fn typed_too<'a>(begin: &'a RunOptions, varied: &'a [String]) -> impl Iterator<Item = (&'a str, bool)> {
     let options = Variable::options();
     varied.iter().map(move |option| {
-        let arg = options.get_arguments().find(|arg| arg.get_long() == Some(option)).expect("an axis has a known option");
+        let arg =
+            options.get_arguments().find(|arg| arg.get_long() == Some(option)).expect("an axis has a known option");
         let typed = match option.as_str() {
             "seed" => false,
             "epochs" => begin.epochs.is_some(),
@@ -183,7 +191,10 @@ mod tests {
         let all = combinations(&[axis("lr=1e-3,3e-4"), axis("hidden=400;200,100")]);
         assert_eq!(all.len(), 4);
         assert_eq!(all[1], ["1e-3", "200,100"]);
-        assert_eq!(labels(&varied, &all), ["lr1e-3-hidden400", "lr1e-3-hidden200x100", "lr3e-4-hidden400", "lr3e-4-hidden200x100"]);
+        assert_eq!(
+            labels(&varied, &all),
+            ["lr1e-3-hidden400", "lr1e-3-hidden200x100", "lr3e-4-hidden400", "lr3e-4-hidden200x100"]
+        );
         assert_eq!(labels(&["activation".into()], &[vec!["tanh".into()]]), ["tanh"]);
         assert_eq!(combinations(&[]), [Vec::<String>::new()]);
         assert_eq!(labels(&[], &combinations(&[])), [""]);

@@ -20,7 +20,9 @@ use crate::engine::device::Device;
 use crate::engine::error::{Error, Result};
 use crate::engine::file::Disk;
 use crate::train::sweep::{Sweep, SweptRun, in_parallel};
-use crate::train::{Alarm, Entry, EpochRecord, EpochTiming, Observer, Outcome, Run, StepRecord, StepReport, Trainer, quoted};
+use crate::train::{
+    Alarm, Entry, EpochRecord, EpochTiming, Observer, Outcome, Run, StepRecord, StepReport, Trainer, quoted,
+};
 
 /// How a sweep is trained and told of.
 pub(crate) struct Work<'a> {
@@ -72,10 +74,16 @@ impl Work<'_> {
         let show = SweepDisplay::new(self.session.quiet, sweep, data);
         if !self.session.quiet {
             let each = match device {
-                Device::Cpu { threads } | Device::Tiles { threads, .. } => format!("each on {}", plural(threads, "thread")),
+                Device::Cpu { threads } | Device::Tiles { threads, .. } => {
+                    format!("each on {}", plural(threads, "thread"))
+                }
                 Device::Cuda { .. } => "on one GPU".into(),
             };
-            say(format_args!("{}, {jobs} at the same time, {each}: {}", plural(sweep.runs.len(), "run"), path.display()));
+            say(format_args!(
+                "{}, {jobs} at the same time, {each}: {}",
+                plural(sweep.runs.len(), "run"),
+                path.display()
+            ));
         }
         let stop = interrupt.save();
         let started = Instant::now();
@@ -194,7 +202,9 @@ impl Work<'_> {
                 "{}, {seconds:.1} s in this session; side by side: elbo report {typed}\n",
                 plural(ends.len(), "run")
             ),
-            "stopped" => format!("stopped with {} left; continue with: elbo sweep --resume {typed}\n", plural(left, "run")),
+            "stopped" => {
+                format!("stopped with {} left; continue with: elbo sweep --resume {typed}\n", plural(left, "run"))
+            }
             _ => format!("{} failed, see above; the others are in {typed}\n", plural(failed, "run")),
         };
         let mut report = result.report();

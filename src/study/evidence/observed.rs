@@ -34,7 +34,7 @@ impl Observed {
         let mut x = Vec::with_capacity(count * model.vae.config.pixels());
         let vae = &model.vae;
         let mut batches =
-            Batched::compile(&model.executor, count, EVALUATION_BATCH, |g, rows| vec![images(g, vae, slot, rows)])?;
+            Batched::compile(&model.executor, count, EVALUATION_BATCH, |g, rows| vec![images(g, vae, slot, rows).x])?;
         batches.run(&mut model.state, evaluation_seed(seed), |f| {
             x.extend(f.read(0)?);
             Ok(())

@@ -133,7 +133,7 @@ impl Checkpoint {
     ///
     /// # Errors
     /// [`Error::Slot`] when a parameter is missing or has a wrong size.
-    pub(super) fn encode(&self) -> Result<Vec<u8>> {
+    pub(in crate::train) fn encode(&self) -> Result<Vec<u8>> {
         self.encode_families(families(&self.config.objective.optimizer), Stored::F32)
     }
 
@@ -178,7 +178,7 @@ impl Checkpoint {
     }
 
     /// [`Checkpoint::load`] from the bytes of the file `path`.
-    pub(super) fn decode(path: &Path, bytes: &[u8]) -> Result<Checkpoint> {
+    pub(in crate::train) fn decode(path: &Path, bytes: &[u8]) -> Result<Checkpoint> {
         let wrong = |field: &str, found: String, expected: &str| Error::File {
             path: path.into(),
             field: field.into(),

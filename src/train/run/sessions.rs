@@ -2,6 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::train::report::{is_one, one};
+
 /// One line of `sessions.jsonl`: a command that began a run, or took it up.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SessionRecord {
@@ -13,6 +15,9 @@ pub struct SessionRecord {
     pub version: String,
     /// The compiler and the platform of the program.
     pub build: String,
+    /// The processes that trained together; not written down where it was one.
+    #[serde(default = "one", skip_serializing_if = "is_one")]
+    pub ranks: usize,
 }
 
 impl SessionRecord {
@@ -24,6 +29,7 @@ impl SessionRecord {
             updates,
             version: env!("CARGO_PKG_VERSION").into(),
             build: env!("ELBO_BUILD").into(),
+            ranks: 1,
         }
     }
 }
