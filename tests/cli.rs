@@ -252,7 +252,7 @@ fn wrong_arguments_are_named_with_what_would_be_right() {
         ("--likelihood gaussian --output-bias data", 2, &["output bias", "gaussian", "bernoulli"]),
         ("--device cuda:99", 1, &["cuda:99 cannot be used", "--device cpu"]),
         ("--device cuda:x", 2, &["device", "cuda:x", "cuda:N"]),
-        ("--device cpu --precision bf16", 2, &["precision", "bf16", "--device"]),
+        ("--device cpu --precision tf32", 2, &["precision", "tf32", "--device"]),
         ("--precision f16", 2, &["--precision", "f16", "tf32"]),
         ("--batch -1", 2, &["--batch", "-1", "whole number, 0 or more"]),
         ("--latent -2", 2, &["--latent", "-2", "whole number, 0 or more"]),

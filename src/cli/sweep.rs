@@ -19,7 +19,7 @@ use crate::engine::error::{Error, Result};
 use crate::engine::file::Disk;
 use crate::train::sweep::SweptRun;
 use crate::train::{Experiment, Source, next_numbered};
-use vary::Axis;
+use vary::VariedOption;
 pub(super) use work::Work;
 
 /// Where a sweep is begun, unless another folder is asked for.
@@ -36,7 +36,7 @@ pub struct Sweep {
     ///
     /// Values with commas in them are parted by semicolons: 'hidden=400;200,100'.
     #[arg(long, value_name = "OPTION=V,V…", required_unless_present_any = ["replicas", "resume"])]
-    pub vary: Vec<Axis>,
+    pub vary: Vec<VariedOption>,
     /// Runs of each combination, with the seeds SEED, SEED + 1, … [default: 1]
     #[arg(long, value_name = "R")]
     pub replicas: Option<u32>,
@@ -84,7 +84,7 @@ impl Sweep {
 /// What a sweep is to consist of.
 pub(super) struct Design<'a> {
     pub begin: &'a RunOptions,
-    pub vary: &'a [Axis],
+    pub vary: &'a [VariedOption],
     pub replicas: u32,
 }
 

@@ -14,7 +14,7 @@ const LONGEST: usize = 80;
 
 /// An option and its values, as typed: `lr=1e-3,3e-4`.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Axis {
+pub struct VariedOption {
     /// The option's first name, without dashes.
     pub option: String,
     /// At least two, all different.
@@ -51,10 +51,10 @@ impl Variable {
     }
 }
 
-impl FromStr for Axis {
+impl FromStr for VariedOption {
     type Err = String;
 
-    fn from_str(text: &str) -> std::result::Result<Axis, String> {
+    fn from_str(text: &str) -> std::result::Result<VariedOption, String> {
         let wrong = || "expected an option of `elbo train` and two values at least, as in lr=1e-3,3e-4".to_string();
         let (name, list) = text.split_once('=').ok_or_else(wrong)?;
         let name = name.trim_start_matches("--");
@@ -75,12 +75,12 @@ impl FromStr for Axis {
         if let Some(twice) = (1..values.len()).find(|&i| values[..i].contains(&values[i])) {
             return Err(format!("{} stands there twice", values[twice]));
         }
-        Ok(Axis { option: option.into(), values })
+        Ok(VariedOption { option: option.into(), values })
     }
 }
 
 /// Every choice of one value for each option, the last option varying fastest; without options one empty choice.
-pub fn combinations(axes: &[Axis]) -> Vec<Vec<String>> {
+pub fn combinations(axes: &[VariedOption]) -> Vec<Vec<String>> {
     axes.iter().fold(vec![Vec::new()], |chosen, axis| {
         let with = |before: &Vec<String>, value: &String| before.iter().chain([value]).cloned().collect();
         chosen.iter().flat_map(|before| axis.values.iter().map(move |value| with(before, value))).collect()
@@ -148,7 +148,7 @@ fn typed_too<'a>(begin: &'a RunOptions, varied: &'a [String]) -> impl Iterator<I
     let options = Variable::options();
     varied.iter().map(move |option| {
         let arg =
-            options.get_arguments().find(|arg| arg.get_long() == Some(option)).expect("an axis has a known option");
+            options.get_arguments().find(|arg| arg.get_long() == Some(option)).expect("it was read as a known option");
         let typed = match option.as_str() {
             "seed" => false,
             "epochs" => begin.epochs.is_some(),
@@ -162,13 +162,16 @@ fn typed_too<'a>(begin: &'a RunOptions, varied: &'a [String]) -> impl Iterator<I
 mod tests {
     use super::*;
 
-    fn axis(text: &str) -> Axis {
+    fn axis(text: &str) -> VariedOption {
         text.parse().unwrap()
     }
 
     #[test]
-    fn an_axis_is_an_option_with_values() {
-        assert_eq!(axis("lr=1e-3,3e-4"), Axis { option: "lr".into(), values: vec!["1e-3".into(), "3e-4".into()] });
+    fn what_varies_is_an_option_with_values() {
+        assert_eq!(
+            axis("lr=1e-3,3e-4"),
+            VariedOption { option: "lr".into(), values: vec!["1e-3".into(), "3e-4".into()] }
+        );
         assert_eq!(axis("--learning-rate=1e-3, 3e-4"), axis("lr=1e-3,3e-4"));
         assert_eq!(axis("hidden=400;200,100").values, ["400", "200,100"]);
         assert_eq!(axis("epochs=1,2").option, "epochs");
@@ -180,7 +183,7 @@ mod tests {
             ("rate=1,2", "\"rate\""),
             ("threads=1,2", "\"threads\""),
         ] {
-            let error = text.parse::<Axis>().unwrap_err();
+            let error = text.parse::<VariedOption>().unwrap_err();
             assert!(error.contains(words), "{text}: {error}");
         }
     }
