@@ -18,7 +18,7 @@ use crate::data::Splits;
 use crate::engine::error::{Error, Result};
 use crate::engine::file::Disk;
 use crate::train::sweep::SweptRun;
-use crate::train::{Experiment, Source, next_numbered};
+use crate::train::{Experiment, Source};
 use vary::VariedOption;
 pub(super) use work::Work;
 
@@ -101,7 +101,7 @@ impl Design<'_> {
         let device = work.device()?;
         let path = match out {
             Some(path) => path.to_path_buf(),
-            None => next_numbered(&Disk, Path::new(PARENT), &self.label()?),
+            None => crate::train::sweep::Sweep::next_folder(&Disk, Path::new(PARENT), &self.label()?),
         };
         let sweep = sweep.begin(&Disk, &path, &data)?;
         work.train(&sweep, &path, &data, device, &interrupt)

@@ -36,8 +36,8 @@ pub use alarm::{Alarm, COLLAPSED_KL};
 pub use config::{Difference, OutputBias, Source, TrainConfig};
 pub use experiment::{EpochSchedules, Experiment, RateSchedule};
 pub use report::{EpochRecord, EpochTiming, INTERVALS, Observer, StepRecord, StepReport, Sums};
+pub(crate) use run::quoted;
 pub use run::{Entry, Journals, Run, SessionRecord, checkpoint};
-pub(crate) use run::{next_numbered, quoted};
 
 use crate::data::Splits;
 use crate::engine::clock::Stopwatch;

@@ -14,6 +14,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use serde::{Deserialize, Serialize};
 
 use super::config::TrainConfig;
+use super::run::next_numbered;
 use crate::data::Splits;
 use crate::engine::error::{Error, Result};
 use crate::engine::file::{Files, temporary_name};
@@ -47,6 +48,11 @@ pub struct SweptRun {
 }
 
 impl Sweep {
+    /// `parent/NNN-label`, with the first number after all that are there: a new place for a sweep.
+    pub fn next_folder(files: &dyn Files, parent: &Path, label: &str) -> PathBuf {
+        next_numbered(files, parent, label)
+    }
+
     /// Whether a sweep is in `path`.
     pub fn is_there(files: &dyn Files, path: &Path) -> bool {
         files.exists(&path.join(SWEEP))

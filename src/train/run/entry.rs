@@ -121,7 +121,7 @@ impl Entry {
 }
 
 /// `parent/NNN-label`, with the first number after all that are there.
-pub(crate) fn next_numbered(files: &dyn Files, parent: &Path, label: &str) -> PathBuf {
+pub(in crate::train) fn next_numbered(files: &dyn Files, parent: &Path, label: &str) -> PathBuf {
     let last = files.list(parent).unwrap_or_default().iter().filter_map(|name| number(name)).max().unwrap_or(0);
     parent.join(format!("{:03}-{label}", last + 1))
 }

@@ -39,7 +39,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
 pub use entry::Entry;
-pub(crate) use entry::next_numbered;
+pub(super) use entry::next_numbered;
 pub use sessions::SessionRecord;
 pub(crate) use sessions::quoted;
 
