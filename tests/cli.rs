@@ -1,9 +1,13 @@
 //! The command, run as its users run it, on a few hundred built-in digits.
 
+#[path = "common/command.rs"]
+mod command;
+
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output, Stdio};
+use std::process::{Command, Stdio};
 
+use command::{elbo, fails, succeeds};
 use elbo::train::checkpoint::Checkpoint;
 
 /// Sizes at which a training takes a moment: 300 is not a multiple of 64, so that an epoch ends in a smaller batch.
@@ -27,27 +31,6 @@ fn command(at: &Path, arguments: &str) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_elbo"));
     command.current_dir(at).args(arguments.split_whitespace());
     command
-}
-
-fn elbo(at: &Path, arguments: &str) -> Output {
-    command(at, arguments).output().unwrap()
-}
-
-/// The standard output of a run that must succeed.
-fn succeeds(at: &Path, arguments: &str) -> String {
-    let output = elbo(at, arguments);
-    let errors = String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success(), "elbo {arguments}: {:?}\n{errors}", output.status);
-    String::from_utf8(output.stdout).unwrap()
-}
-
-/// A run that must end with `code` and say all of `words` on stderr.
-fn fails(at: &Path, arguments: &str, code: i32, words: &[&str]) {
-    let output = elbo(at, arguments);
-    let errors = String::from_utf8_lossy(&output.stderr);
-    assert_eq!(output.status.code(), Some(code), "elbo {arguments}\n{errors}");
-    words.iter().for_each(|word| assert!(errors.contains(word), "elbo {arguments} says\n{errors}\nwithout \"{word}\""));
-    assert!(!errors.contains("panicked"), "{errors}");
 }
 
 fn folder() -> tempfile::TempDir {

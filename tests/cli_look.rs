@@ -2,37 +2,16 @@
 
 #![cfg(feature = "cli")]
 
+#[path = "common/command.rs"]
+mod command;
+
 use std::fs;
 use std::path::Path;
-use std::process::{Command, Output};
 
+use command::{fails, json, succeeds};
 use serde_json::Value;
 
 const TINY: &str = "train --train-size 200 --test-size 50 --hidden 10 --batch 50 --device cpu --quiet";
-
-fn elbo(at: &Path, arguments: &str) -> Output {
-    Command::new(env!("CARGO_BIN_EXE_elbo")).current_dir(at).args(arguments.split_whitespace()).output().unwrap()
-}
-
-#[track_caller]
-fn succeeds(at: &Path, arguments: &str) -> String {
-    let output = elbo(at, arguments);
-    assert!(output.status.success(), "elbo {arguments}: {}", String::from_utf8_lossy(&output.stderr));
-    String::from_utf8(output.stdout).unwrap()
-}
-
-#[track_caller]
-fn json(at: &Path, arguments: &str) -> Value {
-    serde_json::from_str(&succeeds(at, &format!("{arguments} --json"))).unwrap()
-}
-
-#[track_caller]
-fn fails(at: &Path, arguments: &str, code: i32, words: &[&str]) {
-    let output = elbo(at, arguments);
-    let errors = String::from_utf8_lossy(&output.stderr);
-    assert_eq!(output.status.code(), Some(code), "elbo {arguments}: {errors}");
-    words.iter().for_each(|word| assert!(errors.contains(word), "elbo {arguments} says\n{errors}\nwithout {word}"));
-}
 
 /// What a PNG file says that it shows, and its pixels.
 fn picture(path: &Path) -> (String, Vec<u8>) {

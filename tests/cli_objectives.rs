@@ -2,21 +2,12 @@
 
 #![cfg(feature = "cli")]
 
-use std::path::Path;
-use std::process::{Command, Output};
+#[path = "common/command.rs"]
+mod command;
+
+use command::{elbo, succeeds};
 
 const TINY: &str = "train --train-size 200 --test-size 40 --batch 40 --hidden 20 --latent 3 --device cpu --quiet";
-
-fn elbo(at: &Path, arguments: &str) -> Output {
-    Command::new(env!("CARGO_BIN_EXE_elbo")).args(arguments.split_whitespace()).current_dir(at).output().unwrap()
-}
-
-#[track_caller]
-fn succeeds(at: &Path, arguments: &str) -> String {
-    let out = elbo(at, arguments);
-    assert!(out.status.success(), "elbo {arguments}: {}", String::from_utf8_lossy(&out.stderr));
-    String::from_utf8(out.stdout).unwrap()
-}
 
 /// A run in one go and the same run in three pieces write the same bytes, and the checkpoint can be used.
 #[test]

@@ -2,33 +2,17 @@
 
 #![cfg(feature = "cli")]
 
+#[path = "common/command.rs"]
+mod command;
+
 use std::fs;
 use std::path::Path;
-use std::process::{Command, Output};
 
+use command::{elbo, fails, json};
 use elbo::train::checkpoint::Checkpoint;
 use serde_json::Value;
 
 const TINY: &str = "--train-size 200 --test-size 50 --hidden 10 --latent 2 --batch 50 --epochs 2 --device cpu --quiet";
-
-fn elbo(at: &Path, arguments: &str) -> Output {
-    Command::new(env!("CARGO_BIN_EXE_elbo")).current_dir(at).args(arguments.split_whitespace()).output().unwrap()
-}
-
-#[track_caller]
-fn json(at: &Path, arguments: &str) -> Value {
-    let output = elbo(at, &format!("{arguments} --json"));
-    assert!(output.status.success(), "elbo {arguments}: {}", String::from_utf8_lossy(&output.stderr));
-    serde_json::from_slice(&output.stdout).unwrap()
-}
-
-#[track_caller]
-fn fails(at: &Path, arguments: &str, code: i32, words: &[&str]) {
-    let output = elbo(at, arguments);
-    let errors = String::from_utf8_lossy(&output.stderr);
-    assert_eq!(output.status.code(), Some(code), "elbo {arguments}: {errors}");
-    words.iter().for_each(|word| assert!(errors.contains(word), "elbo {arguments} says\n{errors}\nwithout {word}"));
-}
 
 /// Files of a run that have the same bytes whoever trains it, and wherever.
 const BYTES: [&str; 8] = [

@@ -1,10 +1,12 @@
 //! Checkpoints in 16 bits: read exactly, written rounded, and refused where they do not suffice.
 
+#[path = "common/command.rs"]
+mod command;
+
 use std::collections::HashMap;
 use std::fs;
-use std::path::Path;
-use std::process::{Command, Output};
 
+use command::{elbo, fails, succeeds};
 use elbo::data::Splits;
 use elbo::engine::device::Device;
 use elbo::train::Trainer;
@@ -14,23 +16,6 @@ use safetensors::tensor::{Dtype, SafeTensors, TensorView};
 
 const TINY: &str =
     "train --train-size 200 --test-size 50 --hidden 12 --latent 2 --batch 64 --epochs 2 --quiet --device cpu";
-
-fn elbo(at: &Path, arguments: &str) -> Output {
-    Command::new(env!("CARGO_BIN_EXE_elbo")).current_dir(at).args(arguments.split_whitespace()).output().unwrap()
-}
-
-fn succeeds(at: &Path, arguments: &str) -> String {
-    let output = elbo(at, arguments);
-    assert!(output.status.success(), "elbo {arguments}: {}", String::from_utf8_lossy(&output.stderr));
-    String::from_utf8(output.stdout).unwrap()
-}
-
-fn fails(at: &Path, arguments: &str, code: i32, words: &[&str]) {
-    let output = elbo(at, arguments);
-    let errors = String::from_utf8_lossy(&output.stderr);
-    assert_eq!(output.status.code(), Some(code), "elbo {arguments}\n{errors}");
-    words.iter().for_each(|word| assert!(errors.contains(word), "elbo {arguments} says\n{errors}\nwithout \"{word}\""));
-}
 
 /// The figure after "test −ELBO" in the summary.
 fn figure(text: &str) -> f64 {

@@ -1,21 +1,18 @@
 //! `elbo lab`, run as its users run it, and what it finds against closed forms.
 #![cfg(feature = "cli")]
 
-use std::fs;
-use std::path::Path;
-use std::process::{Command, Output};
+#[path = "common/command.rs"]
+mod command;
 
+use std::fs;
+
+use command::elbo;
 use elbo::Cpu;
 use elbo::engine::device::Executor;
 use elbo::study::lab::{Cell, ContestantLine, LabOptions, LabReport, Network, Regime, known};
 use elbo::vae::watch::Watch;
 use elbo::vae::{BoundKind, Estimator, KlTerm};
 use serde_json::Value;
-
-fn elbo(at: &Path, arguments: &str) -> Output {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_elbo"));
-    command.current_dir(at).args(arguments.split_whitespace()).output().unwrap()
-}
 
 fn measure(distances: &[f64], samples: &[usize], draws: usize) -> LabReport {
     let options = LabOptions { samples: samples.to_vec(), draws, seed: 7 };

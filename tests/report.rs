@@ -1,28 +1,12 @@
 //! `elbo report`, `elbo train --tensorboard` and `elbo export --format onnx`, through the program.
 
+#[path = "common/command.rs"]
+mod command;
+
+use command::{fails, says};
 use std::fs;
-use std::path::Path;
-use std::process::{Command, Output};
 
 const TINY: &str = "train --train-size 200 --test-size 40 --hidden 12 --batch 50 --epochs 2 --quiet --device cpu";
-
-fn elbo(at: &Path, arguments: &str) -> Output {
-    Command::new(env!("CARGO_BIN_EXE_elbo")).current_dir(at).args(arguments.split_whitespace()).output().unwrap()
-}
-
-fn succeeds(at: &Path, arguments: &str) -> (String, String) {
-    let output = elbo(at, arguments);
-    let errors = String::from_utf8_lossy(&output.stderr).into_owned();
-    assert!(output.status.success(), "elbo {arguments}: {errors}");
-    (String::from_utf8(output.stdout).unwrap(), errors)
-}
-
-fn fails(at: &Path, arguments: &str, code: i32, words: &[&str]) {
-    let output = elbo(at, arguments);
-    let errors = String::from_utf8_lossy(&output.stderr);
-    assert_eq!(output.status.code(), Some(code), "elbo {arguments}\n{errors}");
-    words.iter().for_each(|word| assert!(errors.contains(word), "elbo {arguments} says\n{errors}\nwithout \"{word}\""));
-}
 
 fn contains(page: &str, words: &[&str]) {
     words.iter().for_each(|word| assert!(page.contains(word), "the page does not say {word}"));
@@ -32,8 +16,8 @@ fn contains(page: &str, words: &[&str]) {
 fn a_report_shows_what_the_run_holds_and_equal_runs_give_equal_bytes() {
     let at = tempfile::tempdir().unwrap();
     let at = at.path();
-    succeeds(at, &format!("{TINY} --latent 2 --out two"));
-    let (said, _) = succeeds(at, "report two --device cpu");
+    says(at, &format!("{TINY} --latent 2 --out two"));
+    let (said, _) = says(at, "report two --device cpu");
     assert_eq!(said, "report of 1 run: report.html\n");
     let page = fs::read_to_string(at.join("report.html")).unwrap();
     contains(
@@ -57,7 +41,7 @@ fn a_report_shows_what_the_run_holds_and_equal_runs_give_equal_bytes() {
     contains(&page, &[&format!("{:.2}", last["test_neg_elbo"].as_f64().unwrap())]);
     contains(&page, &["\"updates\":[1,2,3,4,5,6,7,8]"]);
     assert!(!page.contains("http:") && !page.contains("https:"));
-    succeeds(at, "report two --device cpu -o again.html");
+    says(at, "report two --device cpu -o again.html");
     assert!(fs::read(at.join("again.html")).unwrap() == page.as_bytes());
     // Steps are means of what was learned from: weighted by their images they give the epoch.
     let steps = fs::read_to_string(at.join("two/steps.jsonl")).unwrap();
@@ -71,9 +55,9 @@ fn a_report_shows_what_the_run_holds_and_equal_runs_give_equal_bytes() {
 fn several_runs_stand_side_by_side_and_what_differs_is_marked() {
     let at = tempfile::tempdir().unwrap();
     let at = at.path();
-    succeeds(at, &format!("{TINY} --latent 2 --out a"));
-    succeeds(at, &format!("{TINY} --latent 5 --likelihood gaussian --out b"));
-    succeeds(at, "report a b a/checkpoint.safetensors --device cpu -o all.html");
+    says(at, &format!("{TINY} --latent 2 --out a"));
+    says(at, &format!("{TINY} --latent 5 --likelihood gaussian --out b"));
+    says(at, "report a b a/checkpoint.safetensors --device cpu -o all.html");
     let page = fs::read_to_string(at.join("all.html")).unwrap();
     contains(&page, &["3 variational autoencoders", "only differences", "gaussian (sigma ≥ 0.1) likelihood"]);
     contains(&page, &["The runs share these axes", "b: gaussian"]);
@@ -87,7 +71,7 @@ fn several_runs_stand_side_by_side_and_what_differs_is_marked() {
 fn a_run_without_its_images_is_reported_without_what_needs_them() {
     let at = tempfile::tempdir().unwrap();
     let at = at.path();
-    succeeds(at, &format!("{TINY} --latent 2 --out digits"));
+    says(at, &format!("{TINY} --latent 2 --out digits"));
     let digits = elbo::data::Splits::digits(1, 60, 40);
     fs::create_dir(at.join("own")).unwrap();
     for (set, name) in [(&digits.train, "train"), (&digits.test, "t10k")] {
@@ -100,13 +84,13 @@ fn a_run_without_its_images_is_reported_without_what_needs_them() {
         labels.extend(set.labels.as_ref().unwrap());
         fs::write(at.join(format!("own/{name}-labels-idx1-ubyte")), labels).unwrap();
     }
-    succeeds(at, "train --data own --hidden 12 --batch 20 --epochs 1 --quiet --device cpu --latent 2 --out run");
+    says(at, "train --data own --hidden 12 --batch 20 --epochs 1 --quiet --device cpu --latent 2 --out run");
     fs::rename(at.join("own"), at.join("elsewhere")).unwrap();
-    let (said, notes) = succeeds(at, "report run --device cpu");
+    let (said, notes) = says(at, "report run --device cpu");
     assert!(said.contains("1 run") && notes.contains("note: run without") && notes.contains("--data"), "{notes}");
     let page = fs::read_to_string(at.join("report.html")).unwrap();
     contains(&page, &["Not shown, because", "Samples", "as its journal says", "data:image/png"]);
-    succeeds(at, "report run --data elsewhere --device cpu");
+    says(at, "report run --data elsewhere --device cpu");
     assert!(!fs::read_to_string(at.join("report.html")).unwrap().contains("Not shown, because"));
 }
 
@@ -114,7 +98,7 @@ fn a_run_without_its_images_is_reported_without_what_needs_them() {
 fn a_report_of_nothing_or_over_a_run_is_refused() {
     let at = tempfile::tempdir().unwrap();
     let at = at.path();
-    succeeds(at, &format!("{TINY} --latent 2 --out run"));
+    says(at, &format!("{TINY} --latent 2 --out run"));
     fails(at, "report", 2, &["<RUN>"]);
     fails(at, "report nowhere", 1, &["nowhere"]);
     fails(at, "report run -o page.png", 2, &["page.png", ".html"]);
@@ -148,9 +132,9 @@ fn tensorboard_gets_a_file_for_every_session_and_the_training_the_same_bytes() {
     assert_eq!(crc32c(b"123456789"), 0xe306_9283);
     let at = tempfile::tempdir().unwrap();
     let at = at.path();
-    succeeds(at, &format!("{TINY} --latent 2 --out plain"));
-    succeeds(at, &format!("{TINY} --latent 2 --out run --tensorboard --pause-at 5"));
-    let (_, said) = succeeds(at, "train --resume run --quiet --device cpu --tensorboard");
+    says(at, &format!("{TINY} --latent 2 --out plain"));
+    says(at, &format!("{TINY} --latent 2 --out run --tensorboard --pause-at 5"));
+    let (_, said) = says(at, "train --resume run --quiet --device cpu --tensorboard");
     assert!(said.contains("for TensorBoard: tensorboard --logdir run\n"), "{said}");
     for name in ["checkpoint.safetensors", "metrics.jsonl"] {
         assert!(
@@ -188,8 +172,8 @@ fn tensorboard_gets_a_file_for_every_session_and_the_training_the_same_bytes() {
 fn encoder_and_decoder_are_written_as_onnx_with_values_to_compare() {
     let at = tempfile::tempdir().unwrap();
     let at = at.path();
-    succeeds(at, &format!("{TINY} --latent 3 --likelihood gaussian --out run"));
-    let (said, _) = succeeds(at, "export run --format onnx -o out --check-values values.json");
+    says(at, &format!("{TINY} --latent 3 --likelihood gaussian --out run"));
+    let (said, _) = says(at, "export run --format onnx -o out --check-values values.json");
     assert!(said.contains("mu, logvar") && said.contains("mean, sigma"), "{said}");
     for (name, inner) in [("encoder", "encoder.0.weight"), ("decoder", "decoder.sigma.bias")] {
         let bytes = fs::read(at.join(format!("out/{name}.onnx"))).unwrap();
@@ -207,7 +191,7 @@ fn encoder_and_decoder_are_written_as_onnx_with_values_to_compare() {
 fn what_cannot_be_exported_as_onnx_is_refused() {
     let at = tempfile::tempdir().unwrap();
     let at = at.path();
-    succeeds(at, &format!("{TINY} --latent 3 --upper 6:2:6 --out deep"));
+    says(at, &format!("{TINY} --latent 3 --upper 6:2:6 --out deep"));
     fails(at, "export deep --format onnx -o out", 2, &["format", "2 stochastic layers", "safetensors"]);
     assert!(!at.join("out").exists());
     fails(at, "export deep --format onnx -o out.onnx", 2, &["out.onnx", "a folder"]);

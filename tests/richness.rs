@@ -1,32 +1,16 @@
 //! `elbo richness` and the collapse alarm of `elbo train`, run as their users run them, on a few hundred built-in digits.
 
+#[path = "common/command.rs"]
+mod command;
+
 use std::fs;
 use std::path::Path;
-use std::process::{Command, Output};
 
+use command::{fails, says};
 use elbo::train::checkpoint::Checkpoint;
 use serde_json::Value;
 
 const TINY: &str = "--train-size 400 --test-size 90 --hidden 24 --batch 64 --quiet --device cpu";
-
-fn elbo(at: &Path, arguments: &str) -> Output {
-    Command::new(env!("CARGO_BIN_EXE_elbo")).current_dir(at).args(arguments.split_whitespace()).output().unwrap()
-}
-
-/// (stdout, stderr) of a run that must succeed.
-fn succeeds(at: &Path, arguments: &str) -> (String, String) {
-    let output = elbo(at, arguments);
-    let [out, errors] = [output.stdout, output.stderr].map(|bytes| String::from_utf8(bytes).unwrap());
-    assert!(output.status.success(), "elbo {arguments}: {:?}\n{errors}", output.status);
-    (out, errors)
-}
-
-fn fails(at: &Path, arguments: &str, code: i32, words: &[&str]) {
-    let output = elbo(at, arguments);
-    let errors = String::from_utf8_lossy(&output.stderr);
-    assert_eq!(output.status.code(), Some(code), "elbo {arguments}\n{errors}");
-    words.iter().for_each(|word| assert!(errors.contains(word), "elbo {arguments} says\n{errors}\nwithout \"{word}\""));
-}
 
 fn json(path: &Path) -> Value {
     serde_json::from_str(&fs::read_to_string(path).unwrap()).unwrap()
@@ -37,7 +21,7 @@ fn a_list_of_k_is_trained_compared_and_not_trained_again() {
     let folder = tempfile::tempdir().unwrap();
     let at = folder.path();
     let command = format!("richness {TINY} --latents 3,1 --epochs 2 --draws 40 --out list");
-    let (text, _) = succeeds(at, &command);
+    let (text, _) = says(at, &command);
     for part in [
         "−ELBO",
         "15-NN",
@@ -63,7 +47,7 @@ fn a_list_of_k_is_trained_compared_and_not_trained_again() {
     let checkpoint = at.join("list/k03/checkpoint.safetensors");
     let written = fs::metadata(&checkpoint).unwrap().modified().unwrap();
     let command = command.replace("3,1", "1,2,3");
-    succeeds(at, &format!("{command} --threads 1"));
+    says(at, &format!("{command} --threads 1"));
     assert_eq!(fs::metadata(&checkpoint).unwrap().modified().unwrap(), written);
     let again = json(&at.join("list/richness.json"));
     assert_eq!([&again["runs"][0], &again["runs"][2]], [&runs[0], &runs[1]]);
@@ -81,9 +65,9 @@ fn an_interrupted_run_of_a_list_is_continued() {
     let folder = tempfile::tempdir().unwrap();
     let at = folder.path();
     let run = format!("train {TINY} --latent 2 --epochs 2");
-    succeeds(at, &format!("{run} --out list/k02 --pause-at 9"));
-    succeeds(at, &format!("richness {TINY} --latents 2 --epochs 2 --draws 10 --out list"));
-    succeeds(at, &format!("{run} --out whole"));
+    says(at, &format!("{run} --out list/k02 --pause-at 9"));
+    says(at, &format!("richness {TINY} --latents 2 --epochs 2 --draws 10 --out list"));
+    says(at, &format!("{run} --out whole"));
     for name in ["checkpoint.safetensors", "metrics.jsonl"] {
         assert!(
             fs::read(at.join("list/k02").join(name)).unwrap() == fs::read(at.join("whole").join(name)).unwrap(),
@@ -96,9 +80,9 @@ fn an_interrupted_run_of_a_list_is_continued() {
 fn one_run_is_looked_into_with_and_without_labels() {
     let folder = tempfile::tempdir().unwrap();
     let at = folder.path();
-    succeeds(at, &format!("train {TINY} --latent 2 --epochs 1 --out run"));
+    says(at, &format!("train {TINY} --latent 2 --epochs 1 --out run"));
     let command = "richness run --device cpu --draws 30";
-    let (text, _) = succeeds(at, command);
+    let (text, _) = says(at, command);
     for part in [
         "of 2 are active",
         "linear probe",
@@ -110,9 +94,9 @@ fn one_run_is_looked_into_with_and_without_labels() {
     ] {
         assert!(text.contains(part), "{text}\nlacks {part}");
     }
-    let found: Value = serde_json::from_str(&succeeds(at, &format!("{command} --json")).0).unwrap();
+    let found: Value = serde_json::from_str(&says(at, &format!("{command} --json")).0).unwrap();
     assert_eq!((&found["latent"], &found["test_images"]), (&Value::from(2), &Value::from(90)));
-    assert_eq!(succeeds(at, &format!("{command} --threads 1")).0, text, "equal seeds, equal numbers");
+    assert_eq!(says(at, &format!("{command} --threads 1")).0, text, "equal seeds, equal numbers");
     fails(at, "richness run --hidden 3", 2, &["[RUN]", "--hidden"]);
 
     use elbo::data::{Splits, idx};
@@ -121,7 +105,7 @@ fn one_run_is_looked_into_with_and_without_labels() {
     for (name, set) in [("train", &data.train), ("t10k", &data.test)] {
         idx::write_idx(&at.join(format!("bare/{name}-images-idx3-ubyte")), &[set.rows, 28, 28], &set.images).unwrap();
     }
-    let (text, _) = succeeds(at, "richness run --data bare --device cpu");
+    let (text, _) = says(at, "richness run --data bare --device cpu");
     assert!(text.contains("the images have no labels") && text.contains("I_q") && !text.contains("probe"), "{text}");
 }
 
@@ -130,7 +114,7 @@ fn collapse_is_said_while_it_happens_and_health_is_not() {
     let folder = tempfile::tempdir().unwrap();
     let at = folder.path();
     let run = format!("train {} --latent 8 --epochs 6", TINY.replace("--batch 64", "--batch 8"));
-    let (summary, warnings) = succeeds(at, &format!("{run} --beta 1000 --out dead"));
+    let (summary, warnings) = says(at, &format!("{run} --beta 1000 --out dead"));
     for part in ["posterior collapse after epoch", "0 of 8 latent units", "no better than one distribution per pixel"] {
         assert_eq!(warnings.matches(part).count(), 1, "{warnings}\nsays \"{part}\" not once");
     }
@@ -140,7 +124,7 @@ fn collapse_is_said_while_it_happens_and_health_is_not() {
     assert_eq!(last["active_units"], 0);
 
     let healthy = "train --train-size 3000 --test-size 300 --hidden 100 --latent 2 --lr 3e-3 --batch 32 --epochs 4 --quiet --device cpu";
-    let (summary, warnings) = succeeds(at, &format!("{healthy} --out alive"));
+    let (summary, warnings) = says(at, &format!("{healthy} --out alive"));
     assert!(!warnings.contains("warning: posterior") && !warnings.contains("no better"), "{warnings}");
     assert!(!summary.contains("latent units are active"), "{summary}");
 }
@@ -149,7 +133,7 @@ fn collapse_is_said_while_it_happens_and_health_is_not() {
 fn dead_units_are_reported_and_stay_as_they_were() {
     let folder = tempfile::tempdir().unwrap();
     let at = folder.path();
-    succeeds(at, &format!("train {TINY} --latent 2 --epochs 1 --out run"));
+    says(at, &format!("train {TINY} --latent 2 --epochs 1 --out run"));
     let path = at.join("run/checkpoint.safetensors");
     let mut checkpoint = Checkpoint::load(&path).unwrap();
     let mut killed = |layer: &str, count: usize| {
@@ -167,7 +151,7 @@ fn dead_units_are_reported_and_stay_as_they_were() {
     killed("decoder.0", 3);
     checkpoint.save(&path).unwrap();
     let before = checkpoint.slots["encoder.0.weight"].clone();
-    let (summary, _) = succeeds(at, "train --resume run --epochs 2 --quiet --device cpu");
+    let (summary, _) = says(at, "train --resume run --epochs 2 --quiet --device cpu");
     let line = "units over 90 test images: encoder.0 5 of 24 dead, decoder.0 3 of 24 dead, z ";
     assert!(summary.contains(line) && summary.contains(" of 2 inactive\n"), "{summary}");
     let journal = fs::read_to_string(at.join("run/metrics.jsonl")).unwrap();
