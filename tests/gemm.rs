@@ -194,6 +194,13 @@ fn long_sums_are_one_chain_over_several_blocks() {
     all_ways(300, 70, 1030, &[0, 3]);
 }
 
+/// A read along its columns is packed there, over one block of k and over two.
+#[test]
+fn high_and_deep_products() {
+    all_ways(800, 200, 300, &[0, 3]);
+    all_ways(790, 140, 900, &[0, 3]);
+}
+
 #[test]
 fn one_dimension_of_4097() {
     all_ways(4097, 5, 7, &[0]);

@@ -19,6 +19,14 @@ const CHUNK_COLUMNS: usize = 256;
 /// For 1000³ and 1024³ two blocks were −1 to +9 % faster than one (medians, Zen 4, AVX-512); 784 pixels are one block.
 const DEPTH: usize = 800;
 
+/// Steps of k from which A, where it is read along its columns, is packed first. A tile of rows takes a few floats of a line in
+/// every step; with more steps than L1 has lines for (512 of 64 bytes in 32 KiB, and B wants some), the next tile finds none of
+/// them there.
+const PACKED_A_FROM: usize = 256;
+
+/// Panels of B that a chunk must have for that: what each step of packing costs is shared out among them.
+const PACKED_A_PANELS: usize = 8;
+
 /// Fewest rows of a chunk when B must be transposed: packing a float of B costs about as much as 5 rows of products.
 const TRANSPOSED_ROWS: usize = 64;
 
@@ -41,6 +49,8 @@ pub(super) struct Blocks {
     pub panel: usize,
     /// Floats of the tile scratch for `Destination::Tiles`.
     pub tiles: usize,
+    /// Floats of the packed rows of A of a chunk; 0 where A is read in place.
+    pub packed_a: usize,
     /// Leading dimension of the tile scratch when there are several blocks of k.
     pub tile_ld: usize,
     pub chunks: Vec<Chunk>,
@@ -55,7 +65,10 @@ impl Blocks {
         let most = |f: fn(&Chunk) -> usize| chunks.iter().map(f).max().unwrap_or(0);
         let tile_ld = most(|c| c.cols.len()).next_multiple_of(width);
         let tiles = if depths == 1 { family.rows * width } else { most(|c| c.rows.len()) * tile_ld };
-        Blocks { k, depths, panel: depth * width, tiles, tile_ld, chunks }
+        let least_columns = chunks.iter().map(|c| c.cols.len()).min().unwrap_or(0);
+        let pays = ta && depth >= PACKED_A_FROM && least_columns >= PACKED_A_PANELS * width;
+        let packed_a = if pays { most(|c| c.rows.len()) * depth } else { 0 };
+        Blocks { k, depths, panel: depth * width, tiles, packed_a, tile_ld, chunks }
     }
 }
 

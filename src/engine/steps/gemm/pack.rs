@@ -43,6 +43,29 @@ pub(super) unsafe fn pack_edge(
     }
 }
 
+/// Copies a few floats: fours, of which the last overlaps the one before, since a call of `memcpy` takes longer than that.
+///
+/// # Safety
+/// Both readable and writable for `n` floats, and apart from each other.
+#[inline(always)]
+pub(super) unsafe fn copy_few(from: *const f32, to: *mut f32, n: usize) {
+    // SAFETY: all fours lie inside the n floats.
+    unsafe {
+        if n < 4 {
+            for i in 0..n {
+                *to.add(i) = *from.add(i);
+            }
+            return;
+        }
+        let four =
+            |at: usize| to.add(at).cast::<[f32; 4]>().write_unaligned(from.add(at).cast::<[f32; 4]>().read_unaligned());
+        for at in (0..n - 4).step_by(4) {
+            four(at);
+        }
+        four(n - 4);
+    }
+}
+
 /// Columns that [`column_sums`] keeps in registers at once: the widest panel of any family.
 pub(super) const SUM_COLUMNS: usize = 32;
 

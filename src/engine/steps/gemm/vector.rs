@@ -8,8 +8,8 @@
 //!         C[tile, panel] += op(A)[tile, block] · packed panel       the micro-kernel
 //! ```
 //!
-//! A is not packed: the kernel broadcasts its elements, and both along rows and along columns those reads keep up.
-//! Packing B costs almost nothing either: the first tile of rows reads the matrix in place and leaves the packed panel
+//! A is read in place, along rows and over short blocks of k also along columns: the kernel broadcasts its elements, and those
+//! reads keep up. Over long blocks a chunk's columns of A are packed first, tile by tile (`blocks.rs` says why). Packing B costs almost nothing either: the first tile of rows reads the matrix in place and leaves the packed panel
 //! behind for the others; only a B stored as [n, k] needs a pass of its own, which transposes it.
 //!
 //! Every element of C is one chain of multiply-adds in the order of p, whichever chunk, tile or block of k it falls
@@ -28,6 +28,7 @@ use super::neon;
 use super::simd128;
 use super::{Destination, Tile, hand_over, pack, portable};
 use crate::engine::isa::Isa;
+use std::ops::Range;
 
 /// [`Gemm`](super::Gemm) on vector units.
 pub(super) struct VectorGemm {
@@ -59,7 +60,7 @@ impl VectorGemm {
 
     /// Floats of scratch of one call of [`VectorGemm::run`].
     pub fn scratch(&self) -> usize {
-        self.blocks.panel + self.blocks.tiles
+        self.blocks.panel + self.blocks.tiles + self.blocks.packed_a
     }
 
     /// See [`Gemm::run`](super::Gemm::run).
@@ -78,6 +79,10 @@ impl VectorGemm {
         let chunk = &self.blocks.chunks[chunk];
         for block in 0..self.blocks.depths {
             let depth = even(self.blocks.k, self.blocks.depths, block);
+            if self.blocks.packed_a > 0 {
+                // SAFETY: the caller's promise; the scratch has room for the rows of any chunk.
+                unsafe { self.pack_a(chunk, &depth, a, scratch.add(self.blocks.panel + self.blocks.tiles)) };
+            }
             let mut col = chunk.cols.start;
             while col < chunk.cols.end {
                 let (class, cols) = self.family.class(chunk.cols.end - col);
@@ -88,6 +93,26 @@ impl VectorGemm {
                     self.strip(&strip, a, b, scratch, &mut out, sums);
                 }
                 col += cols;
+            }
+        }
+    }
+
+    /// Packs a block of k of the chunk's rows of an A stored [k, m]: each tile of rows becomes [depth, rows].
+    ///
+    /// # Safety
+    /// As [`VectorGemm::run`]; `to` has room for the rows of the chunk over the block.
+    unsafe fn pack_a(&self, chunk: &Chunk, depth: &Range<usize>, a: *const f32, to: *mut f32) {
+        let rows = chunk.rows.len();
+        let tiles = rows.div_ceil(self.family.rows);
+        for p in depth.clone() {
+            for tile in 0..tiles {
+                let part = even(rows, tiles, tile);
+                // SAFETY: row p of the stored A, and the same step of the tile's part of the scratch.
+                unsafe {
+                    let from = a.add(p * self.lda + chunk.rows.start + part.start);
+                    let at = to.add(part.start * depth.len() + (p - depth.start) * part.len());
+                    pack::copy_few(from, at, part.len());
+                }
             }
         }
     }
@@ -123,10 +148,17 @@ impl VectorGemm {
                 let r0 = rows.start + part.start;
                 let in_place = !self.tb && tile == 0;
                 let (c, ldc) = self.target(s, r0, scratch, out);
+                let (a, lda) = match self.blocks.packed_a {
+                    0 => (a.add(if self.ta { s.p0 * self.lda + r0 } else { r0 * self.lda + s.p0 }), self.lda),
+                    _ => {
+                        let packed = scratch.add(self.blocks.panel + self.blocks.tiles + part.start * s.k);
+                        (packed.cast_const(), part.len())
+                    }
+                };
                 let micro = Micro {
                     k: s.k,
-                    a: a.add(if self.ta { s.p0 * self.lda + r0 } else { r0 * self.lda + s.p0 }),
-                    lda: self.lda,
+                    a,
+                    lda,
                     b: if in_place { b } else { panel },
                     ldb: self.ldb,
                     pack: if in_place && tiles > 1 { panel } else { std::ptr::null_mut() },
