@@ -13,7 +13,7 @@ fn main() {
     let out = PathBuf::from(std::env::var_os("OUT_DIR").expect("cargo sets OUT_DIR"));
     let kernels = here.join("../kernels");
     println!("cargo::rerun-if-env-changed=CXX");
-    for folder in ["build.rs", "src/compile.rs", "include", "runtime", "../kernels"] {
+    for folder in ["build.rs", "src/compile.rs", "include", "runtime", "nccl", "../kernels"] {
         println!("cargo::rerun-if-changed={folder}");
     }
     let compiler = match supported().and_then(|()| Compiler::find(&out)) {
@@ -46,5 +46,11 @@ fn build(compiler: &Compiler, here: &Path, kernels: &Path, out: &Path) -> Result
         compiler.objects(&runtime, Kind::Runtime, std::slice::from_ref(&include), &out.join("runtime"))?;
     let includes = [include, kernels.to_path_buf()];
     objects.extend(compiler.objects(&kernel_files(kernels), Kind::Kernel, &includes, &out.join("kernels"))?);
-    compiler.link(&objects, &out.join("library"))
+    let library = compiler.link(&objects, &out.join("library"), "libcuda.so")?;
+    // What processes with a device each exchange through: it uses the driver above.
+    let nccl = files_in(&here.join("nccl"), "cpp");
+    let mut objects = compiler.objects(&nccl, Kind::Runtime, &[here.join("runtime")], &out.join("nccl"))?;
+    objects.push(library.clone());
+    compiler.link(&objects, &out.join("library"), "libnccl.so.2")?;
+    Ok(library)
 }

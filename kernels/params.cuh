@@ -201,6 +201,13 @@ struct RooflineParams {  // what a device can do at most (roofline.cu)
     int _pad;
 };
 
+struct SumPartsParams {  // sum_parts.cu
+    const float* parts;  // [ranks, len]
+    float* to;           // [len]
+    u64 len;
+    int ranks, _pad;
+};
+
 struct TickParams {
     Ctl* ctl;
 };
@@ -235,3 +242,4 @@ static_assert(sizeof(OptimizeParams) == 104);
 static_assert(sizeof(TickParams) == 8);
 static_assert(sizeof(HashParams) == 40);
 static_assert(sizeof(RooflineParams) == 40);
+static_assert(sizeof(SumPartsParams) == 32);

@@ -79,6 +79,13 @@ mod launched {
         text(&output)
     }
 
+    #[cfg(feature = "cuda")]
+    #[track_caller]
+    fn done_with(mut command: Command, settings: &[(&str, &str)]) -> String {
+        command.envs(settings.iter().copied());
+        done(command)
+    }
+
     fn bytes(run: &Path) -> [Vec<u8>; 2] {
         ["checkpoint.safetensors", "metrics.jsonl"].map(|name| fs::read(run.join(name)).unwrap())
     }
@@ -140,6 +147,80 @@ mod launched {
             assert_eq!(said.matches(words).count(), 1, "once, by rank 0: {said}");
             assert!(names(folder.path()).is_empty(), "{said}");
         }
+    }
+
+    #[test]
+    fn a_sweep_is_spread_over_the_ranks_with_the_bytes_of_one_process() {
+        const SWEEP: &str =
+            "--train-size 200 --test-size 50 --hidden 10 --batch 50 --epochs 2 --device cpu --threads 1 --quiet --json";
+        let folder = tempfile::tempdir().unwrap();
+        let at = folder.path();
+        let answer = |mut command: Command| -> (Option<i32>, serde_json::Value) {
+            let output = command.output().unwrap();
+            let found = serde_json::from_slice(&output.stdout);
+            (output.status.code(), found.unwrap_or_else(|e| panic!("{command:?}: {e} in {}", text(&output))))
+        };
+        let sweep = format!("sweep {SWEEP} --vary latent=2,3,4 --seed 3");
+        let (_, alone) = answer(elbo(at, &format!("{sweep} --out alone")));
+        let (_, spread) = answer(mpirun(at, 2, &format!("{sweep} --out spread")));
+        assert_eq!(alone["combinations"], spread["combinations"]);
+        for run in ["latent2-seed3", "latent3-seed3", "latent4-seed3"] {
+            assert_eq!(bytes(&at.join("alone").join(run)), bytes(&at.join("spread").join(run)), "{run}");
+            assert_eq!(names(&at.join("alone").join(run)), names(&at.join("spread").join(run)));
+        }
+        // Stopped on two, gone on with on three, of which one has nothing to do at the end.
+        let (_, stopped) = answer(mpirun(at, 2, &format!("{sweep} --pause-at 3 --out parts")));
+        assert_eq!(stopped["outcome"], "stopped");
+        let (_, resumed) = answer(mpirun(at, 3, "sweep --resume parts --device cpu --threads 1 --quiet --json"));
+        assert_eq!((&resumed["outcome"], &resumed["combinations"]), (&"finished".into(), &alone["combinations"]));
+        let replicas = format!("train {SWEEP} --latent 2 --seed 3 --replicas 2 --out replicas");
+        let (_, found) = answer(mpirun(at, 2, &replicas));
+        assert_eq!(found["combinations"][0]["test_neg_elbo"]["n"], 2);
+        assert_eq!(bytes(&at.join("replicas/seed3")), bytes(&at.join("alone/latent2-seed3")));
+        // What one rank's run fails of, rank 0 tells.
+        let (code, found) = answer(mpirun(at, 2, &format!("sweep {SWEEP} --vary lr=1e-3,1e30 --out bad")));
+        assert_eq!((code, &found["outcome"]), (Some(1), &"failed".into()));
+        let error = found["combinations"][1]["runs"][0]["error"].as_str().unwrap();
+        assert!(error.contains("learning rate"), "{error}");
+        // A sweep that cannot begin begins on no rank.
+        let output = mpirun(at, 2, &format!("{sweep} --out alone")).output().unwrap();
+        assert_eq!(text(&output).matches("choose another folder").count(), 1, "{}", text(&output));
+    }
+
+    #[cfg(feature = "cuda")]
+    #[test]
+    fn gpus_sum_their_gradients_to_the_bits_of_the_way_through_the_host() {
+        let Ok(library) = elbo_emulator::library() else {
+            println!("skipped: no emulated driver");
+            return;
+        };
+        let folder = tempfile::tempdir().unwrap();
+        let at = folder.path();
+        // Batches of 64, 64 and 1, of which the first rank has none.
+        const RUN: &str =
+            "train --train-size 129 --test-size 20 --batch 64 --hidden 12 --latent 2 --epochs 2 --device cuda";
+        let train = |ranks: usize, out: &str, settings: &[(&str, &str)]| {
+            let mut command = mpirun(at, ranks, &format!("{RUN} --out {out}"));
+            command.env("LD_LIBRARY_PATH", library.parent().unwrap()).env("TMPDIR", at);
+            done_with(command, settings)
+        };
+        for ranks in [2, 3] {
+            let said = train(ranks, &format!("gpus{ranks}"), &[]);
+            assert_eq!(said.matches("from GPU to GPU by NCCL").count(), 1, "{said}");
+            let said = train(ranks, &format!("host{ranks}"), &[("ELBO_NCCL", "off")]);
+            assert_eq!(said.matches("through the memory of the host: on rank 0, ELBO_NCCL=off").count(), 1, "{said}");
+            assert_eq!(bytes(&at.join(format!("gpus{ranks}"))), bytes(&at.join(format!("host{ranks}"))));
+        }
+        for (setting, value, words) in [
+            ("ELBO_EMU_NCCL", "duplicate", "ncclCommInitRank answers invalid usage"),
+            ("ELBO_NCCL", "/nowhere/libnccl.so.2", "no NCCL was found (/nowhere/libnccl.so.2"),
+        ] {
+            let said = train(2, &setting.to_lowercase(), &[(setting, value)]);
+            assert!(said.contains("through the memory of the host") && said.contains(words), "{said}");
+            assert_eq!(bytes(&at.join(setting.to_lowercase())), bytes(&at.join("gpus2")));
+        }
+        let left: Vec<_> = names(at).into_iter().filter(|name| name.starts_with("elbo-nccl")).collect();
+        assert!(left.len() <= 1, "only the group that nobody could join leaves its folder: {left:?}");
     }
 
     /// A training whose ranks can be found and killed.

@@ -118,14 +118,15 @@ impl Compiler {
         results.into_iter().map(|result| result.expect("every file was compiled")).collect()
     }
 
-    /// Links objects into `folder/libcuda.so`. The name is also the library's SONAME: who asks the dynamic loader for
-    /// `libcuda.so` afterwards gets this one.
-    pub fn link(&self, objects: &[PathBuf], folder: &Path) -> Result<PathBuf, String> {
+    /// Links objects and libraries into `folder/name`. The name is also the library's SONAME: who asks the dynamic loader for
+    /// it afterwards gets this one.
+    pub fn link(&self, objects: &[PathBuf], folder: &Path, name: &str) -> Result<PathBuf, String> {
         std::fs::create_dir_all(folder).map_err(|e| format!("{}: {e}", folder.display()))?;
-        let library = folder.join("libcuda.so");
+        let library = folder.join(name);
         // Linked beside and moved, because a process may have the old one open.
-        let fresh = folder.join("libcuda.so.new");
-        let mut arguments: Vec<OsString> = ["-shared", "-Wl,-soname,libcuda.so", "-o"].map(OsString::from).to_vec();
+        let fresh = folder.join(format!("{name}.new"));
+        let mut arguments: Vec<OsString> =
+            ["-shared", &format!("-Wl,-soname,{name}"), "-o"].map(OsString::from).to_vec();
         arguments.push((&fresh).into());
         arguments.extend(objects.iter().map(OsString::from));
         arguments.extend(["-ldl", "-lpthread"].map(OsString::from));

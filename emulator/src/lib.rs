@@ -56,7 +56,7 @@ pub fn build(kernels: &Path, out: &Path, races: bool) -> Result<PathBuf, String>
     let kind = if races { Kind::KernelWithRaces } else { Kind::Kernel };
     let mut objects = compiler.objects(&kernel_files(kernels), kind, &includes, &out.join("kernels"))?;
     objects.extend(files_in(&Path::new(env!("OUT_DIR")).join("runtime"), "o"));
-    compiler.link(&objects, out)
+    compiler.link(&objects, out, "libcuda.so")
 }
 
 /// This crate's folder: the headers are there, and the kernels beside it.

@@ -119,7 +119,10 @@ commands! {
 pub fn main() -> ExitCode {
     let matches = usage::complete(Cli::command()).get_matches();
     let cli = Cli::from_arg_matches(&matches).unwrap_or_else(|error| error.exit());
-    let alone = if let Command::Train(_) = cli.command { Ok(()) } else { ranks::must_be_alone() };
+    let alone = match cli.command {
+        Command::Train(_) | Command::Sweep(_) => Ok(()),
+        _ => ranks::must_be_alone(),
+    };
     alone.and_then(|()| cli.command.run()).unwrap_or_else(|error| {
         complain(&error);
         ExitCode::from(exit_code(&error))

@@ -1,4 +1,5 @@
-//! `elbo train` by several processes, the ranks, under a launcher such as `mpirun`; every other command is one process.
+//! `elbo train` and `elbo sweep` by several processes, the ranks, under a launcher such as `mpirun`; every other command is one
+//! process.
 
 use std::env;
 use std::process::ExitCode;
@@ -24,7 +25,11 @@ fn launched() -> usize {
 pub(super) fn must_be_alone() -> Result<()> {
     match launched() {
         1 => Ok(()),
-        n => Err(Error::argument("processes", n, "1: start it without mpirun; elbo train alone runs as several")),
+        n => Err(Error::argument(
+            "processes",
+            n,
+            "1: start it without mpirun; elbo train and elbo sweep alone run as several",
+        )),
     }
 }
 

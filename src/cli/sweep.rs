@@ -13,10 +13,11 @@ use super::answer::Answer;
 use super::interrupt::Interrupt;
 use super::options::{self, Data, Machine, Overrides, RunOptions, Session};
 use super::run_name::run_name;
-use super::{train, warn_if_debug_build};
+use super::{ranks, train, warn_if_debug_build};
 use crate::data::Splits;
 use crate::engine::error::{Error, Result};
 use crate::engine::file::Disk;
+use crate::train::ranks::Ranks;
 use crate::train::sweep::SweptRun;
 use crate::train::{Experiment, Source};
 use vary::VariedOption;
@@ -29,7 +30,7 @@ const PARENT: &str = "runs";
 ///
 /// As many runs at the same time as there are cores, each on its share of them. Each is a run in a folder of its own, with the bytes
 /// that it would have alone. The result is, for every combination, mean and standard deviation over the seeds. A sweep that was
-/// stopped goes on with --resume; several processes may work on one.
+/// stopped goes on with --resume; several processes may work on one. Under mpirun each process trains its share of the runs.
 #[derive(Args)]
 pub struct Sweep {
     /// Values to try of an option of `elbo train`, as in lr=1e-3,3e-4; may be given again for another option
@@ -71,13 +72,13 @@ impl Sweep {
     /// Trains all runs, or those that are left; prints mean and spread.
     pub fn run(&self) -> Result<ExitCode> {
         let work = Work { machine: &self.machine, session: &self.session, answer: &self.answer, jobs: self.jobs };
-        match &self.resume {
-            Some(path) => resume(path, self.begin.data.data.as_ref(), &work),
+        ranks::together(|ranks| match &self.resume {
+            Some(path) => resume(path, self.begin.data.data.as_ref(), &work, ranks.as_deref()),
             None => {
                 let design = Design { begin: &self.begin, vary: &self.vary, replicas: self.replicas.unwrap_or(1) };
-                design.train(self.out.as_deref(), &work)
+                design.train(self.out.as_deref(), &work, ranks.as_deref())
             }
-        }
+        })
     }
 }
 
@@ -89,11 +90,16 @@ pub(super) struct Design<'a> {
 }
 
 impl Design<'_> {
-    /// Begins the sweep in `out`, or in a new folder, and trains it.
+    /// Begins the sweep in `out`, or in a new folder, and trains it. Of several ranks the first begins it, and the others find
+    /// it there.
     ///
     /// # Errors
     /// [`Error::Argument`] before anything is written; [`Error::Occupied`]; [`Error::Io`].
-    pub fn train(&self, out: Option<&Path>, work: &Work<'_>) -> Result<ExitCode> {
+    pub fn train(&self, out: Option<&Path>, work: &Work<'_>, ranks: Option<&dyn Ranks>) -> Result<ExitCode> {
+        if let Some(ranks) = ranks.filter(|ranks| ranks.rank() > 0) {
+            let path = String::from_utf8_lossy(&ranks.broadcast(Vec::new())).into_owned();
+            return resume(Path::new(&path), None, work, Some(ranks));
+        }
         warn_if_debug_build();
         let interrupt = Interrupt::install()?;
         let data = self.begin.data.source().load()?;
@@ -103,8 +109,15 @@ impl Design<'_> {
             Some(path) => path.to_path_buf(),
             None => crate::train::sweep::Sweep::next_folder(&Disk, Path::new(PARENT), &self.label()?),
         };
+        let told = path.to_str().filter(|_| ranks.is_some()).map(|text| text.as_bytes().to_vec());
+        if ranks.is_some() && told.is_none() {
+            return Err(Error::argument("out", path.display(), "a path in UTF-8, in which ranks tell it each other"));
+        }
         let sweep = sweep.begin(&Disk, &path, &data)?;
-        work.train(&sweep, &path, &data, device, &interrupt)
+        if let (Some(ranks), Some(told)) = (ranks, told) {
+            ranks.broadcast(told);
+        }
+        work.train(&sweep, &path, &data, device, &interrupt, ranks)
     }
 
     /// Every combination with every seed, the last option varying fastest but for the seed.
@@ -146,7 +159,7 @@ impl Design<'_> {
 }
 
 /// Goes on with the sweep in a folder.
-fn resume(path: &Path, elsewhere: Option<&PathBuf>, work: &Work<'_>) -> Result<ExitCode> {
+fn resume(path: &Path, elsewhere: Option<&PathBuf>, work: &Work<'_>, ranks: Option<&dyn Ranks>) -> Result<ExitCode> {
     warn_if_debug_build();
     let interrupt = Interrupt::install()?;
     let mut sweep = crate::train::sweep::Sweep::read(&Disk, path)?;
@@ -159,5 +172,5 @@ fn resume(path: &Path, elsewhere: Option<&PathBuf>, work: &Work<'_>) -> Result<E
         }
     }
     let device = work.device()?;
-    work.train(&sweep, path, &data, device, &interrupt)
+    work.train(&sweep, path, &data, device, &interrupt, ranks)
 }

@@ -72,18 +72,17 @@ fn answered_by_the_run() -> impl Iterator<Item = Id> {
 
 impl Train {
     /// Trains, or continues to train; writes the run folder; prints the result on its scale. Of several processes the first
-    /// does so.
+    /// does so, and each trains some of the replicas.
     pub fn run(&self) -> Result<ExitCode> {
-        let Some(replicas) = self.replicas else {
-            return ranks::together(|ranks| match ranks {
-                Some(ranks) if ranks.rank() > 0 => ranks::follow(self.machine.device()?, ranks),
-                ranks => train(self, ranks),
-            });
-        };
-        ranks::must_be_alone()?;
-        let Train { begin, machine, session, answer, jobs, .. } = self;
-        let work = Work { machine, session, answer, jobs: *jobs };
-        Design { begin, vary: &[], replicas }.train(self.out.as_deref(), &work)
+        ranks::together(|ranks| match (ranks, self.replicas) {
+            (ranks, Some(replicas)) => {
+                let Train { begin, machine, session, answer, jobs, .. } = self;
+                let work = Work { machine, session, answer, jobs: *jobs };
+                Design { begin, vary: &[], replicas }.train(self.out.as_deref(), &work, ranks.as_deref())
+            }
+            (Some(ranks), None) if ranks.rank() > 0 => ranks::follow(self.machine.device()?, ranks),
+            (ranks, None) => train(self, ranks),
+        })
     }
 }
 
@@ -289,6 +288,9 @@ pub(super) fn announce(trainer: &mut Trainer, data: &Splits, run: &Run) {
     let device = trainer.model().executor.describe();
     let ranks = if trainer.ranks() > 1 { format!(", {} ranks", trainer.ranks()) } else { String::new() };
     say(format_args!("bound {bound}, batch {}, seed {}, {device}{ranks}", config.batch, config.seed));
+    if let Some(words) = trainer.exchange() {
+        say(words);
+    }
     say(format_args!("run folder: {}", run.path().display()));
 }
 

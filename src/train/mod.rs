@@ -107,6 +107,7 @@ pub struct Trainer {
     watched: Inspector,
     /// Those that train the model together, if they are several.
     ranks: Option<Rc<dyn Ranks>>,
+    exchange: Option<String>,
     /// Stop when this many updates were made, as if the stop flag had been raised then.
     pub pause_at: Option<u32>,
 }
@@ -151,6 +152,7 @@ impl Trainer {
             progress: Progress::default(),
             running: None,
             ranks: None,
+            exchange: None,
             pause_at: None,
         })
     }
@@ -194,7 +196,9 @@ impl Trainer {
     /// As [`ranks::check`]; from the executor.
     pub fn share(&mut self, ranks: Rc<dyn Ranks>) -> Result<()> {
         ranks::check(&self.config, ranks.size())?;
-        let update = Rc::new(RefCell::new(SharedUpdate::new(&self.model, &self.config, ranks.clone())?));
+        let update = SharedUpdate::new(&self.model, &self.config, ranks.clone())?;
+        self.exchange = update.words.clone();
+        let update = Rc::new(RefCell::new(update));
         let step = |rows: usize| TrainStep::shared(&self.model, &self.config, rows, &update);
         [self.full, self.rest] = steps(self.images, self.config.batch, step)?;
         self.ranks = Some(ranks);
@@ -204,6 +208,11 @@ impl Trainer {
     /// How many processes train the model together.
     pub fn ranks(&self) -> usize {
         self.ranks.as_ref().map_or(1, |ranks| ranks.size())
+    }
+
+    /// How GPUs of several processes sum their gradients, for people; nothing of one process or of CPUs.
+    pub fn exchange(&self) -> Option<&str> {
+        self.exchange.as_deref()
     }
 
     /// What is trained, on what, and how.

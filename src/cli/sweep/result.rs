@@ -56,7 +56,7 @@ impl<'a> SweepResult<'a> {
                 _ => None,
             };
             let error = match end {
-                RunEnd::Failed(error) => Some(error.to_string()),
+                RunEnd::Failed(error) => Some(error.clone()),
                 _ => None,
             };
             let member = Member { run, error, last };

@@ -3,10 +3,11 @@
 use std::io::IsTerminal;
 use std::path::Path;
 use std::process::ExitCode;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Instant;
 
 use indicatif::{ProgressBar, ProgressStyle};
+use serde::{Deserialize, Serialize};
 use serde_json::json;
 
 use super::result::SweepResult;
@@ -19,6 +20,7 @@ use crate::data::Splits;
 use crate::engine::device::Device;
 use crate::engine::error::{Error, Result};
 use crate::engine::file::Disk;
+use crate::train::ranks::{Ranks, gather_tasks, own_tasks};
 use crate::train::sweep::{Sweep, SweptRun, in_parallel};
 use crate::train::{
     Alarm, Entry, EpochRecord, EpochTiming, Observer, Outcome, Run, StepRecord, StepReport, Trainer, quoted,
@@ -34,6 +36,7 @@ pub(crate) struct Work<'a> {
 }
 
 /// How a run ended.
+#[derive(Serialize, Deserialize)]
 pub(super) enum RunEnd {
     /// All of its epochs are done, and its pictures are drawn.
     Finished,
@@ -41,8 +44,8 @@ pub(super) enum RunEnd {
     Stopped,
     /// Another process trains it.
     Elsewhere,
-    /// It did not.
-    Failed(Error),
+    /// It did not, and why.
+    Failed(String),
 }
 
 impl Work<'_> {
@@ -57,7 +60,8 @@ impl Work<'_> {
         }
     }
 
-    /// Trains what is left of a sweep, and gives the result of all of it.
+    /// Trains what is left of a sweep, and gives the result of all of it. Of several ranks each trains its share, and the first
+    /// gives the result.
     ///
     /// # Errors
     /// Of what concerns all runs. A run that fails does not end the others; the exit code tells.
@@ -68,35 +72,39 @@ impl Work<'_> {
         data: &Splits,
         device: Device,
         interrupt: &Interrupt,
+        ranks: Option<&dyn Ranks>,
     ) -> Result<ExitCode> {
-        let (jobs, device) = self.shared(device, sweep.runs.len());
-        self.machine.say_why_no_gpu()?;
-        let show = SweepDisplay::new(self.session.quiet, sweep, data);
-        if !self.session.quiet {
+        let count = sweep.runs.len();
+        let own = own_tasks(ranks, count);
+        let (jobs, device) = self.shared(device, own.len());
+        let rank = ranks.map_or(0, |ranks| ranks.rank());
+        let show = SweepDisplay::new(self.session.quiet, own.iter().map(|&i| &sweep.runs[i]), data, rank);
+        if rank == 0 {
+            self.machine.say_why_no_gpu()?;
+        }
+        if rank == 0 && !self.session.quiet {
             let each = match device {
                 Device::Cpu { threads } | Device::Tiles { threads, .. } => {
                     format!("each on {}", plural(threads, "thread"))
                 }
                 Device::Cuda { .. } => "on one GPU".into(),
             };
-            say(format_args!(
-                "{}, {jobs} at the same time, {each}: {}",
-                plural(sweep.runs.len(), "run"),
-                path.display()
-            ));
+            let of_ranks = ranks.map_or(String::new(), |ranks| format!(" on each of {}", plural(ranks.size(), "rank")));
+            let runs = plural(count, "run");
+            say(format_args!("{runs}, {jobs} at the same time{of_ranks}, {each}: {}", path.display()));
         }
-        let stop = interrupt.save();
+        let stop = if rank == 0 { interrupt.save() } else { interrupt.follow() };
         let started = Instant::now();
-        let ends = in_parallel(sweep.runs.len(), jobs, |i| {
+        let ends = in_parallel(own.len(), jobs, |i| {
             if stop.load(Ordering::Relaxed) {
                 return RunEnd::Stopped;
             }
-            let run = &sweep.runs[i];
-            let end = self.one(path, run, data, device, interrupt, &show).unwrap_or_else(|error| match error {
+            let run = &sweep.runs[own[i]];
+            let end = self.one(path, run, data, device, stop, &show).unwrap_or_else(|error| match error {
                 Error::Locked { .. } => RunEnd::Elsewhere,
                 // Begun by another process between two looks at it.
                 Error::Occupied { .. } if Run::is_there(&path.join(&run.folder)) => RunEnd::Elsewhere,
-                error => RunEnd::Failed(error),
+                error => RunEnd::Failed(error.to_string()),
             });
             if let RunEnd::Failed(error) = &end {
                 show.line(&format!("{} failed: {error}", run.folder));
@@ -104,19 +112,23 @@ impl Work<'_> {
             end
         });
         show.clear();
+        let ends = gather_tasks(ranks, count, ends)?;
+        if rank > 0 {
+            return Ok(ExitCode::SUCCESS);
+        }
         self.conclude(sweep, path, &ends, started.elapsed().as_secs_f64(), interrupt)
     }
 
     /// How many runs at the same time, and on what each: cores are shared out, and the numbers do not depend on how.
     fn shared(&self, device: Device, runs: usize) -> (usize, Device) {
         let (Device::Cpu { threads } | Device::Tiles { threads, .. }) = device else {
-            return (self.jobs.unwrap_or(1).min(runs), device);
+            return (self.jobs.unwrap_or(1).min(runs).max(1), device);
         };
         let cores = match threads {
             0 => std::thread::available_parallelism().map_or(1, usize::from),
             n => n,
         };
-        let jobs = self.jobs.unwrap_or(cores).min(runs);
+        let jobs = self.jobs.unwrap_or(cores).min(runs).max(1);
         let threads = (cores / jobs).max(1);
         let each = match device {
             Device::Tiles { precision, .. } => Device::Tiles { threads, precision },
@@ -132,7 +144,7 @@ impl Work<'_> {
         wanted: &SweptRun,
         data: &Splits,
         device: Device,
-        interrupt: &Interrupt,
+        stop: &AtomicBool,
         show: &SweepDisplay,
     ) -> Result<RunEnd> {
         let entry = Entry::at(Disk, &path.join(&wanted.folder))?;
@@ -166,7 +178,7 @@ impl Work<'_> {
             last: None,
             show,
         };
-        if progress::observed(&run, &mut trainer, &mut observer, interrupt.save())? == Outcome::Stopped {
+        if progress::observed(&run, &mut trainer, &mut observer, stop)? == Outcome::Stopped {
             return Ok(RunEnd::Stopped);
         }
         let last = observer.last.take();
@@ -221,6 +233,8 @@ impl Work<'_> {
 /// Shows on stderr how far the sweep is: a bar on a terminal, and a line for each run that ends.
 struct SweepDisplay {
     quiet: bool,
+    /// Whose runs these are: those of rank 0 have a bar, if they are shown on a terminal.
+    rank: usize,
     bar: Option<ProgressBar>,
     runs: usize,
     /// Images of an epoch, the same in most runs: what the bar counts.
@@ -229,16 +243,21 @@ struct SweepDisplay {
 }
 
 impl SweepDisplay {
-    fn new(quiet: bool, sweep: &Sweep, data: &Splits) -> SweepDisplay {
-        let images = data.train.rows;
-        let bar = (!quiet && std::io::stderr().is_terminal()).then(|| {
-            let all: usize = sweep.runs.iter().map(|run| run.config.epochs as usize * images).sum();
+    fn new<'a>(
+        quiet: bool,
+        runs: impl ExactSizeIterator<Item = &'a SweptRun>,
+        data: &Splits,
+        rank: usize,
+    ) -> SweepDisplay {
+        let (images, count) = (data.train.rows, runs.len());
+        let bar = (!quiet && rank == 0 && std::io::stderr().is_terminal()).then(|| {
+            let all: usize = runs.map(|run| run.config.epochs as usize * images).sum();
             let bar = ProgressBar::new(all as u64);
             let style = "{bar:20.cyan/blue} {percent} %  {per_sec} images  {eta} left";
             bar.set_style(ProgressStyle::with_template(style).expect("the template is constant").progress_chars("━╸ "));
             bar
         });
-        SweepDisplay { quiet, bar, runs: sweep.runs.len(), images, finished: AtomicUsize::new(0) }
+        SweepDisplay { quiet, rank, bar, runs: count, images, finished: AtomicUsize::new(0) }
     }
 
     /// A run has learned from more images.
@@ -271,7 +290,8 @@ impl SweepDisplay {
         let nats = last.map_or(String::new(), |r| {
             format!("  test −ELBO {:.2} = rec {:.2} + KL {:.2}", r.test_neg_elbo, r.test_rec, r.test_kl)
         });
-        self.line(&format!("{finished} of {}: {name}{nats}, {seconds:.1} s", self.runs));
+        let of_rank = if self.rank > 0 { format!("rank {}: ", self.rank) } else { String::new() };
+        self.line(&format!("{of_rank}{finished} of {}: {name}{nats}, {seconds:.1} s", self.runs));
     }
 
     fn clear(&self) {

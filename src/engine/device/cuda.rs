@@ -2,7 +2,8 @@
 //!
 //! Read in this order: `executor.rs` (how a plan runs), `lower.rs` (its steps as launches), `program.rs` and `params.rs`
 //! (what kernels are given), `memory.rs` (slots by name), `mailbox.rs` (results that nobody
-//! waits for), `pinned.rs` (memory that the device reads and writes by itself), `driver.rs` (the calls), `ladder.rs` (the matrix product step by
+//! waits for), `pinned.rs` (memory that the device reads and writes by itself), `driver.rs` (the calls), `nccl.rs` (sums over the GPUs of
+//! several processes), `ladder.rs` (the matrix product step by
 //! step), [`probe`] (whether there is a GPU, and why not), [`images`] (the kernels that nvcc compiled).
 //!
 //! ```text
@@ -28,6 +29,8 @@ mod lower;
 mod mailbox;
 #[cfg(feature = "cuda")]
 mod memory;
+#[cfg(all(feature = "cuda", feature = "mpi"))]
+pub(crate) mod nccl;
 #[cfg(feature = "cuda")]
 pub(crate) mod params;
 #[cfg(feature = "cuda")]

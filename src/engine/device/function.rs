@@ -239,6 +239,27 @@ impl<L: Layout> Function<L> {
         }
     }
 
+    /// Where output number `output` lies on a GPU, and how many numbers it has; none on another device, or of a running sum.
+    #[cfg(all(feature = "cuda", feature = "mpi"))]
+    pub(crate) fn output_address(&self, output: usize) -> Option<(u64, usize)> {
+        match self.outputs[output] {
+            Place::Cell(slot) => self.address(slot),
+            Place::Total(_) => None,
+        }
+    }
+
+    /// The same of input number `input`.
+    #[cfg(all(feature = "cuda", feature = "mpi"))]
+    pub(crate) fn input_address(&self, input: usize) -> Option<(u64, usize)> {
+        self.address(self.inputs[input])
+    }
+
+    #[cfg(all(feature = "cuda", feature = "mpi"))]
+    fn address(&self, slot: Slot) -> Option<(u64, usize)> {
+        let size = self.plan()?.slots[slot.index()].shape.size();
+        self.compiled.address(slot).map(|address| (address, size))
+    }
+
     /// See [`CompiledFunction::set_totals`].
     ///
     /// # Panics

@@ -125,6 +125,12 @@ pub trait Backend {
     /// cost of starting does not count, few enough that a call lasts no longer than a blink.
     fn steps_per_call(&self) -> usize;
 
+    /// The GPU behind it, if it is one.
+    #[cfg(feature = "cuda")]
+    fn gpu(&self) -> Option<&cuda::Cuda> {
+        None
+    }
+
     /// How many rows of independent work one step should have, where that can be chosen: enough to fill the device.
     fn rows_per_step(&self) -> usize;
 
@@ -210,6 +216,12 @@ pub trait CompiledFunction {
     /// From the device.
     fn take_totals(&mut self) -> Result<Vec<f64>>;
 
+    /// The address on a GPU of an input or output, for what works on it there; none elsewhere.
+    fn address(&self, cell: Slot) -> Option<u64> {
+        let _ = cell;
+        None
+    }
+
     /// Waits until everything that was asked for is done. [`CompiledFunction::run`] may return before; whatever reads a
     /// result waits by itself.
     ///
@@ -265,6 +277,12 @@ impl Executor {
     /// See [`Backend::steps_per_call`].
     pub fn steps_per_call(&self) -> usize {
         self.0.steps_per_call()
+    }
+
+    /// See [`Backend::gpu`].
+    #[cfg(feature = "cuda")]
+    pub fn gpu(&self) -> Option<&cuda::Cuda> {
+        self.0.gpu()
     }
 
     /// See [`Backend::rows_per_step`].

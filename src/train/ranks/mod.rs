@@ -11,6 +11,7 @@
 //!
 //! Rank 0 alone evaluates, reports and saves; the others wait for it at the next exchange.
 
+mod gradients;
 #[cfg(feature = "mpi")]
 mod mpi;
 mod start;
@@ -23,6 +24,9 @@ pub use mpi::Mpi;
 pub use start::{dismiss, follow, lead};
 pub(super) use step::{SharedUpdate, TrainStep};
 
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
 use super::TrainConfig;
 use crate::engine::error::{Error, Result};
 
@@ -34,8 +38,7 @@ const PORTION: usize = 1 << 22;
 /// order and with as many numbers, and waits for all of them. An implementation whose way to another rank is lost ends the
 /// process.
 ///
-/// [`Ranks::sum`] is all that the mathematics asks for: an implementation over a library that keeps gradients on GPUs has
-/// that to write anew.
+/// [`Ranks::sum`] is all that the mathematics asks for. Gradients on GPUs need not come this way: `gradients.rs`.
 pub trait Ranks {
     /// Its number, from 0.
     fn rank(&self) -> usize;
@@ -51,6 +54,9 @@ pub trait Ranks {
 
     /// What ranks 0, 1, … have as `mine`, one after the other.
     fn gather_numbers(&self, mine: &[f64]) -> Vec<f64>;
+
+    /// What ranks 0, 1, … have as `mine`, each of its own length.
+    fn gather(&self, mine: &[u8]) -> Vec<Vec<u8>>;
 
     /// The bytes that rank 0 has; those of the others are of no account.
     fn broadcast(&self, bytes: Vec<u8>) -> Vec<u8>;
@@ -84,10 +90,49 @@ pub trait Ranks {
     }
 }
 
+/// Of `count` tasks those of this rank: every N-th, so that neighbours, which are often alike, are on different ranks.
+pub fn own_tasks(ranks: Option<&dyn Ranks>, count: usize) -> Vec<usize> {
+    let (rank, size) = ranks.map_or((0, 1), |ranks| (ranks.rank(), ranks.size()));
+    (rank..count).step_by(size).collect()
+}
+
+/// What each of `count` tasks came to, of which every rank did its [own](own_tasks): on all ranks the same.
+///
+/// # Errors
+/// [`Error::File`] when the ranks are different versions of the program.
+pub fn gather_tasks<T: Serialize + DeserializeOwned>(
+    ranks: Option<&dyn Ranks>,
+    count: usize,
+    own: Vec<T>,
+) -> Result<Vec<T>> {
+    let Some(ranks) = ranks else { return Ok(own) };
+    let bytes = serde_json::to_vec(&own).expect("what a task comes to is plain data");
+    let parts: Vec<Vec<T>> = ranks
+        .gather(&bytes)
+        .iter()
+        .enumerate()
+        .map(|(rank, bytes)| serde_json::from_slice(bytes).map_err(start::other_version(rank, "results")))
+        .collect::<Result<_>>()?;
+    let mut parts: Vec<_> = parts.into_iter().map(Vec::into_iter).collect();
+    let size = parts.len();
+    Ok((0..count).map(|i| parts[i % size].next().expect("every rank did its tasks")).collect())
+}
+
 /// The sum of each number over the ranks, in their order.
 fn sum_numbers<const K: usize>(ranks: &(impl Ranks + ?Sized), mine: [f64; K]) -> [f64; K] {
     let all = ranks.gather_numbers(&mine);
     std::array::from_fn(|i| all[i..].iter().step_by(K).sum())
+}
+
+/// What this rank has found, if all ranks have found theirs; else why the first that has not has none.
+#[cfg(all(feature = "cuda", feature = "mpi"))]
+fn agreed<T>(ranks: &dyn Ranks, own: std::result::Result<T, String>) -> std::result::Result<T, String> {
+    let reason = own.as_ref().err().cloned().unwrap_or_default();
+    let all = ranks.gather(reason.as_bytes());
+    match all.iter().position(|reason| !reason.is_empty()) {
+        Some(rank) => Err(format!("on rank {rank}, {}", String::from_utf8_lossy(&all[rank]))),
+        None => own,
+    }
 }
 
 /// What all ranks do next: whether any was asked to stop, and how many steps rank 0 would make in one call, which depends on its

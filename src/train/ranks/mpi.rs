@@ -67,6 +67,21 @@ impl Ranks for Mpi {
         all
     }
 
+    fn gather(&self, mine: &[u8]) -> Vec<Vec<u8>> {
+        let lengths: Vec<usize> = self.gather_numbers(&[mine.len() as f64]).iter().map(|&n| n as usize).collect();
+        let longest = lengths.iter().copied().max().unwrap_or(0);
+        let mut parts = vec![Vec::with_capacity(longest); lengths.len()];
+        let mut mine = mine.to_vec();
+        mine.resize(longest, 0);
+        for portion in mine.chunks(PORTION) {
+            let mut all = vec![0; portion.len() * parts.len()];
+            self.world.all_gather_into(portion, &mut all[..]);
+            parts.iter_mut().zip(all.chunks(portion.len())).for_each(|(part, own)| part.extend_from_slice(own));
+        }
+        parts.iter_mut().zip(lengths).for_each(|(part, length)| part.truncate(length));
+        parts
+    }
+
     fn broadcast(&self, mut bytes: Vec<u8>) -> Vec<u8> {
         let root = self.world.process_at_rank(0);
         let mut length = bytes.len() as u64;

@@ -35,6 +35,17 @@ pub fn dismiss(ranks: &dyn Ranks) {
     ranks.broadcast(Vec::new());
 }
 
+/// What a rank sent is not what this program sends.
+pub(super) fn other_version(rank: usize, field: &'static str) -> impl FnOnce(serde_json::Error) -> Error {
+    move |error| Error::File {
+        path: format!("rank {rank}").into(),
+        field: field.into(),
+        found: error.to_string(),
+        expected: "what this program sends".into(),
+        remedy: "start the same program on all ranks".into(),
+    }
+}
+
 /// Of the other ranks: a trainer in the state of rank 0's, or none where there is nothing to do.
 ///
 /// # Errors
@@ -45,13 +56,7 @@ pub fn follow(device: Device, ranks: Rc<dyn Ranks>) -> Result<Option<Trainer>> {
     if task.is_empty() {
         return Ok(None);
     }
-    let Task { images, pause_at } = serde_json::from_slice(&task).map_err(|e| Error::File {
-        path: "rank 0".into(),
-        field: "task".into(),
-        found: e.to_string(),
-        expected: "the images and the end of the session".into(),
-        remedy: "start the same program on all ranks".into(),
-    })?;
+    let Task { images, pause_at } = serde_json::from_slice(&task).map_err(other_version(0, "task"))?;
     let checkpoint = Checkpoint::decode(Path::new("the state of rank 0"), &ranks.broadcast(Vec::new()))?;
     let mut trainer = Trainer::resume(&checkpoint, &images.load()?, device)?;
     trainer.pause_at = pause_at;

@@ -3,6 +3,7 @@
 use std::cell::RefCell;
 use std::rc::Rc;
 
+use super::gradients::{Gradients, Way};
 use super::{Ranks, sum_numbers};
 use crate::engine::device::{Array, Call, Function, Many, Snapshot, State};
 use crate::engine::error::Result;
@@ -118,13 +119,11 @@ impl SharedStep {
             let sums = match &mut self.gradients {
                 Some(gradients) => {
                     gradients.run(state, &own)?;
-                    for (number, array) in update.arrays.iter_mut().enumerate() {
-                        *array = gradients.read(SUMS + number)?;
-                    }
+                    update.gradients.take(Some(gradients), SUMS)?;
                     Sums::from_totals(&gradients.take_totals()?)
                 }
                 None => {
-                    update.arrays.iter_mut().for_each(|array| array.fill(0.0));
+                    update.gradients.take(None, SUMS)?;
                     Sums::default()
                 }
             };
@@ -143,8 +142,9 @@ pub(in crate::train) struct SharedUpdate {
     ranks: Rc<dyn Ranks>,
     /// Makes the update; the gradients are its inputs.
     update: Function<Array<0>>,
-    /// The gradients: this rank's, then their sums.
-    arrays: Vec<Vec<f32>>,
+    gradients: Gradients,
+    /// How they are summed, where that is to be said.
+    pub words: Option<String>,
 }
 
 impl SharedUpdate {
@@ -154,13 +154,14 @@ impl SharedUpdate {
         let params = vae.encoder_params(&g).into_iter().chain(vae.decoder_params(&g));
         let gradients: Vec<Var> = params.map(|param| g.input(&param.shape())).collect();
         step_update(&g, vae, &config.objective, &gradients);
-        let arrays = gradients.iter().map(|gradient| vec![0.0; gradient.shape().size()]).collect();
-        Ok(SharedUpdate { ranks, update: model.executor.compile(&g, [])?, arrays })
+        let sizes: Vec<usize> = gradients.iter().map(|gradient| gradient.shape().size()).collect();
+        let update = model.executor.compile(&g, [])?;
+        let Way { gradients, words } = Way::new(&model.executor, &*ranks, &sizes);
+        Ok(SharedUpdate { ranks, update, gradients, words })
     }
 
     fn run(&mut self, state: &mut State, call: &Call<'_>) -> Result<()> {
-        self.ranks.sum(&mut self.arrays);
-        self.arrays.iter().enumerate().try_for_each(|(number, array)| self.update.write(number, array))?;
+        self.gradients.sum_into(&mut self.update, &*self.ranks)?;
         self.update.run(state, call)
     }
 }

@@ -57,6 +57,11 @@ impl Ranks for Thread {
         self.exchange(mine.iter().copied()).concat()
     }
 
+    fn gather(&self, mine: &[u8]) -> Vec<Vec<u8>> {
+        let sheets = self.exchange(mine.iter().map(|&byte| byte.into()));
+        sheets.into_iter().map(|sheet| sheet.into_iter().map(|byte| byte as u8).collect()).collect()
+    }
+
     fn broadcast(&self, bytes: Vec<u8>) -> Vec<u8> {
         self.exchange(bytes.into_iter().map(f64::from))[0].iter().map(|&byte| byte as u8).collect()
     }
@@ -74,6 +79,20 @@ fn on_ranks<T: Send>(ranks: usize, work: impl Fn(Thread) -> T + Sync) -> Vec<T> 
         let threads: Vec<_> = (0..ranks).map(start).collect();
         threads.into_iter().map(|thread| thread.join().unwrap()).collect()
     })
+}
+
+#[test]
+fn every_task_is_done_once_and_all_ranks_know_what_it_came_to() {
+    for (ranks, count) in [(1, 3), (2, 5), (3, 3), (3, 2), (3, 0)] {
+        let all = on_ranks(ranks, |rank| {
+            let own = super::own_tasks(Some(&rank), count).into_iter().map(|i| "x".repeat(i)).collect();
+            super::gather_tasks(Some(&rank), count, own).unwrap()
+        });
+        let wanted: Vec<String> = (0..count).map(|i| "x".repeat(i)).collect();
+        assert_eq!(all, vec![wanted; ranks]);
+    }
+    assert_eq!(super::own_tasks(None, 3), [0, 1, 2]);
+    assert_eq!(super::gather_tasks(None, 2, vec![4, 5]).unwrap(), [4, 5]);
 }
 
 /// 13 images in batches of 6 and a rest of 1; 2 epochs.

@@ -168,6 +168,14 @@ impl Driver {
         self.synchronize()
     }
 
+    /// Copies within the device, in the order of the main stream.
+    #[cfg(feature = "mpi")]
+    pub fn copy(&self, to: Address, from: Address, bytes: usize) -> Result<()> {
+        self.enter()?;
+        // SAFETY: the caller hands in addresses of buffers with as many bytes each.
+        unsafe { result::memcpy_dtod_async(to, from, bytes, self.main) }.map_err(self.failed("cuMemcpyDtoDAsync"))
+    }
+
     /// Waits until the device has done everything, and reports what went wrong meanwhile.
     pub fn synchronize(&self) -> Result<()> {
         self.enter()?;

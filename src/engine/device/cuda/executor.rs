@@ -161,6 +161,10 @@ impl Backend for Cuda {
         ROWS_PER_STEP
     }
 
+    fn gpu(&self) -> Option<&Cuda> {
+        Some(self)
+    }
+
     fn memory(&self, params: &Params) -> Result<Box<dyn Memory>> {
         Ok(Box::new(DeviceMemory::new(&self.driver, params)?))
     }
@@ -397,6 +401,10 @@ impl CompiledFunction for CudaFunction {
         let mut values = vec![0.0; self.plan.slots[cell.index()].shape.size()];
         self.driver.download(self.cells[&cell], &mut values)?;
         Ok(values)
+    }
+
+    fn address(&self, cell: Slot) -> Option<Address> {
+        self.cells.get(&cell).copied()
     }
 
     fn set_totals(&mut self, totals: &[f64]) -> Result<()> {

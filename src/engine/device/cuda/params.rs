@@ -247,6 +247,15 @@ params! {
         pad: i32,
     }
 
+    /// Of `sum_parts`.
+    SumPartsParams {
+        parts: Address,
+        to: Address,
+        len: u64,
+        ranks: i32,
+        pad: i32,
+    }
+
     /// Of `tick`.
     TickParams {
         ctl: Address,
