@@ -199,6 +199,8 @@ fn long_sums_are_one_chain_over_several_blocks() {
 fn high_and_deep_products() {
     all_ways(800, 200, 300, &[0, 3]);
     all_ways(790, 140, 900, &[0, 3]);
+    // The widest panels, those of AVX-512.
+    all_ways(1600, 256, 257, &[0]);
 }
 
 #[test]

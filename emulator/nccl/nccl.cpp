@@ -134,13 +134,16 @@ API int ncclCommInitRank(Comm** comm, int ranks, Id id, int rank) {
     if (wanted != nullptr && strcmp(wanted, "duplicate") == 0) return INVALID_USAGE;
     if (rank < 0 || rank >= ranks) return INVALID_ARGUMENT;
     *comm = new Comm{id.folder, rank, ranks};
-    return SUCCESS;
-}
-
-// The folder goes with the last rank that leaves.
-API int ncclCommDestroy(Comm* comm) {
-    rmdir(comm->folder.c_str());
-    delete comm;
+    // All wait for each other, as they do on GPUs.
+    FILE* here = fopen(((*comm)->folder + "/joined." + std::to_string(rank)).c_str(), "wb");
+    if (here == nullptr || fclose(here) != 0) return SYSTEM_ERROR;
+    const auto deadline = std::chrono::steady_clock::now() + PATIENCE;
+    for (int other = 0; other < ranks; other++) {
+        while (access(((*comm)->folder + "/joined." + std::to_string(other)).c_str(), F_OK) != 0) {
+            if (std::chrono::steady_clock::now() > deadline) return SYSTEM_ERROR;
+            std::this_thread::sleep_for(std::chrono::microseconds(200));
+        }
+    }
     return SUCCESS;
 }
 

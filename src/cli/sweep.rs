@@ -116,6 +116,7 @@ impl Design<'_> {
         let sweep = sweep.begin(&Disk, &path, &data)?;
         if let (Some(ranks), Some(told)) = (ranks, told) {
             ranks.broadcast(told);
+            must_be_the_same(&sweep, &path, ranks)?;
         }
         work.train(&sweep, &path, &data, device, &interrupt, ranks)
     }
@@ -158,11 +159,32 @@ impl Design<'_> {
     }
 }
 
+/// Of several ranks: refuses to work on another sweep than rank 0.
+///
+/// # Errors
+/// [`Error::File`] when that is what this rank has found in the folder.
+fn must_be_the_same(sweep: &crate::train::sweep::Sweep, path: &Path, ranks: &dyn Ranks) -> Result<()> {
+    let own = serde_json::to_vec(sweep).expect("a sweep is plain data");
+    if ranks.broadcast(own.clone()) == own {
+        return Ok(());
+    }
+    Err(Error::File {
+        path: path.into(),
+        field: "sweep".into(),
+        found: "another one than rank 0 has there".into(),
+        expected: "one folder that all ranks see".into(),
+        remedy: "use a folder on a file system that the machines share".into(),
+    })
+}
+
 /// Goes on with the sweep in a folder.
 fn resume(path: &Path, elsewhere: Option<&PathBuf>, work: &Work<'_>, ranks: Option<&dyn Ranks>) -> Result<ExitCode> {
     warn_if_debug_build();
     let interrupt = Interrupt::install()?;
     let mut sweep = crate::train::sweep::Sweep::read(&Disk, path)?;
+    if let Some(ranks) = ranks {
+        must_be_the_same(&sweep, path, ranks)?;
+    }
     let first = path.join(&sweep.runs[0].folder);
     let data = train::images(&first, elsewhere, &mut sweep.runs[0].config)?;
     for run in &mut sweep.runs[1..] {

@@ -91,7 +91,7 @@ impl Work<'_> {
             };
             let of_ranks = ranks.map_or(String::new(), |ranks| format!(" on each of {}", plural(ranks.size(), "rank")));
             let runs = plural(count, "run");
-            say(format_args!("{runs}, {jobs} at the same time{of_ranks}, {each}: {}", path.display()));
+            say(format_args!("{runs}, up to {jobs} at the same time{of_ranks}, {each}: {}", path.display()));
         }
         let stop = if rank == 0 { interrupt.save() } else { interrupt.follow() };
         let started = Instant::now();
@@ -276,9 +276,10 @@ impl SweepDisplay {
     }
 
     fn line(&self, line: &str) {
-        match &self.bar {
-            Some(bar) => bar.println(line),
-            None => say(line),
+        match (&self.bar, self.rank) {
+            (Some(bar), _) => bar.println(line),
+            (None, 0) => say(line),
+            (None, rank) => say(format_args!("rank {rank}: {line}")),
         }
     }
 
@@ -290,8 +291,7 @@ impl SweepDisplay {
         let nats = last.map_or(String::new(), |r| {
             format!("  test −ELBO {:.2} = rec {:.2} + KL {:.2}", r.test_neg_elbo, r.test_rec, r.test_kl)
         });
-        let of_rank = if self.rank > 0 { format!("rank {}: ", self.rank) } else { String::new() };
-        self.line(&format!("{of_rank}{finished} of {}: {name}{nats}, {seconds:.1} s", self.runs));
+        self.line(&format!("{finished} of {}: {name}{nats}, {seconds:.1} s", self.runs));
     }
 
     fn clear(&self) {

@@ -34,6 +34,18 @@ pub(crate) use kernel::{BadIndex, Context, DataRows, DataUse, Kernel, Numbers, W
 use crate::engine::graph::MOST_SCHEDULES;
 use crate::engine::optim::UpdateScalars;
 
+/// Asks for the cache line at `p`, which need not be a valid address. Nothing where there is no such instruction in stable Rust.
+#[inline(always)]
+pub(crate) fn prefetch(p: *const f32) {
+    #[cfg(all(target_arch = "x86_64", not(miri)))]
+    // SAFETY: a hint; no address faults.
+    unsafe {
+        std::arch::x86_64::_mm_prefetch::<{ std::arch::x86_64::_MM_HINT_T0 }>(p.cast());
+    }
+    #[cfg(not(all(target_arch = "x86_64", not(miri))))]
+    let _ = p;
+}
+
 /// A rectangle of f32 in memory: what a [`View`](crate::engine::plan::View) becomes when a plan is bound.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Region {

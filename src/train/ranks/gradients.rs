@@ -4,7 +4,7 @@ use super::Ranks;
 #[cfg(all(feature = "cuda", feature = "mpi"))]
 use super::agreed;
 #[cfg(all(feature = "cuda", feature = "mpi"))]
-use crate::engine::device::cuda::nccl::{Group, Nccl};
+use crate::engine::device::cuda::nccl::{GpuGroup, GroupRoom, Nccl};
 use crate::engine::device::{Array, Executor, Function, Many};
 use crate::engine::error::Result;
 
@@ -12,41 +12,41 @@ use crate::engine::error::Result;
 pub(super) enum Gradients {
     Host(Vec<Vec<f32>>),
     #[cfg(all(feature = "cuda", feature = "mpi"))]
-    Gpus(Box<Group>),
+    Gpus(Box<GpuGroup>),
 }
 
 /// The way that gradients take, and on GPUs what is to be said of it.
-pub(super) struct Way {
+pub(super) struct SumWay {
     pub gradients: Gradients,
     pub words: Option<String>,
 }
 
-impl Way {
+impl SumWay {
     /// For gradients of these sizes: from GPU to GPU if all ranks have one and NCCL, else through the host.
-    pub fn new(executor: &Executor, ranks: &dyn Ranks, sizes: &[usize]) -> Way {
+    pub fn new(executor: &Executor, ranks: &dyn Ranks, sizes: &[usize]) -> SumWay {
         let host = || Gradients::Host(sizes.iter().map(|&size| vec![0.0; size]).collect());
         #[cfg(all(feature = "cuda", feature = "mpi"))]
         return match group(executor, ranks, sizes) {
             Ok(group) => {
                 let words = Some("gradients are summed from GPU to GPU by NCCL".into());
-                Way { gradients: Gradients::Gpus(Box::new(group)), words }
+                SumWay { gradients: Gradients::Gpus(Box::new(group)), words }
             }
             Err(reason) => {
                 let said = || format!("gradients are summed through the memory of the host: {reason}");
-                Way { gradients: host(), words: executor.gpu().is_some().then(said) }
+                SumWay { gradients: host(), words: executor.gpu().is_some().then(said) }
             }
         };
         #[cfg(not(all(feature = "cuda", feature = "mpi")))]
         {
             let _ = (executor, ranks);
-            Way { gradients: host(), words: None }
+            SumWay { gradients: host(), words: None }
         }
     }
 }
 
 /// The group of all ranks' GPUs, or why there is none: for all ranks the same.
 #[cfg(all(feature = "cuda", feature = "mpi"))]
-fn group(executor: &Executor, ranks: &dyn Ranks, sizes: &[usize]) -> std::result::Result<Group, String> {
+fn group(executor: &Executor, ranks: &dyn Ranks, sizes: &[usize]) -> std::result::Result<GpuGroup, String> {
     let found = match executor.gpu() {
         Some(gpu) => Nccl::find().map(|nccl| (gpu, nccl)),
         None => Err("it computes on the CPU".into()),
@@ -54,7 +54,9 @@ fn group(executor: &Executor, ranks: &dyn Ranks, sizes: &[usize]) -> std::result
     let (gpu, nccl) = agreed(ranks, found)?;
     let id = agreed(ranks, if ranks.rank() == 0 { nccl.id() } else { Ok(Vec::new()) })?;
     let id = ranks.broadcast(id);
-    agreed(ranks, Group::join(nccl, gpu, &id, ranks.rank(), ranks.size(), sizes))
+    // All that can fail on one rank alone comes before what waits for the others.
+    let room = agreed(ranks, GroupRoom::new(gpu, ranks.size(), sizes))?;
+    agreed(ranks, GpuGroup::join(nccl, room, &id, ranks.rank()))
 }
 
 impl Gradients {

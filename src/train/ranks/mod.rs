@@ -90,16 +90,22 @@ pub trait Ranks {
     }
 }
 
-/// Of `count` tasks those of this rank: every N-th, so that neighbours, which are often alike, are on different ranks.
+/// The rank of `size` that does task `i`: one after the other, and in each round a place further, because tasks that are alike often
+/// follow one another at a distance that N divides.
+const fn rank_of_task(i: usize, size: usize) -> usize {
+    (i + i / size) % size
+}
+
+/// Of `count` tasks those of this rank.
 pub fn own_tasks(ranks: Option<&dyn Ranks>, count: usize) -> Vec<usize> {
     let (rank, size) = ranks.map_or((0, 1), |ranks| (ranks.rank(), ranks.size()));
-    (rank..count).step_by(size).collect()
+    (0..count).filter(|&i| rank_of_task(i, size) == rank).collect()
 }
 
 /// What each of `count` tasks came to, of which every rank did its [own](own_tasks): on all ranks the same.
 ///
 /// # Errors
-/// [`Error::File`] when the ranks are different versions of the program.
+/// [`Error::File`] when the ranks are different versions of the program, or did not have the same tasks.
 pub fn gather_tasks<T: Serialize + DeserializeOwned>(
     ranks: Option<&dyn Ranks>,
     count: usize,
@@ -115,7 +121,21 @@ pub fn gather_tasks<T: Serialize + DeserializeOwned>(
         .collect::<Result<_>>()?;
     let mut parts: Vec<_> = parts.into_iter().map(Vec::into_iter).collect();
     let size = parts.len();
-    Ok((0..count).map(|i| parts[i % size].next().expect("every rank did its tasks")).collect())
+    let missing = |rank: usize| Error::File {
+        path: format!("rank {rank}").into(),
+        field: "results".into(),
+        found: "another number of tasks".into(),
+        expected: format!("its share of {count}"),
+        remedy: "start all ranks where they see the same files".into(),
+    };
+    let all: Vec<T> = (0..count)
+        .map(|i| rank_of_task(i, size))
+        .map(|rank| parts[rank].next().ok_or_else(|| missing(rank)))
+        .collect::<Result<_>>()?;
+    match parts.iter().position(|part| part.len() > 0) {
+        Some(rank) => Err(missing(rank)),
+        None => Ok(all),
+    }
 }
 
 /// The sum of each number over the ranks, in their order.

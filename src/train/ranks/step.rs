@@ -3,7 +3,7 @@
 use std::cell::RefCell;
 use std::rc::Rc;
 
-use super::gradients::{Gradients, Way};
+use super::gradients::{Gradients, SumWay};
 use super::{Ranks, sum_numbers};
 use crate::engine::device::{Array, Call, Function, Many, Snapshot, State};
 use crate::engine::error::Result;
@@ -156,7 +156,7 @@ impl SharedUpdate {
         step_update(&g, vae, &config.objective, &gradients);
         let sizes: Vec<usize> = gradients.iter().map(|gradient| gradient.shape().size()).collect();
         let update = model.executor.compile(&g, [])?;
-        let Way { gradients, words } = Way::new(&model.executor, &*ranks, &sizes);
+        let SumWay { gradients, words } = SumWay::new(&model.executor, &*ranks, &sizes);
         Ok(SharedUpdate { ranks, update, gradients, words })
     }
 

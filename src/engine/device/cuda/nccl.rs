@@ -6,10 +6,12 @@
 //! The library is looked for when several processes train, under the names that it has after an installation: cudarc's own
 //! loader knows its development name alone. Of cudarc are the types.
 
+use std::error::Error as _;
 use std::ffi::{CStr, c_char, c_int, c_void};
+use std::mem::ManuallyDrop;
 use std::rc::Rc;
 
-use cudarc::nccl::sys::{ncclComm_t, ncclDataType_t, ncclResult_t, ncclUniqueId};
+use cudarc::nccl::sys::{ncclComm_t, ncclDataType_t, ncclUniqueId};
 use libloading::Library;
 
 use super::Cuda;
@@ -26,21 +28,24 @@ const NAMES: [&str; 2] = ["libnccl.so.2", "libnccl.so"];
 /// Bytes of an id, as NCCL has it.
 const ID: usize = size_of::<ncclUniqueId>();
 
-/// NCCL's functions.
+/// NCCL's functions. The library is never unloaded: threads that it starts may run as long as the process.
 pub struct Nccl {
-    library: Library,
+    library: &'static Library,
 }
+
+/// What NCCL answers on success, by its number in nccl.h: a newer library may answer what no enum here has.
+const SUCCESS: c_int = 0;
 
 /// Calls a function of NCCL, whose answer is an error unless it is success: `call!(nccl, ncclGroupStart())`.
 macro_rules! call {
     ($nccl:expr, $function:ident($($value:expr => $type:ty),*)) => {{
-        type Function = unsafe extern "C" fn($($type),*) -> ncclResult_t;
+        type Function = unsafe extern "C" fn($($type),*) -> c_int;
         // SAFETY: the type is that of the function of this name in nccl.h.
         match unsafe { $nccl.library.get::<Function>(stringify!($function).as_bytes()) } {
             // SAFETY: the values are what the function asks for: handles of this communicator, and memory that is there until the
             // stream has passed.
             Ok(function) => match unsafe { function($($value),*) } {
-                ncclResult_t::ncclSuccess => Ok(()),
+                SUCCESS => Ok(()),
                 answer => Err(format!("{} answers {}", stringify!($function), $nccl.meaning(answer))),
             },
             Err(_) => Err(format!("the library has no function {}", stringify!($function))),
@@ -57,22 +62,28 @@ impl Nccl {
             Some(path) if !path.is_empty() => vec![path],
             _ => NAMES.to_vec(),
         };
-        // SAFETY: opening the library runs its initialisers, as every use of NCCL does.
-        let found = names.iter().find_map(|name| unsafe { Library::new(*name) }.ok());
-        let library =
-            found.ok_or_else(|| format!("no NCCL was found ({}; {VARIABLE} may say where it is)", names.join(", ")))?;
-        Ok(Nccl { library })
+        let mut reasons = Vec::new();
+        for name in names {
+            // SAFETY: opening the library runs its initialisers, as every use of NCCL does.
+            match unsafe { Library::new(name) } {
+                Ok(library) => return Ok(Nccl { library: Box::leak(Box::new(library)) }),
+                // The loader's words are in the source.
+                Err(error) => reasons.push(error.source().map_or_else(|| error.to_string(), ToString::to_string)),
+            }
+        }
+        let hint = if wanted.is_none() { format!("; {VARIABLE} may say where it is") } else { String::new() };
+        Err(format!("no NCCL could be opened ({}{hint})", reasons.join("; ")))
     }
 
     /// An answer in words.
-    fn meaning(&self, answer: ncclResult_t) -> String {
-        type Words = unsafe extern "C" fn(ncclResult_t) -> *const c_char;
+    fn meaning(&self, answer: c_int) -> String {
+        type Words = unsafe extern "C" fn(c_int) -> *const c_char;
         // SAFETY: the type is that of the function in nccl.h, which returns a constant string.
         let words = unsafe { self.library.get::<Words>(b"ncclGetErrorString") }.map(|words| unsafe { words(answer) });
         match words {
             // SAFETY: a string of the library, which stays open.
             Ok(words) if !words.is_null() => unsafe { CStr::from_ptr(words) }.to_string_lossy().into_owned(),
-            _ => format!("{answer:?}"),
+            _ => answer.to_string(),
         }
     }
 
@@ -87,8 +98,9 @@ impl Nccl {
     }
 }
 
-/// The GPUs of several processes, and the numbers that they add up.
-pub struct Group {
+/// The GPUs of several processes, and the numbers that they add up. It lasts as long as the process: to give it back, all ranks
+/// would have to, and one that has failed would wait for the others instead of saying so.
+pub struct GpuGroup {
     nccl: Nccl,
     comm: ncclComm_t,
     driver: Rc<Driver>,
@@ -101,22 +113,24 @@ pub struct Group {
     all: Address,
     parts: Address,
     summed: Address,
-    _memory: DeviceBuffer,
+    _memory: ManuallyDrop<DeviceBuffer>,
 }
 
-impl Group {
-    /// Joins the group `id` as `rank` of `ranks`, to add up arrays of these sizes. Waits for the others.
+/// What a group needs of this rank alone: its GPU and memory there.
+pub struct GroupRoom {
+    driver: Rc<Driver>,
+    ranks: usize,
+    places: Vec<usize>,
+    numbers: usize,
+    memory: DeviceBuffer,
+}
+
+impl GroupRoom {
+    /// GroupRoom for arrays of these sizes, which `ranks` ranks add up.
     ///
     /// # Errors
-    /// What NCCL answers, also where two ranks have the same GPU; or that there is no memory for twice the numbers.
-    pub fn join(
-        nccl: Nccl,
-        gpu: &Cuda,
-        id: &[u8],
-        rank: usize,
-        ranks: usize,
-        sizes: &[usize],
-    ) -> std::result::Result<Group, String> {
+    /// That there is no memory for 2 + 1/N times the numbers.
+    pub fn new(gpu: &Cuda, ranks: usize, sizes: &[usize]) -> std::result::Result<GroupRoom, String> {
         let driver = gpu.driver.clone();
         let mut places = Vec::new();
         let mut numbers = 0;
@@ -128,15 +142,37 @@ impl Group {
         let memory = driver
             .alloc(4 * (2 * numbers + numbers / ranks), "sums over several processes")
             .map_err(|error| error.to_string())?;
-        let all = memory.address();
+        Ok(GroupRoom { driver, ranks, places, numbers, memory })
+    }
+}
+
+impl GpuGroup {
+    /// Joins the group `id` as `rank`, with the room for its numbers. Waits for the others, all of whom must have theirs.
+    ///
+    /// # Errors
+    /// What NCCL answers, also where two ranks have the same GPU.
+    pub fn join(nccl: Nccl, room: GroupRoom, id: &[u8], rank: usize) -> std::result::Result<GpuGroup, String> {
         let bytes: [u8; ID] = id.try_into().map_err(|_| format!("an id of {} bytes came from rank 0", id.len()))?;
         let id = ncclUniqueId { internal: bytes.map(|byte| byte as c_char) };
+        let GroupRoom { driver, ranks, places, numbers, memory } = room;
         let mut comm: ncclComm_t = std::ptr::null_mut();
         call!(nccl, ncclCommInitRank(
             &mut comm => *mut ncclComm_t, ranks as c_int => c_int, id => ncclUniqueId, rank as c_int => c_int
         ))?;
+        let all = memory.address();
         let (parts, summed) = (all + 4 * numbers as Address, all + 8 * numbers as Address);
-        Ok(Group { nccl, comm, driver, ranks, places, numbers, all, parts, summed, _memory: memory })
+        Ok(GpuGroup {
+            nccl,
+            comm,
+            driver,
+            ranks,
+            places,
+            numbers,
+            all,
+            parts,
+            summed,
+            _memory: ManuallyDrop::new(memory),
+        })
     }
 
     fn failed(&self, reason: String) -> Error {
@@ -188,7 +224,7 @@ impl Group {
         let (nccl, part, stream) = (&self.nccl, self.numbers / self.ranks, self.driver.main.cast::<c_void>());
         let float = ncclDataType_t::ncclFloat32;
         call!(nccl, ncclGroupStart())?;
-        for rank in 0..self.ranks {
+        let post = |rank: usize| {
             let at = |base: Address| (base + 4 * (rank * part) as Address) as *mut c_void;
             call!(nccl, ncclSend(
                 at(self.all).cast_const() => *const c_void, part => usize, float => ncclDataType_t,
@@ -197,9 +233,12 @@ impl Group {
             call!(nccl, ncclRecv(
                 at(self.parts) => *mut c_void, part => usize, float => ncclDataType_t,
                 rank as c_int => c_int, self.comm => ncclComm_t, stream => *mut c_void
-            ))?;
-        }
-        call!(nccl, ncclGroupEnd())
+            ))
+        };
+        // What was started is ended, whatever happened in it.
+        let posted = (0..self.ranks).try_for_each(post);
+        let ended = call!(nccl, ncclGroupEnd());
+        posted.and(ended)
     }
 
     /// Adds up this rank's part.
@@ -226,13 +265,5 @@ impl Group {
             from => *const c_void, to => *mut c_void, part => usize, ncclDataType_t::ncclFloat32 => ncclDataType_t,
             self.comm => ncclComm_t, stream => *mut c_void
         ))
-    }
-}
-
-impl Drop for Group {
-    fn drop(&mut self) {
-        // What is still under way must not outlive its memory. An error has nowhere to go.
-        let _ = self.driver.synchronize();
-        let _ = call!(self.nccl, ncclCommDestroy(self.comm => ncclComm_t));
     }
 }

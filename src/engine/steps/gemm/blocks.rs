@@ -24,7 +24,8 @@ const DEPTH: usize = 800;
 /// them there.
 const PACKED_A_FROM: usize = 256;
 
-/// Panels of B that a chunk must have for that: what each step of packing costs is shared out among them.
+/// Panels of B that each chunk must have for that: what a step of packing costs is shared out among them. With AVX-512, whose panels
+/// are the widest, that takes chunks of all [`CHUNK_COLUMNS`]; there A in place was no slower (Zen 4).
 const PACKED_A_PANELS: usize = 8;
 
 /// Fewest rows of a chunk when B must be transposed: packing a float of B costs about as much as 5 rows of products.
@@ -66,7 +67,7 @@ impl Blocks {
         let tile_ld = most(|c| c.cols.len()).next_multiple_of(width);
         let tiles = if depths == 1 { family.rows * width } else { most(|c| c.rows.len()) * tile_ld };
         let least_columns = chunks.iter().map(|c| c.cols.len()).min().unwrap_or(0);
-        let pays = ta && depth >= PACKED_A_FROM && least_columns >= PACKED_A_PANELS * width;
+        let pays = ta && depth >= PACKED_A_FROM && least_columns.div_ceil(width) >= PACKED_A_PANELS;
         let packed_a = if pays { most(|c| c.rows.len()) * depth } else { 0 };
         Blocks { k, depths, panel: depth * width, tiles, packed_a, tile_ld, chunks }
     }
@@ -125,4 +126,22 @@ fn bands(family: &MicroKernels, m: usize, n: usize, k: usize, depth: usize) -> V
         }
     }
     chunks
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::portable::FAMILY;
+    use super::*;
+
+    #[test]
+    fn a_is_packed_where_tiles_would_meet_its_lines_again_and_panels_share_the_cost() {
+        let width = FAMILY.classes[0].width;
+        let packed = |n: usize, k: usize, ta: bool| Blocks::new(&FAMILY, 3200, n, k, ta, false).packed_a;
+        assert!(packed(8 * width, 300, true) > 0 && packed(8 * width, 2000, true) > 0);
+        assert_eq!([packed(8 * width, 255, true), packed(7 * width, 300, true), packed(8 * width, 300, false)], [0; 3]);
+        // Room for the rows of the highest chunk over the longest block.
+        let blocks = Blocks::new(&FAMILY, 3200, 8 * width, 2000, true, false);
+        let rows = blocks.chunks.iter().map(|chunk| chunk.rows.len()).max().unwrap();
+        assert_eq!(blocks.packed_a, rows * 667);
+    }
 }

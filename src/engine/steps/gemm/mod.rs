@@ -33,6 +33,8 @@ mod vector;
 
 pub(crate) use product::{Product, Target};
 
+use std::ops::Range;
+
 use crate::engine::isa::Isa;
 use tiles::{TileGemm, Tiles};
 use vector::VectorGemm;
@@ -72,7 +74,24 @@ pub enum Destination<'a> {
         ldc: usize,
     },
     /// To an epilogue: every element of the chunk is handed over in exactly one tile.
-    Tiles(&'a mut dyn FnMut(Tile)),
+    Tiles(&'a mut dyn Epilogue),
+}
+
+/// What becomes of the tiles of a product.
+pub trait Epilogue {
+    /// The elements of these rows and columns are computed next: time to ask for what is needed with them.
+    fn announce(&mut self, rows: Range<usize>, cols: Range<usize>) {
+        let _ = (rows, cols);
+    }
+
+    /// Some elements are there.
+    fn take(&mut self, tile: Tile);
+}
+
+impl<F: FnMut(Tile)> Epilogue for F {
+    fn take(&mut self, tile: Tile) {
+        self(tile)
+    }
 }
 
 /// A matrix product of fixed shape, cut into independent chunks of work. See the module for the formula.
@@ -164,13 +183,13 @@ impl Gemm {
 }
 
 /// Gives a register tile to the epilogue in pieces of at most [`TILE_MAX`] elements.
-fn hand_over(deliver: &mut dyn FnMut(Tile), whole: Tile) {
+fn hand_over(epilogue: &mut dyn Epilogue, whole: Tile) {
     let most = TILE_MAX / whole.cols;
     let mut done = 0;
     while done < whole.rows {
         let rows = most.min(whole.rows - done);
         let acc = whole.acc.wrapping_add(done * whole.ld);
-        deliver(Tile { r0: whole.r0 + done, rows, acc, ..whole });
+        epilogue.take(Tile { r0: whole.r0 + done, rows, acc, ..whole });
         done += rows;
     }
 }

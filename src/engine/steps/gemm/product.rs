@@ -2,8 +2,9 @@
 
 #[cfg(feature = "cuda")]
 use std::mem::offset_of;
+use std::ops::Range;
 
-use super::{Destination, Gemm};
+use super::{Destination, Epilogue, Gemm, Tile};
 use crate::engine::device::cpu::Binder;
 #[cfg(feature = "cuda")]
 use crate::engine::device::cuda::{
@@ -14,7 +15,7 @@ use crate::engine::device::cuda::{
 use crate::engine::error::Result;
 use crate::engine::plan::View;
 use crate::engine::plan::program::Program;
-use crate::engine::steps::{Context, Kernel, Region, Work, pointwise};
+use crate::engine::steps::{Context, Kernel, Region, StepValues, Work, pointwise};
 
 /// A matrix product with its operands.
 #[derive(Debug)]
@@ -176,6 +177,25 @@ impl ProductWork {
     }
 }
 
+/// Runs a program on the tiles of a product.
+struct ProgramEpilogue<'a> {
+    program: &'a pointwise::TiledProgram,
+    values: &'a StepValues,
+    registers: *mut f32,
+}
+
+impl Epilogue for ProgramEpilogue<'_> {
+    fn announce(&mut self, rows: Range<usize>, cols: Range<usize>) {
+        self.program.prefetch(rows, cols);
+    }
+
+    fn take(&mut self, t: Tile) {
+        let tile = pointwise::Rect { row: t.r0, rows: t.rows, col: t.c0, cols: t.cols, acc: t.acc, ld: t.ld };
+        // SAFETY: whoever made this prepared the registers; each tile is handed over once.
+        unsafe { self.program.run_tile(&tile, self.values, self.registers) };
+    }
+}
+
 impl Work for ProductWork {
     fn chunks(&self) -> usize {
         self.gemm.chunks()
@@ -200,12 +220,7 @@ impl Work for ProductWork {
                 let registers = unsafe { with.scratch.add(self.own_scratch()) };
                 // SAFETY: as promised by the caller.
                 unsafe { program.prepare(with.values, registers) };
-                let mut epilogue = |t: super::Tile| {
-                    let tile =
-                        pointwise::Rect { row: t.r0, rows: t.rows, col: t.c0, cols: t.cols, acc: t.acc, ld: t.ld };
-                    // SAFETY: as promised by the caller; each tile is handed over once.
-                    unsafe { program.run_tile(&tile, with.values, registers) };
-                };
+                let mut epilogue = ProgramEpilogue { program, values: with.values, registers };
                 // SAFETY: as promised by the caller.
                 unsafe { self.gemm.run(chunk, a, b, with.scratch, Destination::Tiles(&mut epilogue), sums) };
             }

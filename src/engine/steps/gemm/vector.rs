@@ -9,7 +9,9 @@
 //! ```
 //!
 //! A is read in place, along rows and over short blocks of k also along columns: the kernel broadcasts its elements, and those
-//! reads keep up. Over long blocks a chunk's columns of A are packed first, tile by tile (`blocks.rs` says why). Packing B costs almost nothing either: the first tile of rows reads the matrix in place and leaves the packed panel
+//! reads keep up. Over long blocks a chunk's columns of A are packed first, tile by tile (`blocks.rs` says when and why).
+//!
+//! Packing B costs almost nothing: the first tile of rows reads the matrix in place and leaves the packed panel
 //! behind for the others; only a B stored as [n, k] needs a pass of its own, which transposes it.
 //!
 //! Every element of C is one chain of multiply-adds in the order of p, whichever chunk, tile or block of k it falls
@@ -168,11 +170,17 @@ impl VectorGemm {
                     resume: s.p0 > 0,
                     fetch: matches!(out, Destination::Store { .. }),
                 };
-                (s.class.kernels[self.ta as usize][in_place as usize][part.len() - 1])(&micro);
-                if let Destination::Tiles(deliver) = out
-                    && s.p0 + s.k == self.blocks.k
+                let last = s.p0 + s.k == self.blocks.k;
+                if let Destination::Tiles(epilogue) = out
+                    && last
                 {
-                    hand_over(*deliver, Tile { r0, rows: part.len(), c0: s.col, cols: s.cols, acc: c, ld: ldc });
+                    epilogue.announce(r0..r0 + part.len(), s.col..s.col + s.cols);
+                }
+                (s.class.kernels[self.ta as usize][in_place as usize][part.len() - 1])(&micro);
+                if let Destination::Tiles(epilogue) = out
+                    && last
+                {
+                    hand_over(*epilogue, Tile { r0, rows: part.len(), c0: s.col, cols: s.cols, acc: c, ld: ldc });
                 }
             }
         }

@@ -7,15 +7,21 @@ use crate::engine::math::Real;
 use crate::engine::ops::BinaryFn;
 use crate::engine::plan::program::{Access, Instr, Output, PARTIAL_COLUMNS, Program, TILE};
 use crate::engine::rng::Draw;
-use crate::engine::steps::{Context, Region, StepValues, Work};
+use crate::engine::steps::{Context, Region, StepValues, Work, prefetch};
+use std::ops::Range;
 
 /// Tiles of one chunk: enough work (4096 elements) to be worth claiming.
 const TILES_PER_CHUNK: usize = 16;
+
+/// Bytes of operands from which their lines are asked for ahead: what is less is in a second-level cache, near enough.
+const FAR: usize = 1 << 18;
 
 /// A program whose operands have addresses.
 pub(crate) struct TiledProgram {
     isa: Isa,
     program: Program,
+    /// The operands that have an element of their own for each of the program's, where they are far.
+    far: Vec<Region>,
     inputs: Vec<Region>,
     outputs: Vec<Region>,
 }
@@ -115,9 +121,28 @@ impl Work for TiledProgram {
 
 impl TiledProgram {
     pub(crate) fn new(program: &Program, to: &Binder<'_>) -> TiledProgram {
-        let inputs = program.reads().map(|view| to.region(&view)).collect();
-        let outputs = program.writes().map(|view| to.region(&view)).collect();
-        TiledProgram { isa: to.isa, program: program.clone(), inputs, outputs }
+        let inputs: Vec<Region> = program.reads().map(|view| to.region(&view)).collect();
+        let outputs: Vec<Region> = program.writes().map(|view| to.region(&view)).collect();
+        let full = program.inputs.iter().zip(&inputs).filter(|(input, _)| input.access == Access::Full);
+        let stored = program.outputs.iter().zip(&outputs);
+        let stored = stored.filter(|(output, _)| matches!(output, Output::Store { .. }));
+        let mut far: Vec<Region> = full.map(|(_, r)| *r).chain(stored.map(|(_, r)| *r)).collect();
+        if 4 * program.rows * program.cols * far.len() < FAR {
+            far.clear();
+        }
+        TiledProgram { isa: to.isa, program: program.clone(), far, inputs, outputs }
+    }
+
+    /// Asks for the lines of far operands in these rows and columns. While a product's tile is computed they come from wherever they
+    /// are; a tile's rows lie too far apart for the hardware to guess.
+    pub(crate) fn prefetch(&self, rows: Range<usize>, cols: Range<usize>) {
+        for region in &self.far {
+            for row in rows.clone() {
+                let at = |col: usize| region.ptr.wrapping_add(row * region.stride + col).cast_const();
+                prefetch(at(cols.start));
+                prefetch(at(cols.end - 1));
+            }
+        }
     }
 
     /// The tile grid of a stand-alone program: (rows of a tile, columns of a tile).

@@ -285,11 +285,11 @@ impl TileGemm {
                 }
             }
         }
-        if let Destination::Tiles(deliver) = out
+        if let Destination::Tiles(epilogue) = out
             && depth.end == self.k
         {
             let (r0, c0) = (piece.row, piece.col);
-            hand_over(*deliver, Tile { r0, rows: piece.rows, c0, cols: piece.cols, acc: c, ld });
+            hand_over(*epilogue, Tile { r0, rows: piece.rows, c0, cols: piece.cols, acc: c, ld });
         }
     }
 
