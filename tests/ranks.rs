@@ -187,6 +187,24 @@ mod launched {
         assert_eq!(text(&output).matches("choose another folder").count(), 1, "{}", text(&output));
     }
 
+    /// Two folders stand for two machines that share none.
+    #[test]
+    fn ranks_that_see_another_sweep_refuse() {
+        let folder = tempfile::tempdir().unwrap();
+        let at = folder.path();
+        let tiny = "--train-size 100 --test-size 20 --hidden 8 --batch 50 --device cpu --threads 1 --quiet --epochs 1";
+        for (machine, values) in [("a", "2,3"), ("b", "2,4")] {
+            fs::create_dir(at.join(machine)).unwrap();
+            done(elbo(&at.join(machine), &format!("sweep {tiny} --vary latent={values} --out s")));
+        }
+        let mut command = mpirun(at, 1, "sweep --resume a/s --device cpu --threads 1 --quiet");
+        command.args([":", "-n", "1", env!("CARGO_BIN_EXE_elbo")]);
+        command.args("sweep --resume b/s --device cpu --threads 1 --quiet".split_whitespace());
+        let output = command.output().unwrap();
+        assert!(!output.status.success(), "{}", text(&output));
+        assert!(text(&output).contains("another one than rank 0 has there"), "{}", text(&output));
+    }
+
     #[cfg(feature = "cuda")]
     #[test]
     fn gpus_sum_their_gradients_to_the_bits_of_the_way_through_the_host() {

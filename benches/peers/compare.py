@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Runs commands in turn, A B C A B C ..., and prints the median of each one's `steps_per_s` and the ratios.
+"""Runs commands in turn, A B C A B C ..., and prints the median of each one's `steps_per_s` and the ratios with their range.
 
     compare.py ROUNDS NAME=COMMAND NAME=COMMAND ...
 
@@ -35,9 +35,10 @@ def main():
     first = commands[0][0]
     for name, _ in commands:
         r = rates[name]
-        ratio = statistics.median(a / b for a, b in zip(rates[first], r))
+        ratios = [a / b for a, b in zip(rates[first], r)]
         print(f"{name:<14} median {statistics.median(r):8.1f} steps/s  min {min(r):8.1f}  max {max(r):8.1f}  "
-              f"{first}/{name} {ratio:5.2f}  loss check {checks[name]}")
+              f"{first}/{name} {statistics.median(ratios):5.2f} ({min(ratios):.2f} to {max(ratios):.2f})  "
+              f"loss check {checks[name]}")
 
 
 main()

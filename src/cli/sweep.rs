@@ -179,7 +179,9 @@ fn must_be_the_same(sweep: &crate::train::sweep::Sweep, path: &Path, ranks: &dyn
 
 /// Goes on with the sweep in a folder.
 fn resume(path: &Path, elsewhere: Option<&PathBuf>, work: &Work<'_>, ranks: Option<&dyn Ranks>) -> Result<ExitCode> {
-    warn_if_debug_build();
+    if ranks.is_none_or(|ranks| ranks.rank() == 0) {
+        warn_if_debug_build();
+    }
     let interrupt = Interrupt::install()?;
     let mut sweep = crate::train::sweep::Sweep::read(&Disk, path)?;
     if let Some(ranks) = ranks {

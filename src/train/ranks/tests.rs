@@ -91,8 +91,27 @@ fn every_task_is_done_once_and_all_ranks_know_what_it_came_to() {
         let wanted: Vec<String> = (0..count).map(|i| "x".repeat(i)).collect();
         assert_eq!(all, vec![wanted; ranks]);
     }
+    // Of 2 values and 2 seeds each rank has every value, and of 4 values in turn on 2 ranks too.
+    let shares = on_ranks(2, |rank| super::own_tasks(Some(&rank), 8));
+    assert_eq!(shares, [[0, 3, 4, 7], [1, 2, 5, 6]]);
     assert_eq!(super::own_tasks(None, 3), [0, 1, 2]);
     assert_eq!(super::gather_tasks(None, 2, vec![4, 5]).unwrap(), [4, 5]);
+}
+
+#[test]
+fn ranks_that_had_other_tasks_are_told_so() {
+    for (of_rank_1, count) in [(0, 4), (1, 4), (3, 4)] {
+        let all = on_ranks(2, |rank| {
+            let own = vec![7; if rank.rank == 1 { of_rank_1 } else { 2 }];
+            super::gather_tasks(Some(&rank), count, own).unwrap_err().to_string()
+        });
+        assert!(all.iter().all(|error| error.contains("rank 1") && error.contains("its share of 4")), "{all:?}");
+    }
+    let all = on_ranks(2, |rank| match rank.rank {
+        0 => super::gather_tasks(Some(&rank), 2, vec![1]).unwrap_err().to_string(),
+        _ => super::gather_tasks(Some(&rank), 2, vec!["one".to_string()]).unwrap_err().to_string(),
+    });
+    assert!(all.iter().all(|error| error.contains("the same program on all ranks")), "{all:?}");
 }
 
 /// 13 images in batches of 6 and a rest of 1; 2 epochs.

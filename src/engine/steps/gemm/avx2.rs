@@ -6,6 +6,7 @@
 
 use super::micro::{Class, Micro, MicroKernels, Vector, class, micro};
 use super::pack;
+use crate::engine::steps::prefetch;
 use std::arch::x86_64::*;
 
 #[target_feature(enable = "avx2,fma")]
@@ -65,11 +66,6 @@ impl Vector for __m256 {
         // SAFETY: see the impl.
         unsafe { _mm256_maskstore_ps(p, mask, self) }
     }
-    #[inline(always)]
-    fn prefetch(p: *const f32) {
-        // SAFETY: a hint; no address faults.
-        unsafe { _mm_prefetch::<_MM_HINT_T0>(p.cast()) }
-    }
 }
 
 /// Floats of k between a prefetch and its use when packing: two cache lines, about 300 cycles of shuffling.
@@ -90,7 +86,7 @@ pub(super) unsafe fn pack_transposed(src: *const f32, ld: usize, k: usize, cols:
         let (cols8, k4) = (cols & !7, k & !3);
         for p in (0..k4).step_by(16) {
             for c in 0..cols {
-                __m256::prefetch(src.wrapping_add(c * ld + p + PACK_AHEAD));
+                prefetch(src.wrapping_add(c * ld + p + PACK_AHEAD));
             }
             for c in (0..cols8).step_by(8) {
                 for q in (p..k4.min(p + 16)).step_by(4) {

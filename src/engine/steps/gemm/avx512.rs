@@ -71,9 +71,4 @@ impl Vector for __m512 {
         // SAFETY: see the impl.
         unsafe { _mm512_mask_storeu_ps(p, mask, self) }
     }
-    #[inline(always)]
-    fn prefetch(p: *const f32) {
-        // SAFETY: a hint; no address faults.
-        unsafe { _mm_prefetch::<_MM_HINT_T0>(p.cast()) }
-    }
 }

@@ -12,6 +12,8 @@
 //! 4 × (FMAs per cycle) independent accumulators, which every tile used here has. The families (`avx512.rs`, …) state
 //! the register count of their tile.
 
+use crate::engine::steps::prefetch;
+
 /// One call of a micro-kernel: C[0..rows, 0..cols] (+)= A·B over `k`.
 pub(super) struct Micro {
     pub k: usize,
@@ -55,8 +57,6 @@ pub(super) trait Vector: Copy {
     /// Loads the masked lanes, zeros elsewhere; touches no memory outside the mask.
     unsafe fn load_part(p: *const f32, mask: Self::Mask) -> Self;
     unsafe fn store_part(self, p: *mut f32, mask: Self::Mask);
-    /// Asks for the cache line at `p`, which need not be a valid address.
-    fn prefetch(p: *const f32);
 }
 
 /// Steps of k between the prefetch of a row of B in place and its use: a load from L3 takes about 200 cycles, a step of
@@ -91,8 +91,8 @@ pub(super) unsafe fn micro<V: Vector, const MR: usize, const NV: usize, const TA
             }
         } else if t.fetch {
             for i in 0..MR {
-                V::prefetch(t.c.add(i * t.ldc));
-                V::prefetch(t.c.add(i * t.ldc + t.cols - 1));
+                prefetch(t.c.add(i * t.ldc));
+                prefetch(t.c.add(i * t.ldc + t.cols - 1));
             }
         }
         for _ in 0..k {
@@ -102,8 +102,8 @@ pub(super) unsafe fn micro<V: Vector, const MR: usize, const NV: usize, const TA
                 row[j] = if IN_PLACE && j + 1 == NV { V::load_part(p, mask) } else { V::load(p) };
             }
             if IN_PLACE {
-                V::prefetch(b.wrapping_add(AHEAD * ldb));
-                V::prefetch(b.wrapping_add(AHEAD * ldb + t.cols - 1));
+                prefetch(b.wrapping_add(AHEAD * ldb));
+                prefetch(b.wrapping_add(AHEAD * ldb + t.cols - 1));
             }
             if IN_PLACE && !pack.is_null() {
                 for j in 0..NV {

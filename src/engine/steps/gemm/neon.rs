@@ -84,6 +84,4 @@ impl Vector for float32x4_t {
             std::ptr::copy_nonoverlapping(lanes.as_ptr(), p, n);
         }
     }
-    #[inline(always)]
-    fn prefetch(_: *const f32) {}
 }

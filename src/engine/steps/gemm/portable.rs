@@ -79,6 +79,4 @@ impl Vector for Four {
             unsafe { *p.add(i) = *lane };
         }
     }
-    #[inline(always)]
-    fn prefetch(_: *const f32) {}
 }

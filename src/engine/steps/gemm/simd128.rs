@@ -79,6 +79,4 @@ impl Vector for v128 {
             std::ptr::copy_nonoverlapping(lanes.as_ptr(), p, n);
         }
     }
-    #[inline(always)]
-    fn prefetch(_: *const f32) {}
 }
