@@ -145,6 +145,18 @@ struct CUlaunchAttribute {
         } cluster;
     } value;
 };
+union CUlaunchAttributeValue {
+    char bytes[64];
+    int priority;
+};
+struct CUDA_KERNEL_NODE_PARAMS {
+    CUfunction function;
+    unsigned grid_x, grid_y, grid_z, block_x, block_y, block_z, shared_bytes;
+    void** params;
+    void** extra;
+    void* kernel;  // in the function's place: a kernel without a context
+    CUcontext context;
+};
 struct CUlaunchConfig {
     unsigned grid_x, grid_y, grid_z, block_x, block_y, block_z, shared_bytes;
     CUstream stream;

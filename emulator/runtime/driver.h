@@ -31,6 +31,9 @@ struct Handles {
     }
 };
 
+// Of streams and of nodes of graphs: 0 is the least.
+enum { LEAST_PRIORITY = 0, GREATEST_PRIORITY = -5 };
+
 struct Context {
     unsigned users = 0;
 };
@@ -50,6 +53,10 @@ Handles<Graph>& graphs();
 Handles<Exec>& execs();
 Handles<Module>& modules();
 Handles<Function>& functions();
+
+// A launch of a function as a node, its parameters copied.
+CUresult kernel_node(Node& node, CUfunction function, dim3 grid, dim3 block, unsigned shared_bytes, void** params,
+                     void** extra);
 
 bool is_initialised();
 Context* current_context();

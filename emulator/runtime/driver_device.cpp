@@ -285,8 +285,8 @@ API cuCtxSynchronize() {
 
 API cuCtxGetStreamPriorityRange(int* least, int* greatest) {
     return with_context([&] {
-        if (least != nullptr) *least = 0;
-        if (greatest != nullptr) *greatest = -5;
+        if (least != nullptr) *least = LEAST_PRIORITY;
+        if (greatest != nullptr) *greatest = GREATEST_PRIORITY;
         return CUDA_SUCCESS;
     });
 }

@@ -110,11 +110,25 @@ API cuOccupancyMaxActiveBlocksPerMultiprocessor(int* blocks, CUfunction function
 
 // ---- launches ----
 
+CUresult emu::kernel_node(Node& node, CUfunction function, dim3 grid, dim3 block, unsigned shared_bytes, void** params,
+                          void** extra) {
+    // A kernel takes one struct; a buffer of packed arguments is not what this project passes.
+    if (extra != nullptr) return CUDA_ERROR_NOT_SUPPORTED;
+    if (params == nullptr || params[0] == nullptr) return CUDA_ERROR_INVALID_VALUE;
+    const Kernel& kernel = *function->kernel;
+    node.kernel = &kernel;
+    node.grid = grid;
+    node.block = block;
+    node.shared_bytes = shared_bytes;
+    auto bytes = static_cast<const unsigned char*>(params[0]);
+    node.params.assign(bytes, bytes + kernel.params_size);
+    bool fits = shared_bytes <= function->max_shared && can_launch(Launch{&kernel, grid, block, shared_bytes, nullptr});
+    return fits ? CUDA_SUCCESS : CUDA_ERROR_INVALID_VALUE;
+}
+
 API cuLaunchKernelEx(const CUlaunchConfig* config, CUfunction function, void** params, void** extra) {
     return with_context([&] {
         if (!functions().has(function) || !is_stream(config->stream)) return CUDA_ERROR_INVALID_HANDLE;
-        // A kernel takes one struct; a buffer of packed arguments is not what this project passes.
-        if (extra != nullptr) return CUDA_ERROR_NOT_SUPPORTED;
         for (unsigned i = 0; i < config->attribute_count; ++i) {
             const CUlaunchAttribute& attribute = config->attributes[i];
             auto cluster = attribute.value.cluster;
@@ -122,19 +136,11 @@ API cuLaunchKernelEx(const CUlaunchConfig* config, CUfunction function, void** p
             if (attribute.id == ATTRIBUTE_CLUSTER_DIMENSION && !alone) return CUDA_ERROR_NOT_SUPPORTED;
             if (attribute.id == ATTRIBUTE_COOPERATIVE && attribute.value.cooperative) return CUDA_ERROR_NOT_SUPPORTED;
         }
-        const Kernel& kernel = *function->kernel;
         Node node(Node::KERNEL);
-        node.kernel = &kernel;
-        node.grid = dim3(config->grid_x, config->grid_y, config->grid_z);
-        node.block = dim3(config->block_x, config->block_y, config->block_z);
-        node.shared_bytes = config->shared_bytes;
-        if (params == nullptr || params[0] == nullptr) return CUDA_ERROR_INVALID_VALUE;
-        auto bytes = static_cast<const unsigned char*>(params[0]);
-        node.params.assign(bytes, bytes + kernel.params_size);
-        if (config->shared_bytes > function->max_shared || !can_launch(Launch{&kernel, node.grid, node.block,
-                                                                               node.shared_bytes, nullptr})) {
-            return CUDA_ERROR_INVALID_VALUE;
-        }
+        CUresult made = kernel_node(node, function, dim3(config->grid_x, config->grid_y, config->grid_z),
+                                    dim3(config->block_x, config->block_y, config->block_z), config->shared_bytes, params,
+                                    extra);
+        if (made != CUDA_SUCCESS) return made;
         return enqueue(stream_or_null(config->stream), std::move(node));
     });
 }

@@ -12,6 +12,13 @@ CUresult query(const std::vector<size_t>& nodes) {
     return ask(nodes) ? progress(nodes) : CUDA_ERROR_NOT_READY;
 }
 
+// The node's number, or how many there are if it is none of them.
+size_t number_of(const Node* node, const Work& work) {
+    size_t number = 0;
+    while (number < work.nodes.size() && &work.nodes[number] != node) ++number;
+    return number;
+}
+
 CUgraphNodeType type_of(const Node& node) {
     return node.kind == Node::KERNEL ? NODE_KERNEL : node.kind == Node::COPY ? NODE_MEMCPY : NODE_MEMSET;
 }
@@ -154,6 +161,51 @@ API cuStreamIsCapturing(CUstream stream, CUstreamCaptureStatus* status) {
 
 // ---- graphs ----
 
+API cuGraphCreate(CUgraph* graph, unsigned flags) {
+    return with_context([&] {
+        if (flags != 0) return CUDA_ERROR_INVALID_VALUE;
+        *graph = graphs().make();
+        (*graph)->work = std::make_shared<Work>();
+        return CUDA_SUCCESS;
+    });
+}
+
+API cuGraphAddKernelNode_v2(CUgraphNode* node, CUgraph graph, const CUgraphNode* after, size_t count,
+                            const CUDA_KERNEL_NODE_PARAMS* params) {
+    return with_context([&] {
+        if (!graphs().has(graph) || !functions().has(params->function)) return CUDA_ERROR_INVALID_HANDLE;
+        if (params->kernel != nullptr) return CUDA_ERROR_NOT_SUPPORTED;
+        Node made(Node::KERNEL);
+        CUresult result = kernel_node(made, params->function, dim3(params->grid_x, params->grid_y, params->grid_z),
+                                      dim3(params->block_x, params->block_y, params->block_z), params->shared_bytes,
+                                      params->params, params->extra);
+        if (result != CUDA_SUCCESS) return result;
+        for (size_t i = 0; i < count; ++i) {
+            size_t number = number_of(after[i], *graph->work);
+            // A node of another graph, or one named twice.
+            if (number == graph->work->nodes.size()) return CUDA_ERROR_INVALID_VALUE;
+            if (std::count(made.after.begin(), made.after.end(), number) != 0) return CUDA_ERROR_INVALID_VALUE;
+            made.after.push_back(number);
+        }
+        *node = &graph->work->nodes[graph->work->add(std::move(made))];
+        return CUDA_SUCCESS;
+    });
+}
+
+API cuGraphKernelNodeSetAttribute(CUgraphNode node, int attribute, const CUlaunchAttributeValue* value) {
+    return with_context([&] {
+        if (attribute != ATTRIBUTE_PRIORITY) return CUDA_ERROR_NOT_SUPPORTED;
+        if (value->priority > LEAST_PRIORITY || value->priority < GREATEST_PRIORITY) return CUDA_ERROR_INVALID_VALUE;
+        for (CUgraph graph : graphs().live) {
+            size_t number = number_of(node, *graph->work);
+            if (number == graph->work->nodes.size()) continue;
+            graph->work->nodes[number].priority = value->priority;
+            return CUDA_SUCCESS;
+        }
+        return CUDA_ERROR_INVALID_HANDLE;
+    });
+}
+
 API cuGraphDestroy(CUgraph graph) {
     return with_driver([&] {
         if (!graphs().has(graph)) return CUDA_ERROR_INVALID_HANDLE;
@@ -212,7 +264,8 @@ API cuGraphInstantiateWithFlags(CUgraphExec* exec, CUgraph graph, unsigned long 
     return with_context([&] {
         if (!graphs().has(graph)) return CUDA_ERROR_INVALID_HANDLE;
         *exec = execs().make();
-        (*exec)->work = graph->work;
+        // What is added to the graph later is not in it.
+        (*exec)->work = std::make_shared<Work>(*graph->work);
         return CUDA_SUCCESS;
     });
 }

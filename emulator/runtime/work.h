@@ -1,11 +1,12 @@
 // What streams and graphs are made of: nodes of work, and which node must come after which.
 //
-// A captured graph is a list of nodes with dependencies. So is the work that streams have been given and that has not
+// A graph, captured or made node by node, is a list of nodes with dependencies. So is the work that streams have been given and that has not
 // run yet: a call that enqueues work only adds a node, and nothing runs before something waits for it. Then what is
 // needed runs, in an order that keeps to the dependencies and is otherwise the schedule's choice. A missing
 // dependency, or a host that reads before it has waited, therefore shows.
 #pragma once
 #include <chrono>
+#include <deque>
 #include <memory>
 #include <string>
 #include <thread>
@@ -31,6 +32,7 @@ struct Node {
     dim3 grid, block;
     unsigned shared_bytes = 0;
     std::vector<unsigned char> params;
+    int priority = 0;  // no promise: a node of any priority may run first
 
     // COPY: `staged` holds the bytes where the source was pageable memory of the host.
     unsigned char* to = nullptr;
@@ -47,7 +49,7 @@ struct Node {
 };
 
 struct Work {
-    std::vector<Node> nodes;
+    std::deque<Node> nodes;  // nodes of graphs are handles, and stay where they are
 
     size_t add(Node node);
     // The numbers of `roots` and of everything that they come after.

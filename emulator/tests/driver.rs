@@ -68,6 +68,38 @@ impl Device {
     }
 }
 
+impl Device {
+    /// A node of one block of `check_add`, after others.
+    fn node(
+        &self,
+        graph: sys::CUgraph,
+        after: &[sys::CUgraphNode],
+        params: &mut AddParams,
+    ) -> Result<sys::CUgraphNode, CUresult> {
+        let mut arguments = [std::ptr::from_mut(params).cast::<c_void>()];
+        let node = sys::CUDA_KERNEL_NODE_PARAMS {
+            func: self.function("check_add").expect("a kernel of the tests"),
+            gridDimX: 1,
+            gridDimY: 1,
+            gridDimZ: 1,
+            blockDimX: 32,
+            blockDimY: 1,
+            blockDimZ: 1,
+            sharedMemBytes: 0,
+            kernelParams: arguments.as_mut_ptr(),
+            extra: null_mut(),
+            kern: null_mut(),
+            ctx: null_mut(),
+        };
+        let mut handle = null_mut();
+        // SAFETY: the parameters mirror the kernel's struct, and the driver copies them.
+        match unsafe { sys::cuGraphAddKernelNode_v2(&mut handle, graph, after.as_ptr(), after.len(), &node) } {
+            Code::CUDA_SUCCESS => Ok(handle),
+            error => Err(error),
+        }
+    }
+}
+
 /// A buffer of floats on the device.
 struct Buffer {
     at: sys::CUdeviceptr,
@@ -321,6 +353,55 @@ fn a_graph_replays_the_parameters_that_were_captured() {
     assert_eq!((nodes, edges), (2, 1));
     ok(stream.synchronize());
     assert_eq!(x.read(), [33.0; 32]);
+}
+
+/// A graph made node by node: b = a + 1, then c = b + 1, if `edge`, else at any time.
+fn made(device: &Device, edge: bool, schedule: &str) -> f32 {
+    let [a, b, c] = [1.0, 0.0, 0.0].map(|v| Buffer::new(&[v; 32]));
+    let stream = Stream::new();
+    device.emulator.set_schedule(schedule).unwrap();
+    let mut graph = null_mut();
+    // SAFETY: the pointer is to a live variable.
+    unsafe { ok(sys::cuGraphCreate(&mut graph, 0)) };
+    let first = device.node(graph, &[], &mut add(&a, &b, 1.0)).unwrap();
+    let after: &[sys::CUgraphNode] = if edge { &[first] } else { &[] };
+    let second = device.node(graph, after, &mut add(&b, &c, 1.0)).unwrap();
+    let attribute = sys::CUlaunchAttributeID::CU_LAUNCH_ATTRIBUTE_PRIORITY;
+    let urgent = |priority| sys::CUlaunchAttributeValue { priority };
+    // SAFETY: the handles are those of above.
+    unsafe {
+        ok(sys::cuGraphKernelNodeSetAttribute(second, attribute, &urgent(-5)));
+        for wrong in [-6, 1] {
+            let refused = sys::cuGraphKernelNodeSetAttribute(second, attribute, &urgent(wrong));
+            assert_eq!(refused, Code::CUDA_ERROR_INVALID_VALUE);
+        }
+        let exec = instantiate(graph);
+        // Too late for what was instantiated.
+        device.node(graph, &[second], &mut add(&c, &c, 100.0)).unwrap();
+        ok(sys::cuGraphDestroy(graph));
+        ok(sys::cuGraphLaunch(exec, stream.0));
+        ok(stream.synchronize());
+        ok(sys::cuGraphExecDestroy(exec));
+    }
+    c.read()[0]
+}
+
+#[test]
+fn a_graph_made_node_by_node_keeps_to_its_edges_and_no_others() {
+    let Some(device) = device() else { return };
+    let results = |edge| common::SCHEDULES.map(|schedule| made(&device, edge, schedule));
+    assert_eq!(results(true), [3.0; 5]);
+    assert!(results(false).contains(&1.0));
+    let (x, mut graphs) = (Buffer::new(&[0.0; 32]), [null_mut(); 2]);
+    // SAFETY: the pointers are to live variables.
+    graphs.iter_mut().for_each(|graph| unsafe { ok(sys::cuGraphCreate(graph, 0)) });
+    let node = device.node(graphs[0], &[], &mut add(&x, &x, 1.0)).unwrap();
+    for (graph, after) in [(graphs[1], &[node][..]), (graphs[0], &[node, node])] {
+        let refused = device.node(graph, after, &mut add(&x, &x, 1.0));
+        assert_eq!(refused, Err(Code::CUDA_ERROR_INVALID_VALUE), "a node of another graph, or one named twice");
+    }
+    // SAFETY: the graphs exist.
+    graphs.iter().for_each(|&graph| unsafe { ok(sys::cuGraphDestroy(graph)) });
 }
 
 /// b = a + 1 in a second stream, c = b + 1 in the first; `joined`: with the event that the last step needs.
