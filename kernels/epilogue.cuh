@@ -45,7 +45,8 @@ __device__ __forceinline__ void add_lanes(float& sum, float4 v, int n) {
 }
 
 // Columns col … col + n of row `row`, with 1 ≤ n ≤ 4.
-__device__ __forceinline__ void hand_written(int epilogue, const Program& program, int row, int col, int n, float4 s,
+template <class AnyProgram>
+__device__ __forceinline__ void hand_written(int epilogue, const AnyProgram& program, int row, int col, int n, float4 s,
                                              float (&sums)[MAX_SUMS]) {
     const auto operand = [&](int i) {
         const Input& in = program.inputs[i];

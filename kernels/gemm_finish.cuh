@@ -1,8 +1,9 @@
 // What a matrix product does with its sums: slices and splits of k are added up in index order, then the elements are
-// stored or go through an epilogue. No step depends on which block or thread comes first, so neither do the bits.
+// stored, go through an epilogue, or update the parameters of which they are the gradients. No step depends on which block or thread comes first, so neither do the bits.
 #pragma once
 #include "epilogue.cuh"
 #include "gemm_tile.cuh"
+#include "update.cuh"
 
 // The elements that a thread finishes: quads of four neighbouring columns. `Sums` says where they lie in the tile.
 //
@@ -137,13 +138,36 @@ __device__ __forceinline__ void run_epilogue(const GemmParams& p, const Q& quads
     program_sums(p.program, sums, shared, thread, T::THREADS, blockIdx.x + gridDim.x * blockIdx.y);
 }
 
+// Updates the parameters of which the sums are the gradients: C and, where it rides along, its column sums.
+template <class T, class Q>
+__device__ __forceinline__ void update_parameters(const GemmParams& p, const Q& quads, float col_sum) {
+    const Update update(p.clock, p.by, nullptr);
+    const bool is_adam = p.by.rule == 0;
+    if (p.of_col_sums.p != nullptr && blockIdx.y == 0) {
+        const int column = blockIdx.x * T::COLS + threadIdx.x;
+        const float4 g = splat(col_sum);
+        if (threadIdx.x < T::COLS && column < p.n) {
+            if (is_adam) update.adam_quad(p.of_col_sums, column, g, 1);
+            else update.sgd_quad(p.of_col_sums, column, g, 1);
+        }
+    }
+#pragma unroll
+    for (int q = 0; q < Q::COUNT; ++q) {
+        const int row = blockIdx.y * T::ROWS + Q::row(q), col = blockIdx.x * T::COLS + Q::col(q);
+        if (row >= p.m || col >= p.n) continue;
+        const u64 at = static_cast<u64>(row) * p.ldc + col;
+        if (is_adam) update.adam_quad(p.of_c, at, quads.quad[q], lanes_from(col, p.n));
+        else update.sgd_quad(p.of_c, at, quads.quad[q], lanes_from(col, p.n));
+    }
+}
+
 // From the sums of the main loop to memory.
 template <class T, class Sums>
 __device__ __forceinline__ void finish(const GemmParams& p, const Sums& sums, float col_sum, float* shared) {
     using Q = Quads<T, Sums>;
     Q quads(sums, shared);
     if (p.splits > 1 && !join_splits<T>(p, quads, col_sum, shared)) return;
-    if (p.col_sums != nullptr && blockIdx.y == 0) {
+    if (p.col_sums != nullptr && p.of_col_sums.p == nullptr && blockIdx.y == 0) {
         const int column = blockIdx.x * T::COLS + threadIdx.x;
         if (threadIdx.x < T::COLS && column < p.n) p.col_sums[column] = col_sum;
     }
@@ -153,6 +177,7 @@ __device__ __forceinline__ void finish(const GemmParams& p, const Sums& sums, fl
         s = make_float4(__fmul_rn(p.alpha, s.x), __fmul_rn(p.alpha, s.y), __fmul_rn(p.alpha, s.z),
                         __fmul_rn(p.alpha, s.w));
     }
+    if (p.of_c.p != nullptr) return update_parameters<T>(p, quads, col_sum);
     if (p.c == nullptr) return run_epilogue<T>(p, quads, shared);
 #pragma unroll
     for (int q = 0; q < Q::COUNT; ++q) {
@@ -177,4 +202,5 @@ __device__ __forceinline__ void multiply_matrices(const GemmParams& p, float* sh
         sums.multiply(a, b, !p.ta, p.tb);
     });
     finish<T>(p, sums, col_sum, shared);
+    end_step(p.clock, p.end);
 }

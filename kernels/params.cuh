@@ -26,6 +26,13 @@ struct Clock {
     const StepValues* table;
 };
 
+// The end of a step: some launches wait for all others, and the last block of all of them to finish moves the clock on.
+struct StepEnd {
+    u32* ticket;  // zero before and after
+    u32 blocks;   // of all launches that end the step together; 0: this one is none of them
+    u32 _pad;
+};
+
 // A rectangle of f32: element (r, c) is ptr[r * stride + c].
 struct View {
     float* ptr;
@@ -73,20 +80,39 @@ struct Output {
 
 enum { MAX_CODE = 288, MAX_INPUTS = 40, MAX_OUTPUTS = 24, MAX_SUMS = 8, MAX_REGS = 64 };
 
-struct Program {
+template <int CODE, int INPUTS, int OUTPUTS>
+struct ProgramOf {
     int rows, cols;
     u16 uniform_len, body_len;  // in slots of `code`: first the uniform instructions, then the body
     u16 inputs_len, outputs_len;
     u16 regs, sums;             // `sums`: number of outputs of kind 1, at most MAX_SUMS
-    u32 _pad;
-    Instr code[MAX_CODE];
-    Input inputs[MAX_INPUTS];
-    Output outputs[MAX_OUTPUTS];
+    u32 compiled;               // the number of its form in programs.cuh; 0: it is interpreted
+    Instr code[CODE];
+    Input inputs[INPUTS];
+    Output outputs[OUTPUTS];
 };
+
+using Program = ProgramOf<MAX_CODE, MAX_INPUTS, MAX_OUTPUTS>;
+// Where parameters have room for several.
+using SmallProgram = ProgramOf<64, 16, 8>;
 
 struct PointwiseParams {
     Clock clock;
     Program program;
+};
+
+// ---- updates of parameters ----
+
+// How parameters are updated (Optimizer in src/engine/optim.rs).
+struct RuleParams {
+    int rule;  // 0: Adam, 1: SGD with momentum
+    float beta1, beta2, one_minus_beta1, one_minus_beta2, eps, momentum;
+    int _pad;
+};
+
+// A parameter with its moments; SGD has no v.
+struct ParamPlaces {
+    float *p, *m, *v;
 };
 
 // ---- the matrix product: C = op(A) · op(B), [m, n] = [m, k] · [k, n] ----
@@ -104,7 +130,32 @@ struct GemmParams {
     float alpha;      // multiplies the product
     int epilogue;     // number of a hand-written epilogue (kernels/epilogue.cuh); 0: run `program`
     int ta, tb;       // whether a is stored [k, m], b [n, k]
+    StepEnd end;
+    RuleParams by;    // C and the column sums are the gradients of these parameters, which the kernel updates in place
+    ParamPlaces of_c, of_col_sums;  // of storing them; null: it does not
     Program program;
+};
+
+// ---- steps that follow one another row by row (rows.cu) ----
+
+// y = op(a, b) through an epilogue, or the program alone where a is null.
+struct RowsPhase {
+    const float* a;   // stored [rows, k]
+    const float* b;   // stored [k, n], or [n, k] if tb
+    int n, k, lda, ldb, tb;
+    int splits, k_per_split;  // of the product's order of additions
+    int epilogue;     // as in GemmParams
+    int group;        // threads that interpret at a time, a power of two, 32 … 256
+    int _pad;
+    SmallProgram program;
+};
+
+enum { MAX_PHASES = 3 };
+
+struct RowsParams {
+    Clock clock;
+    int rows, phases_len;
+    RowsPhase phases[MAX_PHASES];
 };
 
 // ---- everything else ----
@@ -170,11 +221,11 @@ struct Metric {
     double* sum;
 };
 
-// One block: totals of partial sums in f64 in a fixed order, the program on one element, metrics (sum += value in f64),
-// and, if `tick`, the step's end: ctl->now += 1.
+// One block: totals of partial sums in f64 in a fixed order, the program on one element, metrics (sum += value in f64).
 struct ScalarsParams {
     Clock clock;
-    int totals_len, metrics_len, tick, _pad;
+    StepEnd end;
+    int totals_len, metrics_len;
     Total totals[MAX_TOTALS];
     Metric metrics[MAX_METRICS];
     Program program;
@@ -182,14 +233,12 @@ struct ScalarsParams {
 
 struct OptimizeParams {  // one launch per run of neighbouring parameters
     Clock clock;
-    float *p, *m, *v;
+    ParamPlaces of;
     const float* g;
     const float* scale;  // multiplies the gradient; null: 1
     u64 len;
-    int rule;            // 0: Adam, 1: SGD with momentum
-    float beta1, beta2, one_minus_beta1, one_minus_beta2, eps, momentum;
-    int tick;            // the last block to finish ends the step
-    u32* ticket;         // zero before and after
+    RuleParams by;
+    StepEnd end;
 };
 
 struct RooflineParams {  // what a device can do at most (roofline.cu)
@@ -229,16 +278,22 @@ static_assert(sizeof(Instr) == 8);
 static_assert(sizeof(Input) == 16);
 static_assert(sizeof(Output) == 16);
 static_assert(sizeof(Program) == 3352);
+static_assert(sizeof(SmallProgram) == 920);
+static_assert(sizeof(RowsPhase) == 976);
+static_assert(sizeof(RowsParams) == 2952);
 static_assert(sizeof(PointwiseParams) == 3368);
-static_assert(sizeof(GemmParams) == 3464);
+static_assert(sizeof(StepEnd) == 16);
+static_assert(sizeof(RuleParams) == 32);
+static_assert(sizeof(ParamPlaces) == 24);
+static_assert(sizeof(GemmParams) == 3560);
 static_assert(sizeof(BatchParams) == 64);
 static_assert(sizeof(ReduceParams) == 56);
 static_assert(sizeof(SoftmaxParams) == 80);
 static_assert(sizeof(MoveParams) == 112);
 static_assert(sizeof(Total) == 24);
 static_assert(sizeof(Metric) == 16);
-static_assert(sizeof(ScalarsParams) == 4024);
-static_assert(sizeof(OptimizeParams) == 104);
+static_assert(sizeof(ScalarsParams) == 4032);
+static_assert(sizeof(OptimizeParams) == 112);
 static_assert(sizeof(TickParams) == 8);
 static_assert(sizeof(HashParams) == 40);
 static_assert(sizeof(RooflineParams) == 40);

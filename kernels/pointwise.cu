@@ -1,5 +1,6 @@
 // Pointwise programs: what stands between two matrix products, one launch per fused group.
-// Twin of src/engine/steps/pointwise.rs; the interpreter is program.cuh.
+// Twin of src/engine/steps/pointwise.rs. Programs of the usual models are compiled (compiled.cuh), others interpreted
+// (program.cuh).
 //
 // Launch:
 //   threads = 256 if regs ≤ 12, 128 if regs ≤ 24, 64 if regs ≤ 48, else 32
@@ -12,7 +13,7 @@
 // block adds up depends on the shape and the program alone. Any other grid is right too, with other partial sums. Above
 // 2048 blocks, which fill every GPU, a block takes several quads per thread, so that the uniform registers are worth
 // their filling.
-#include "program.cuh"
+#include "compiled.cuh"
 
 ELBO_KERNEL_RESIDENT(pointwise, 256, 3, PointwiseParams) {
     ELBO_SHARED(float4, file);
@@ -26,13 +27,23 @@ ELBO_KERNEL_RESIDENT(pointwise, 256, 3, PointwiseParams) {
     const u64 end = min((blockIdx.x + 1) * per, static_cast<u64>(quads));
 
     const StepValues values = p.clock.table[p.clock.ctl->now];
-    const QuadRegs regs = {file + thread, static_cast<int>(threads)};
-    program_uniform(program, values, regs);
     float sums[MAX_SUMS] = {};
-    for (u64 quad = blockIdx.x * per + thread; quad < end; quad += threads) {
-        const int row = static_cast<int>(static_cast<u32>(quad) / across);
-        const int col = static_cast<int>(static_cast<u32>(quad) % across * 4);
-        program_quad(program, values, regs, row, col, lanes_from(col, program.cols), splat(0.0f), sums);
+    const auto each_quad = [&](auto&& run) {
+        for (u64 quad = blockIdx.x * per + thread; quad < end; quad += threads) {
+            const int row = static_cast<int>(static_cast<u32>(quad) / across);
+            const int col = static_cast<int>(static_cast<u32>(quad) % across * 4);
+            run(row, col, lanes_from(col, program.cols));
+        }
+    };
+    const auto compiled = [&](auto& run) {
+        each_quad([&](int row, int col, int n) { run.quad(row, col, n, splat(0.0f), sums); });
+    };
+    if (!with_compiled(program, values, compiled)) {
+        const QuadRegs regs = {file + thread, static_cast<int>(threads)};
+        program_uniform(program, values, regs);
+        each_quad([&](int row, int col, int n) {
+            program_quad(program, values, regs, row, col, n, splat(0.0f), sums);
+        });
     }
     program_sums(program, sums, reinterpret_cast<float*>(file), thread, threads, blockIdx.x);
 }

@@ -6,7 +6,7 @@
 // The branch on the instruction is uniform over the block. The program itself is a kernel parameter, that is, it is
 // read through the constant cache.
 //
-// Three functions, in the order of their use: program_uniform once per thread, program_quad for every quad,
+// AnyProgram is a Program or a SmallProgram. Three functions, in the order of their use: program_uniform once per thread, program_quad for every quad,
 // program_sums once per block. The kernels are pointwise.cu, scalars.cu and the matrix product's epilogue.
 #pragma once
 #include "params.cuh"
@@ -84,8 +84,8 @@ __device__ __forceinline__ float control_value(const StepValues& s, u32 field) {
 }
 
 // Executes slots from … to − 1. A place (row, col, n) and `acc` mean something for N = 4 only.
-template <int N>
-__device__ __forceinline__ void program_run(const Program& p, int from, int to, const StepValues& s, QuadRegs regs,
+template <int N, class AnyProgram>
+__device__ __forceinline__ void program_run(const AnyProgram& p, int from, int to, const StepValues& s, QuadRegs regs,
                                             int row, int col, int n, float4 acc) {
     for (int pc = from; pc < to; pc++) {
         const Instr i = p.code[pc];
@@ -161,13 +161,15 @@ __device__ __forceinline__ void program_run(const Program& p, int from, int to, 
 }
 
 // Fills this thread's registers that hold the same value everywhere. Once, before program_quad.
-__device__ __forceinline__ void program_uniform(const Program& p, const StepValues& s, QuadRegs regs) {
+template <class AnyProgram>
+__device__ __forceinline__ void program_uniform(const AnyProgram& p, const StepValues& s, QuadRegs regs) {
     program_run<1>(p, 0, p.uniform_len, s, regs, 0, 0, 0, splat(0.0f));
 }
 
 // Runs the body on columns col … col + n − 1 of a row, 1 ≤ n ≤ 4: stores the outputs of kind 0, and adds the k-th
 // output of kind 1 to sums[k], lanes in order.
-__device__ __forceinline__ void program_quad(const Program& p, const StepValues& s, QuadRegs regs, int row, int col,
+template <class AnyProgram>
+__device__ __forceinline__ void program_quad(const AnyProgram& p, const StepValues& s, QuadRegs regs, int row, int col,
                                              int n, float4 acc, float (&sums)[MAX_SUMS]) {
     program_run<4>(p, p.uniform_len, p.uniform_len + p.body_len, s, regs, row, col, n, acc);
     int sum = 0;
@@ -193,7 +195,8 @@ __device__ __forceinline__ void program_quad(const Program& p, const StepValues&
 
 // Writes the block's sums to element `block` of the outputs of kind 1, folded over threads in a fixed order. All
 // threads call it, whole warps of them. `shared` holds `threads` floats and may be the register file.
-__device__ __forceinline__ void program_sums(const Program& p, const float (&sums)[MAX_SUMS], float* shared, int thread,
+template <class AnyProgram>
+__device__ __forceinline__ void program_sums(const AnyProgram& p, const float (&sums)[MAX_SUMS], float* shared, int thread,
                                              int threads, int block) {
     if (p.sums == 0) return;
     const int warps = threads / 32;

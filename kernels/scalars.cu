@@ -7,6 +7,7 @@
 //
 // Four stages, each after a barrier because it reads from memory what the one before wrote there.
 #include "program.cuh"
+#include "step_end.cuh"
 
 // Every warp's part of every total in shared memory, then one thread per total adds the eight parts.
 __device__ __forceinline__ void add_up_totals(const ScalarsParams& p, double* parts) {
@@ -45,5 +46,5 @@ ELBO_KERNEL_RESIDENT(scalars, 256, 1, ScalarsParams) {
     __syncthreads();
 
     if (thread < p.metrics_len) *p.metrics[thread].sum += static_cast<double>(*p.metrics[thread].value);
-    if (thread == 0 && p.tick) p.clock.ctl->now += 1;
+    end_step(p.clock, p.end);
 }

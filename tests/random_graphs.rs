@@ -65,7 +65,8 @@ fn recipe() -> impl Strategy<Value = Recipe> {
 
 fn rules(bits: u8) -> Fusion {
     let on = |i: u8| bits >> i & 1 == 1;
-    Fusion { pointwise: on(0), linear: on(1), linear_grads: on(2), bce: on(3), sample_kl: on(4), adam: on(5) }
+    let [pointwise, linear, linear_grads, bce, sample_kl, adam, launches] = std::array::from_fn(|i| on(i as u8));
+    Fusion { pointwise, linear, linear_grads, bce, sample_kl, adam, launches }
 }
 
 /// A graph in the making. Its arrays are `x0 …` (buffers) and `w0 …` (parameters).

@@ -150,7 +150,6 @@ fn compare(case: Case, cpu: &Side, gpu: Option<&Side>) -> Result<Row> {
     let truth = work.truth()?;
     let on = |side: &Side| measure::on(side.device, work, &truth, side.effort);
     let (flops, bytes) = (plan.flops(), plan.bytes());
-    let roof = |side: &Side| side.roofline.seconds(plan.steps());
     Ok(Row {
         label: case.label,
         size: case.size,
@@ -159,8 +158,8 @@ fn compare(case: Case, cpu: &Side, gpu: Option<&Side>) -> Result<Row> {
         bytes,
         transferred: work.transferred(),
         checked_against: truth.from,
-        cpu_roof: roof(cpu),
-        gpu_roof: gpu.map(roof),
+        cpu_roof: cpu.roofline.seconds(plan.steps()),
+        gpu_roof: gpu.map(|gpu| gpu.roofline.seconds_on_gpu(plan.steps())),
         cpu: on(cpu)?,
         gpu: gpu.map(on).transpose()?,
     })

@@ -1,12 +1,15 @@
 //! The roofline: what a device could do at most, measured in the same process as what it does.
 //!
 //! A kernel of F floating-point operations over B bytes cannot take less than F / peak, nor less than B / bandwidth
-//! (Williams, Waterman & Patterson 2009), with the peak of multiply-adds in registers. Kernels of one wave run side by side,
-//! and waves one after the other, so that a step cannot take less than
+//! (Williams, Waterman & Patterson 2009), with the peak of multiply-adds in registers. On the CPU kernels of one wave run side
+//! by side, and waves one after the other. On a GPU a kernel waits only for those that it needs. So a step cannot take less than
 //!
 //! ```text
-//! t_roof = Σ_waves max( Σ F / peak, Σ B / bandwidth(M) )
+//! t_roof(CPU) = Σ_waves max( Σ F / peak, Σ B / bandwidth(M) )
+//! t_roof(GPU) = max( Σ F / peak, Σ B / bandwidth(M), longest way through the graph of max( F / peak, B / bandwidth(M) ) )
 //! ```
+//!
+//! where B of a GPU leaves out gradients, which need not reach memory, and the way the update, which need not be the last.
 //!
 //! B counts what a kernel reads plus what it writes. M is the memory that it goes through, in which what is both read and
 //! written counts once (Adam: B = 28 and M = 16 bytes per parameter). Operands that stay in a cache come faster than from main
@@ -49,6 +52,10 @@ impl WorkCount {
     fn of(step: &Step) -> WorkCount {
         WorkCount { flops: step.flops(), product: step.is_product(), bytes: step.bytes(), footprint: step.footprint() }
     }
+
+    fn on_gpu(step: &Step) -> WorkCount {
+        WorkCount { bytes: step.bytes_without_gradients(), ..WorkCount::of(step) }
+    }
 }
 
 /// How fast so much memory is gone through, again and again.
@@ -61,7 +68,19 @@ pub struct Bandwidth {
 }
 
 impl Roofline {
-    /// t_roof in seconds.
+    /// t_roof on a GPU, in seconds.
+    pub fn seconds_on_gpu(&self, steps: &[Step]) -> f64 {
+        let work: Vec<WorkCount> = steps.iter().map(WorkCount::on_gpu).collect();
+        let mut over: Vec<f64> = Vec::with_capacity(steps.len());
+        for (step, work) in steps.iter().zip(&work) {
+            let begin = step.waits().iter().map(|&i| over[i]).fold(0.0, f64::max);
+            // An update may be made piece by piece by who makes the gradients, long before the last of them.
+            over.push(begin + if step.is_update() { 0.0 } else { self.wave(std::slice::from_ref(work)) });
+        }
+        over.into_iter().fold(self.wave(&work), f64::max)
+    }
+
+    /// t_roof on the CPU, in seconds.
     pub fn seconds(&self, steps: &[Step]) -> f64 {
         let mut waves: BTreeMap<usize, Vec<WorkCount>> = BTreeMap::new();
         steps.iter().for_each(|step| waves.entry(step.wave()).or_default().push(WorkCount::of(step)));
@@ -272,6 +291,25 @@ mod tests {
             "{} {expected}",
             roof.seconds(plan.steps())
         );
+    }
+
+    /// The exponential of x·a needs nothing of x·b: on a GPU it need not wait for it, on the CPU it is the second wave.
+    #[test]
+    fn a_gpu_waits_for_what_it_needs_and_the_cpu_for_the_wave() {
+        use crate::engine::graph::Graph;
+        use crate::engine::plan::{Fusion, Plan};
+
+        let g = Graph::new();
+        let x = g.input(&[64, 64]);
+        let outputs = [x.matmul(g.param("a", &[64, 64])).exp(), x.matmul(g.param("b", &[64, 64]))];
+        let plan = Plan::build(&g, &outputs, Fusion::none()).unwrap();
+        // A product takes 1 by its arithmetic and 3/4 by its memory, the exponential 1/2 by its memory.
+        let (product, array) = (2.0 * 64f64.powi(3) / 1e9, 4.0 * 64.0 * 64.0 / 1e9);
+        let bandwidths = vec![Bandwidth { bytes: 1, gbytes: 4.0 * array }];
+        let roof = Roofline { gflops: 1e9, product_gflops: product, bandwidths };
+        let near = |found: f64, expected: f64| assert!((found - expected).abs() < 1e-6, "{found} {expected}\n{plan}");
+        near(roof.seconds(plan.steps()), 2.0 + 0.5);
+        near(roof.seconds_on_gpu(plan.steps()), 2.0);
     }
 
     #[test]

@@ -86,7 +86,8 @@ pub struct Machine {
     /// Precision of matrix products: f32, bf16x3, tf32 or bf16
     ///
     /// bf16x3 takes two bf16 per factor. Everything else than products is f32. On a GPU large products in f32 may take
-    /// three bf16 per factor: as accurate as f32 for factors of 8e-34 to 3.39e38. On the CPU bf16x3 and bf16 need a
+    /// three bf16 per factor: as accurate as f32 for factors of 8e-34 to 3.39e38; small ones that share a launch with what
+    /// follows them are f32 in any precision. On the CPU bf16x3 and bf16 need a
     /// tile unit (AMX); the variable ELBO_TILES=amx takes it for f32 too, ELBO_TILES=twin computes the same numbers
     /// without one, slowly, and ELBO_TILES=off refuses it.
     #[arg(long, value_name = "NAME", default_value = "f32", hide_short_help = true)]

@@ -1,5 +1,11 @@
 //! `elbo plan`.
 
+#[cfg(feature = "cuda")]
+mod launches;
+
+#[cfg(feature = "cuda")]
+use std::path::PathBuf;
+
 use clap::Args;
 use serde_json::{Value, json};
 
@@ -29,6 +35,16 @@ pub struct Plan {
     /// Time every step, on the CPU on one thread, the best of N passes; 0 does not
     #[arg(long, value_name = "N", default_value_t = 0)]
     pub time: usize,
+    /// With --device cuda: draw the launches and what waits for what
+    #[cfg(feature = "cuda")]
+    #[arg(long, value_name = "FILE.svg", value_parser = super::output::ending("svg"))]
+    pub draw: Option<PathBuf>,
+    /// With --device cuda: the compute capability to plan for
+    ///
+    /// Without it that of the GPU, and 9.0 if there is none.
+    #[cfg(feature = "cuda")]
+    #[arg(long, value_name = "MAJOR.MINOR", value_parser = launches::capability)]
+    pub capability: Option<(u32, u32)>,
     #[command(flatten)]
     pub answer: Answer,
     #[command(flatten)]
@@ -65,6 +81,8 @@ impl Plan {
             "graph": self.graph.then(|| graph.to_string()), "flops": plan.flops(), "bytes": plan.bytes(),
             "waves": plan.waves(), "steps": plan.steps().iter().map(step_report).collect::<Vec<_>>(),
         });
+        #[cfg(feature = "cuda")]
+        self.launches(&plan, &mut text, &mut report)?;
         if self.time == 0 {
             return self.answer.give(&text, &report);
         }
@@ -87,9 +105,35 @@ impl Plan {
     }
 }
 
+#[cfg(feature = "cuda")]
+impl Plan {
+    /// What a GPU that is asked for is given.
+    fn launches(&self, plan: &plan::Plan, text: &mut String, report: &mut Value) -> Result<()> {
+        if matches!(self.machine.device.as_str(), "auto" | "cpu") {
+            let useless = [("--draw", self.draw.is_some()), ("--capability", self.capability.is_some())];
+            return match useless.iter().find(|(_, given)| *given) {
+                Some((name, _)) => Err(Error::argument("option", *name, "--device cuda with it: it is about launches")),
+                None => Ok(()),
+            };
+        }
+        self.machine.gpu()?.ok();
+        let step = launches::launches(plan, self.machine.precision, self.capability, !self.no_fusion)?;
+        let alone = launches::launches(plan, self.machine.precision, self.capability, false)?;
+        *text += &launches::text(&step, &alone, plan);
+        report["launches"] = launches::record(&step);
+        if let Some(path) = &self.draw {
+            super::output::spare_runs("--draw", path, None)?;
+            let title =
+                format!("One training step of {}, batch {}", report["model"].as_str().unwrap_or(""), report["batch"]);
+            launches::draw(&step, &title, path)?;
+        }
+        Ok(())
+    }
+}
+
 fn step_report(step: &plan::Step) -> Value {
     json!({
-        "kernel": step.name(), "wave": step.wave(), "source": step.at(), "flops": step.flops(), "bytes": step.bytes(),
+        "kernel": step.name(), "wave": step.wave(), "waits": step.waits(), "source": step.at(), "flops": step.flops(), "bytes": step.bytes(),
     })
 }
 
@@ -113,6 +157,10 @@ fn table(plan: &plan::Plan, seconds: &[f64], passes: usize, device: &str) -> Str
     let mut text = format!("\nbest of {passes} passes on {device}\n");
     text += "step  kernel               µs    GFLOP/s       GB/s\n";
     for (i, (step, s)) in plan.steps().iter().zip(seconds).enumerate() {
+        if *s == 0.0 {
+            text += &format!("{:>4}  {:<13} in the launch of an earlier step\n", i + 1, step.name());
+            continue;
+        }
         let (flops, bytes) = (step.flops() as f64 / s / 1e9, step.bytes() as f64 / s / 1e9);
         text += &format!("{:>4}  {:<13} {:>9.1} {flops:>10.1} {bytes:>10.1}\n", i + 1, step.name(), s * 1e6);
     }

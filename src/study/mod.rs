@@ -7,6 +7,8 @@ pub mod evidence;
 pub mod exercise;
 pub mod explore;
 pub mod lab;
+#[cfg(feature = "cuda")]
+pub mod launches;
 #[cfg(feature = "onnx")]
 pub mod onnx;
 pub mod page;

@@ -1,25 +1,31 @@
-//! The CUDA executor: a plan bound to device memory, recorded once as a CUDA graph and replayed.
+//! The CUDA executor: a plan bound to device memory, made a CUDA graph once and run again and again.
 //!
-//! Read in this order: `executor.rs` (how a plan runs), `lower.rs` (its steps as launches), `program.rs` and `params.rs`
-//! (what kernels are given), `memory.rs` (slots by name), `mailbox.rs` (results that nobody
+//! Read in this order: `executor.rs` (how a plan runs), `parts.rs` (what is launched
+//! together), `lower.rs` (the launches), [`figures`] (how long they are
+//! expected to take), `program.rs` and `params.rs` (what kernels are given), `memory.rs` (slots by name), `mailbox.rs` (results that nobody
 //! waits for), `pinned.rs` (memory that the device reads and writes by itself), `driver.rs` (the calls), `nccl.rs` (sums over the GPUs of
 //! several processes), `ladder.rs` (the matrix product step by
 //! step), [`probe`] (whether there is a GPU, and why not), [`images`] (the kernels that nvcc compiled).
 //!
 //! ```text
-//! bind:  Plan ─ lower ─► launches, wave by wave: the first step of a wave on the main stream, the others beside it
+//! bind:  Plan ─ lower ─► launches and what each waits for: the nodes and edges of the graph; those on the longest way
+//!        through it go first where several could run
 //! run:   the host works out the numbers of the next steps (learning rate, β, Adam's corrections) and uploads them as a
-//!        table; the recorded graph is launched once per step; its last kernel moves on to the next row of the table
+//!        table; the graph is launched once per step; its last kernel moves on to the next row of the table
 //! look:  the running sums are copied into page-locked memory behind the steps; the host reads the newest that has come
 //! ```
 //!
-//! Nothing that changes from step to step is a parameter of a launch, so the recorded graph never goes stale. It is
-//! recorded again only when a data set is loaded anew and its memory has moved.
+//! Nothing that changes from step to step is a parameter of a launch, so the graph never goes stale. It is
+//! made again only when a data set is loaded anew and its memory has moved.
 
+#[cfg(feature = "cuda")]
+pub mod compiled;
 #[cfg(feature = "cuda")]
 mod driver;
 #[cfg(feature = "cuda")]
 pub mod executor;
+#[cfg(feature = "cuda")]
+pub mod figures;
 pub mod images;
 #[cfg(feature = "cuda")]
 pub mod ladder;
@@ -32,7 +38,11 @@ mod memory;
 #[cfg(all(feature = "cuda", feature = "mpi"))]
 pub(crate) mod nccl;
 #[cfg(feature = "cuda")]
+pub mod paper;
+#[cfg(feature = "cuda")]
 pub(crate) mod params;
+#[cfg(feature = "cuda")]
+mod parts;
 #[cfg(feature = "cuda")]
 mod pinned;
 pub mod probe;
@@ -40,6 +50,8 @@ pub mod probe;
 mod program;
 #[cfg(feature = "cuda")]
 mod roofline;
+#[cfg(feature = "cuda")]
+mod rows;
 
 #[cfg(feature = "cuda")]
 pub use executor::Cuda;
@@ -49,6 +61,8 @@ pub(crate) use lower::Lower;
 pub(crate) use memory::DeviceData;
 #[cfg(feature = "cuda")]
 pub use roofline::Ceilings;
+#[cfg(feature = "cuda")]
+pub(crate) use rows::RowWork;
 
 use crate::engine::error::{Choice, Error, Result};
 

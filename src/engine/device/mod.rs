@@ -238,7 +238,8 @@ pub trait CompiledFunction {
 
     /// The shortest time in seconds that each step of the [plan](CompiledFunction::plan) took, one after the other, over
     /// `repetitions` whole passes; on the CPU on one thread. The steps run for real: parameters change as in as many runs
-    /// (on a GPU each step sixteen times as often). Empty without a plan.
+    /// (on a GPU each step sixteen times as often). Where a GPU makes several steps by one launch, the first of them has all
+    /// of its time and the others have 0. Empty without a plan.
     ///
     /// # Errors
     /// As [`CompiledFunction::run`].

@@ -36,17 +36,21 @@ pub struct Fusion {
     pub sample_kl: bool,
     /// One update for all parameters.
     pub adam: bool,
+    /// On a GPU, products update the parameters whose gradients they make. No change of the plan.
+    pub launches: bool,
 }
 
 impl Fusion {
     /// Every rule.
     pub fn all() -> Fusion {
-        Fusion { pointwise: true, linear: true, linear_grads: true, bce: true, sample_kl: true, adam: true }
+        let on = true;
+        Fusion { pointwise: on, linear: on, linear_grads: on, bce: on, sample_kl: on, adam: on, launches: on }
     }
 
     /// No rule: one kernel per node, about as many launches as an eager framework makes.
     pub fn none() -> Fusion {
-        Fusion { pointwise: false, linear: false, linear_grads: false, bce: false, sample_kl: false, adam: false }
+        let on = false;
+        Fusion { pointwise: on, linear: on, linear_grads: on, bce: on, sample_kl: on, adam: on, launches: on }
     }
 }
 

@@ -6,9 +6,10 @@
 //!
 //! * `fuse` decides which element-by-element nodes run together, which are recomputed instead of stored, and which
 //!   ride on a matrix product. Fusion comes after differentiation, so no fused kernel ever needs a derivative.
-//! * `lower` writes the steps, each a kernel of one of the families in [`steps`](crate::engine::steps); `schedule` puts
-//!   them into waves: the steps of a wave do not depend on each other and may run at the same time; `memory` lets values
-//!   that are never alive in the same wave share memory.
+//! * `lower` writes the steps, each a kernel of one of the families in [`steps`](crate::engine::steps); `schedule` finds
+//!   out what waits for what (`order`) and puts them into waves: the steps of a wave do not depend on each other and may
+//!   run at the same time. `memory` lets values that are never alive at the same time share memory: for the CPU, which goes
+//!   wave by wave; a GPU, where a step waits for the steps it needs and no others, has it made anew by `Plan::by_edges`.
 //! * [`Plan::verify`] checks the result from scratch, and `Display` prints it with bytes and FLOPs per step.
 //!
 //! A plan knows no device. It is bound to memory by an executor such as [`Cpu`](crate::engine::device::cpu::Cpu).
@@ -16,6 +17,7 @@
 mod fuse;
 mod lower;
 mod memory;
+mod order;
 pub(crate) mod program;
 mod schedule;
 mod verify;
@@ -25,6 +27,9 @@ use std::fmt;
 use std::sync::Arc;
 
 pub use fuse::Fusion;
+use memory::Alive;
+#[cfg(feature = "cuda")]
+pub(crate) use order::Order;
 pub(crate) use view::{Mem, View};
 
 use crate::engine::error::{Error, Result};
@@ -39,6 +44,8 @@ pub struct Step {
     pub(crate) kernel: Arc<dyn Kernel>,
     /// Steps of one wave are independent of each other.
     pub(crate) wave: usize,
+    /// The steps that must be over before it begins, without those that another of them waits for.
+    pub(crate) waits: Vec<usize>,
     /// The source line of the node it comes from.
     pub(crate) at: String,
 }
@@ -52,6 +59,12 @@ impl Step {
     /// The number of its wave, from 0.
     pub fn wave(&self) -> usize {
         self.wave
+    }
+
+    /// The numbers of the steps that it waits for, from 0: the edges of the plan's graph. Those that another of them
+    /// waits for are left out.
+    pub fn waits(&self) -> &[usize] {
+        &self.waits
     }
 
     /// The source line of the node it comes from.
@@ -69,6 +82,11 @@ impl Step {
         self.kernel.bytes()
     }
 
+    /// As [`Step::bytes`], without gradients of parameters: a GPU may keep them in registers ([`Fusion::launches`]).
+    pub fn bytes_without_gradients(&self) -> u64 {
+        self.kernel.bytes() - self.kernel.gradient_bytes()
+    }
+
     /// Bytes of the memory that it goes through: as [`Step::bytes`], with what is both read and written counted once.
     /// This is what must fit into a cache for the step to run out of it.
     pub fn footprint(&self) -> u64 {
@@ -79,6 +97,11 @@ impl Step {
     pub fn elements(&self) -> usize {
         let updated = if self.kernel.updates().is_empty() { Vec::new() } else { self.kernel.reads() };
         self.kernel.writes().iter().chain(&updated).map(View::size).max().unwrap_or(0)
+    }
+
+    /// Whether it updates parameters.
+    pub fn is_update(&self) -> bool {
+        !self.kernel.updates().is_empty()
     }
 
     /// Whether its operations are those of a matrix product, which may run on tensor cores.
@@ -93,7 +116,7 @@ impl Step {
 }
 
 /// A buffer of the scratch memory, in f32 elements.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Buffer {
     /// Its size.
     pub len: usize,
@@ -101,8 +124,8 @@ pub struct Buffer {
     pub offset: usize,
     /// Zeroed once and shared with nothing: partial sums, of which a kernel may write only some elements.
     pub persistent: bool,
-    /// First and last wave in which it holds something.
-    pub alive: (usize, usize),
+    /// The steps that write or read it, in order.
+    pub users: Vec<usize>,
 }
 
 /// A graph turned into steps over planned memory.
@@ -116,6 +139,9 @@ pub struct Plan {
     pub(crate) buffers: Vec<Buffer>,
     /// The size of the scratch arena in f32 elements.
     pub(crate) arena: usize,
+    /// None where buffers share memory by waves. Otherwise they share it by what waits for what, and these are the steps that
+    /// are launched together.
+    pub(crate) groups: Option<Vec<Vec<usize>>>,
     /// The slots it uses, by [`Slot`] number.
     pub(crate) slots: Vec<SlotInfo>,
     /// The constant arrays.
@@ -178,6 +204,21 @@ impl Plan {
     /// Rows of data read per step; 0 without a batch.
     pub fn batch_rows(&self) -> usize {
         self.batch_rows
+    }
+
+    /// Which steps are over before which begin.
+    pub(crate) fn order(&self) -> order::Order {
+        order::Order::of(self.steps.iter().map(Step::waits))
+    }
+
+    /// The same plan for a device that begins a step when what it waits for is over, and the steps of each group together: with
+    /// memory shared by the edges.
+    pub(crate) fn by_edges(mut self, groups: Vec<Vec<usize>>) -> Plan {
+        let order = self.order();
+        self.arena = memory::place(&mut self.buffers, &Alive::ByEdges(&order, &groups));
+        self.groups = Some(groups);
+        debug_assert_eq!(self.verify(), Ok(()));
+        self
     }
 
     /// The same plan with `gap` elements or more in front of every buffer and behind the last, and no memory shared:

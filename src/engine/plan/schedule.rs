@@ -1,20 +1,32 @@
-//! Waves: each step as early as the steps it waits for allow.
+//! What waits for what, and the waves that come of it: each step as early as the steps it waits for allow.
 
 use std::collections::HashSet;
 
 use super::lower::LoweredGraph;
+use super::memory::Alive;
+use super::order::Order;
 use super::{Buffer, Mem, Plan, Step, View, memory};
 use crate::engine::graph::{Graph, Slot};
 
 /// Orders the steps, finds out how long each buffer lives, and places it.
 pub(super) fn schedule(graph: &Graph, lowered: LoweredGraph) -> Plan {
-    let waves_of = waves(&lowered);
-    let mut steps: Vec<Step> =
-        lowered.steps.into_iter().zip(&waves_of).map(|((kernel, at), &wave)| Step { kernel, wave, at }).collect();
+    let waits = waits(&lowered);
+    let waves = waves(&waits);
+    let size = |i: usize| lowered.steps[i].0.flops() + lowered.steps[i].0.bytes();
+    let mut sequence: Vec<usize> = (0..waits.len()).collect();
     // Within a wave the largest first: the last chunks to be claimed are then small ones.
-    steps.sort_by_key(|s| (s.wave, std::cmp::Reverse(s.flops() + s.bytes())));
+    sequence.sort_by_key(|&i| (waves[i], std::cmp::Reverse(size(i))));
+    let mut place = vec![0; sequence.len()];
+    sequence.iter().enumerate().for_each(|(at, &i)| place[i] = at);
+    let waits: Vec<Vec<usize>> = sequence.iter().map(|&i| waits[i].iter().map(|&j| place[j]).collect()).collect();
+    let order = Order::of(waits.iter().map(Vec::as_slice));
+    let step = |(&i, waits): (&usize, &Vec<usize>)| {
+        let (kernel, at) = lowered.steps[i].clone();
+        Step { kernel, wave: waves[i], waits: order.direct(waits), at }
+    };
+    let steps: Vec<Step> = sequence.iter().zip(&waits).map(step).collect();
     let mut buffers = lifetimes(&steps, &lowered.buffers);
-    let arena = memory::place(&mut buffers);
+    let arena = memory::place(&mut buffers, &Alive::InWaves(&steps));
     let read: HashSet<Mem> = steps.iter().flat_map(|s| s.kernel.reads()).map(|v| v.mem).collect();
     let numbers = read.iter().filter_map(|mem| if let Mem::Tensor(i) = *mem { Some(i) } else { None });
     let count = numbers.max().map_or(0, |i| i + 1);
@@ -25,6 +37,7 @@ pub(super) fn schedule(graph: &Graph, lowered: LoweredGraph) -> Plan {
         steps,
         buffers,
         arena,
+        groups: None,
         slots: graph.slots(),
         tensors: (0..count).map(|i| tensor(i).iter().map(|&v| v as f32).collect()).collect(),
         schedules: graph.schedules(),
@@ -34,8 +47,8 @@ pub(super) fn schedule(graph: &Graph, lowered: LoweredGraph) -> Plan {
     }
 }
 
-/// The wave of every step: the length of the longest chain of steps that it waits for.
-fn waves(lowered: &LoweredGraph) -> Vec<usize> {
+/// The steps that each step waits for, those included that it waits for through others.
+fn waits(lowered: &LoweredGraph) -> Vec<Vec<usize>> {
     let kernels = lowered.steps.iter().map(|(kernel, _)| kernel);
     let reads: Vec<Vec<View>> = kernels.clone().map(|k| k.reads()).collect();
     let writes: Vec<Vec<View>> = kernels.clone().map(|k| k.writes()).collect();
@@ -57,6 +70,12 @@ fn waves(lowered: &LoweredGraph) -> Vec<usize> {
             }
         }
     }
+    waits
+}
+
+/// The wave of every step: the length of the longest chain of steps that it waits for.
+fn waves(waits: &[Vec<usize>]) -> Vec<usize> {
+    let n = waits.len();
     let mut wave: Vec<Option<usize>> = vec![None; n];
     for _ in 0..n {
         for i in 0..n {
@@ -68,19 +87,19 @@ fn waves(lowered: &LoweredGraph) -> Vec<usize> {
     wave.into_iter().map(|w| w.expect("steps do not wait for each other in a circle")).collect()
 }
 
-/// A buffer lives from the first wave that writes it to the last that touches it.
+/// The buffers with the steps that touch them, in order.
 fn lifetimes(steps: &[Step], sizes: &[(usize, bool)]) -> Vec<Buffer> {
-    let unused = (usize::MAX, 0);
-    let mut buffers: Vec<Buffer> =
-        sizes.iter().map(|&(len, persistent)| Buffer { len, offset: 0, persistent, alive: unused }).collect();
-    for step in steps {
+    let unused = |&(len, persistent): &(usize, bool)| Buffer { len, offset: 0, persistent, users: Vec::new() };
+    let mut buffers: Vec<Buffer> = sizes.iter().map(unused).collect();
+    for (number, step) in steps.iter().enumerate() {
         for view in step.kernel.reads().iter().chain(&step.kernel.writes()) {
             if let Mem::Buffer(b) = view.mem {
-                let alive = &mut buffers[b as usize].alive;
-                *alive = (alive.0.min(step.wave), alive.1.max(step.wave));
+                let users = &mut buffers[b as usize].users;
+                if users.last() != Some(&number) {
+                    users.push(number);
+                }
             }
         }
     }
-    buffers.iter_mut().filter(|b| b.alive == unused).for_each(|b| b.alive = (0, 0));
     buffers
 }

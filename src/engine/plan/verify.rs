@@ -2,27 +2,42 @@
 
 use std::collections::HashMap;
 
+use super::memory::Alive;
+use super::order::Order;
 use super::program::{Instr, Output, Program};
 use super::{Mem, Plan, Step, View, memory};
 
 impl Plan {
-    /// Checks what the executors rely on: views lie inside their memory; every buffer element that is read was
-    /// written in an earlier wave; steps of one wave touch nothing that another of them writes; buffers alive at the same
-    /// time do not overlap; programs write a register before they read it, and never the register they read.
+    /// Checks what the executors rely on: steps wait for steps of earlier waves; views lie inside their memory; every buffer
+    /// element that is read was written by steps that are waited for; steps that do not wait for each other, directly or
+    /// through others, touch nothing that one of them writes; buffers that may be alive at the same time, in waves or by the edges, share no memory; programs
+    /// write a register before they read it, and never the register they read.
     ///
     /// # Errors
     /// A description of the first violation.
     pub fn verify(&self) -> Result<(), String> {
+        self.check_waits()?;
+        let order = self.order();
         for (i, step) in self.steps.iter().enumerate() {
             let check = || {
                 self.check_bounds(step)?;
-                self.check_written_before(step)?;
+                self.check_written_before(i, &order)?;
                 step.kernel.program().map_or(Ok(()), check_program)
             };
             check().map_err(|e| format!("step {} ({}): {e}", i + 1, step.name()))?;
         }
-        self.check_waves()?;
-        self.check_memory()
+        self.check_order(&order)?;
+        self.check_memory(&order)
+    }
+
+    /// Both executors go through the steps in the order of the list, one of them wave by wave.
+    fn check_waits(&self) -> Result<(), String> {
+        for (i, step) in self.steps.iter().enumerate() {
+            if let Some(j) = step.waits.iter().find(|&&j| j >= i || self.steps[j].wave >= step.wave) {
+                return Err(format!("step {} waits for step {}, which is not in an earlier wave", i + 1, j + 1));
+            }
+        }
+        Ok(())
     }
 
     fn len_of(&self, mem: Mem) -> Option<usize> {
@@ -43,42 +58,63 @@ impl Plan {
         Ok(())
     }
 
-    fn check_written_before(&self, step: &Step) -> Result<(), String> {
-        for read in step.kernel.reads().iter().filter(|v| matches!(v.mem, Mem::Buffer(_))) {
-            let earlier = self.steps.iter().filter(|s| s.wave < step.wave);
-            let written: Vec<View> = earlier.flat_map(|s| s.kernel.writes()).filter(|w| w.overlaps(read)).collect();
-            let elements: usize = written.iter().map(|w| w.rows * w.cols).sum();
+    fn check_written_before(&self, number: usize, order: &Order) -> Result<(), String> {
+        for read in self.steps[number].kernel.reads().iter().filter(|v| matches!(v.mem, Mem::Buffer(_))) {
+            let earlier = (0..number).filter(|&j| order.is_before(j, number));
+            let written = earlier.flat_map(|j| self.steps[j].kernel.writes()).filter(|w| w.overlaps(read));
+            let elements: usize = written.map(|w| w.rows * w.cols).sum();
             if elements < read.rows * read.cols {
-                return Err(format!("reads {read:?}, of which earlier waves wrote {elements} elements"));
+                return Err(format!("reads {read:?}, of which the steps it waits for wrote {elements} elements"));
             }
         }
         Ok(())
     }
 
-    fn check_waves(&self) -> Result<(), String> {
-        for (i, a) in self.steps.iter().enumerate() {
-            for (j, b) in self.steps.iter().enumerate().filter(|(j, b)| *j != i && b.wave == a.wave) {
-                let touched: Vec<View> = b.kernel.reads().into_iter().chain(b.kernel.writes()).collect();
-                let clash = a.kernel.writes().into_iter().find(|w| touched.iter().any(|t| t.overlaps(w)));
-                let update = a.kernel.updates().into_iter().find(|s| touched.iter().any(|t| t.mem == Mem::Slot(*s)));
-                if clash.is_some() || update.is_some() {
-                    return Err(format!("steps {} and {} of one wave touch the same memory", i + 1, j + 1));
+    fn check_order(&self, order: &Order) -> Result<(), String> {
+        let touched = |step: &Step| -> Vec<View> { [step.kernel.reads(), step.kernel.writes()].concat() };
+        for (j, b) in self.steps.iter().enumerate() {
+            for (i, a) in self.steps[..j].iter().enumerate().filter(|&(i, _)| !order.is_before(i, j)) {
+                let spoils = |a: &Step, b: &Step| {
+                    let touched = touched(b);
+                    a.kernel.writes().iter().any(|w| touched.iter().any(|t| t.overlaps(w)))
+                        || a.kernel.updates().iter().any(|s| touched.iter().any(|t| t.mem == Mem::Slot(*s)))
+                };
+                if spoils(a, b) || spoils(b, a) {
+                    return Err(format!(
+                        "steps {} and {} touch the same memory, and neither waits for the other",
+                        i + 1,
+                        j + 1
+                    ));
                 }
             }
         }
         Ok(())
     }
 
-    fn check_memory(&self) -> Result<(), String> {
+    fn check_memory(&self, order: &Order) -> Result<(), String> {
+        let users = |number: usize| {
+            let touches = |step: &Step| {
+                let views = [step.kernel.reads(), step.kernel.writes()].concat();
+                views.iter().any(|v| v.mem == Mem::Buffer(number as u32))
+            };
+            (0..self.steps.len()).filter(|&i| touches(&self.steps[i])).collect::<Vec<_>>()
+        };
+        let alive = match &self.groups {
+            None => Alive::InWaves(&self.steps),
+            Some(groups) => Alive::ByEdges(order, groups),
+        };
         for (i, a) in self.buffers.iter().enumerate() {
             if a.offset + memory::padded(a.len) > self.arena {
                 return Err(format!("buffer {i} leaves the arena"));
             }
+            if a.users != users(i) {
+                return Err(format!("buffer {i} is used by other steps than {:?}", a.users));
+            }
             for (j, b) in self.buffers.iter().enumerate().skip(i + 1) {
                 let apart =
                     a.offset + memory::padded(a.len) <= b.offset || b.offset + memory::padded(b.len) <= a.offset;
-                if !apart && memory::conflict(a, b) {
-                    return Err(format!("buffers {i} and {j} are alive together and share memory"));
+                if !apart && alive.together(a, b) {
+                    return Err(format!("buffers {i} and {j} may be alive together and share memory"));
                 }
             }
         }
@@ -115,10 +151,12 @@ fn check_program(p: &Program) -> Result<(), String> {
 
 #[cfg(test)]
 mod tests {
-    use crate::engine::graph::Graph;
     use std::sync::Arc;
 
-    use crate::engine::plan::{Fusion, Mem, Plan, View};
+    use crate::engine::grad::grad;
+    use crate::engine::graph::Graph;
+    use crate::engine::optim::Optimizer;
+    use crate::engine::plan::{Buffer, Fusion, Mem, Plan, View};
     use crate::engine::steps::layout::Move;
 
     fn plan() -> Plan {
@@ -134,7 +172,10 @@ mod tests {
         assert_eq!(good.verify(), Ok(()));
         let mut early = good.clone();
         early.steps.last_mut().unwrap().wave = 0;
-        assert!(early.verify().unwrap_err().contains("earlier waves wrote 0"));
+        assert!(early.verify().unwrap_err().contains("not in an earlier wave"));
+        let mut alone = good.clone();
+        alone.steps.last_mut().unwrap().waits.clear();
+        assert!(alone.verify().unwrap_err().contains("the steps it waits for wrote 0"));
         let mut outside = good.clone();
         outside.buffers[0].len -= 1;
         assert!(outside.verify().unwrap_err().contains("leaves its memory"));
@@ -144,10 +185,49 @@ mod tests {
         missing.steps[0].kernel = Arc::new(Move::copy(nowhere, written));
         assert!(missing.verify().unwrap_err().contains("does not exist"));
         let mut shared = good;
-        shared.buffers.push(shared.buffers[0]);
+        let beside = Buffer { persistent: true, users: Vec::new(), ..shared.buffers[0].clone() };
+        shared.buffers.push(beside);
         assert!(shared.verify().unwrap_err().contains("share memory"));
         let mut small = plan();
         small.arena /= 2;
         assert!(small.verify().unwrap_err().contains("leaves the arena"));
+        // By waves the first buffer of a chain and a later one may share; a GPU that launches all together allows nothing.
+        let chain = |groups| {
+            let g = Graph::new();
+            let (x, w) = (g.input(&[4, 8]), g.param("w", &[8, 8]));
+            let y = x.matmul(w).tanh().matmul(w).tanh().matmul(w).tanh().matmul(w);
+            Plan::build(&g, &[y], Fusion::all()).unwrap().by_edges(groups)
+        };
+        let (alone, together) = (chain(vec![]), chain(vec![vec![0, 1, 2, 3]]));
+        assert!(alone.arena < together.arena && together.verify().is_ok());
+        let mut wrong = together.clone();
+        wrong.buffers.clone_from(&alone.buffers);
+        assert!(wrong.verify().unwrap_err().contains("share memory"));
+        let mut forgotten = plan();
+        forgotten.buffers[0].users.pop();
+        assert!(forgotten.verify().unwrap_err().contains("used by other steps"));
+    }
+
+    /// Of the edges of a training step none is there for nothing, and none is missed unseen.
+    #[test]
+    fn a_plan_without_any_one_of_its_edges_is_not_sound() {
+        for fusion in [Fusion::all(), Fusion::none()] {
+            let g = Graph::new();
+            let (x, w, v) = (g.batch("train", 6, 8), g.param("w", &[8, 5]), g.param("v", &[5, 8]));
+            let y = x.matmul(w).tanh().matmul(v);
+            let loss = (y - x).square().mean_all();
+            let pairs: Vec<_> = [w, v].into_iter().zip(grad(loss, &[w, v])).collect();
+            g.optimize(Optimizer::adam(), 1e-3, &pairs);
+            let plan = Plan::build(&g, &[loss], fusion).unwrap();
+            let edges: usize = plan.steps.iter().map(|s| s.waits.len()).sum();
+            assert!(edges >= plan.steps.len() - 1, "{plan}");
+            for step in 0..plan.steps.len() {
+                for edge in 0..plan.steps[step].waits.len() {
+                    let mut cut = plan.clone();
+                    let from = cut.steps[step].waits.remove(edge);
+                    assert!(cut.verify().is_err(), "without {} → {}:\n{plan}", from + 1, step + 1);
+                }
+            }
+        }
     }
 }

@@ -57,6 +57,13 @@ impl View {
         self.stride == self.cols || self.rows <= 1
     }
 
+    /// Whether it has exactly the elements of another view in the same order, be the rectangles what they may.
+    #[cfg(feature = "cuda")]
+    pub(crate) fn is_same_memory(&self, other: &View) -> bool {
+        let contiguous = self.is_contiguous() && other.is_contiguous();
+        contiguous && (self.mem, self.offset, self.size()) == (other.mem, other.offset, other.size())
+    }
+
     /// The same contiguous elements as another rectangle.
     pub(crate) fn reshaped(&self, rows: usize, cols: usize) -> View {
         debug_assert!(self.is_contiguous() && self.size() == rows * cols);

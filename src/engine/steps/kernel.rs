@@ -5,9 +5,11 @@ use std::fmt;
 use std::sync::{Mutex, PoisonError};
 
 use super::StepValues;
+#[cfg(feature = "cuda")]
+use super::optimize::Optimize;
 use crate::engine::device::cpu::Binder;
 #[cfg(feature = "cuda")]
-use crate::engine::device::cuda::Lower;
+use crate::engine::device::cuda::{Lower, RowWork};
 use crate::engine::error::{Error, Result};
 use crate::engine::graph::Slot;
 use crate::engine::ops::layout::Lookup;
@@ -46,6 +48,11 @@ pub(crate) trait Kernel: fmt::Debug + Send + Sync {
         self.reads().iter().chain(&self.writes()).map(View::bytes).sum()
     }
 
+    /// Those of its bytes that may be gradients of parameters.
+    fn gradient_bytes(&self) -> u64 {
+        0
+    }
+
     /// Bytes of the memory that it goes through: as [`Kernel::bytes`], with what is both read and written counted once.
     fn footprint(&self) -> u64 {
         let views: HashSet<View> = self.reads().into_iter().chain(self.writes()).collect();
@@ -60,6 +67,24 @@ pub(crate) trait Kernel: fmt::Debug + Send + Sync {
     /// Whether its operations are those of a matrix product, which may run on tensor cores.
     fn is_product(&self) -> bool {
         false
+    }
+
+    /// The update of parameters that it is, if it is one.
+    #[cfg(feature = "cuda")]
+    fn update(&self) -> Option<&Optimize> {
+        None
+    }
+
+    /// Whether its CUDA kernel can update the parameters whose gradients it makes, in place of writing these.
+    #[cfg(feature = "cuda")]
+    fn can_update(&self) -> bool {
+        false
+    }
+
+    /// What it does with every row, if row r of what it writes needs only row r of what steps before it write.
+    #[cfg(feature = "cuda")]
+    fn by_rows(&self) -> Option<RowWork<'_>> {
+        None
     }
 
     /// The kernel on the CPU, its operands found by `to`.

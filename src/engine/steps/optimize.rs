@@ -1,11 +1,14 @@
 //! The update of the parameters: one pass over the flat arrays p, g, m, v (see [`Optimizer::update`]).
 
+#[cfg(feature = "cuda")]
+use std::mem::offset_of;
+
 use super::{Context, Kernel, Work};
 use crate::engine::device::cpu::Binder;
 #[cfg(feature = "cuda")]
 use crate::engine::device::cuda::{
     Lower,
-    params::{OptimizeParams, zeroed},
+    params::{OptimizeParams, RuleParams, zeroed},
 };
 #[cfg(feature = "cuda")]
 use crate::engine::error::Result;
@@ -68,6 +71,10 @@ impl Kernel for Optimize {
         4 * self.size() * if self.is_adam() { 7 } else { 5 }
     }
 
+    fn gradient_bytes(&self) -> u64 {
+        4 * self.size()
+    }
+
     fn footprint(&self) -> u64 {
         // The parameter, its gradient, and one or two moments.
         4 * self.size() * if self.is_adam() { 4 } else { 3 }
@@ -83,23 +90,28 @@ impl Kernel for Optimize {
         Box::new(UpdateWork { isa: to.isa, rule: self.rule, pieces: pieces(&wholes), scale })
     }
 
+    #[cfg(feature = "cuda")]
+    fn update(&self) -> Option<&Optimize> {
+        Some(self)
+    }
+
     /// Parameters whose memory and gradients are neighbours are updated by one launch.
     #[cfg(feature = "cuda")]
     fn lower(&self, to: &mut Lower<'_>) -> Result<()> {
-        let base = self.rule_params(to);
+        let scale = self.scale.as_ref().map_or(0, |v| to.address(v));
+        let base = OptimizeParams { clock: to.clock, scale, by: self.by(), ..zeroed() };
         let mut runs: Vec<OptimizeParams> = Vec::new();
         for (slot, grad) in &self.params {
-            let (at, g, len) = (to.param(*slot), to.address(grad), grad.size() as u64);
+            let (of, g, len) = (to.param(*slot), to.address(grad), grad.size() as u64);
             match runs.last_mut() {
-                Some(last) if last.p + 4 * last.len == at.p && last.g + 4 * last.len == g => last.len += len,
-                _ => runs.push(OptimizeParams { p: at.p, m: at.m, v: at.v, g, len, ..base }),
+                Some(last) if last.of.p + 4 * last.len == of.p && last.g + 4 * last.len == g => last.len += len,
+                _ => runs.push(OptimizeParams { of, g, len, ..base }),
             }
         }
-        let last = runs.len() - 1;
-        for (i, mut run) in runs.into_iter().enumerate() {
-            run.tick = i32::from(i == last && to.ends_step());
+        for run in runs {
             let grid = (run.len / 4 + 2).div_ceil(256);
-            to.launch(self.name(), [grid as u32, 1, 1], 256, 0, &run)?;
+            let launch = to.launch(self.name(), [grid as u32, 1, 1], 256, 0, &run)?;
+            to.can_end_step(launch, offset_of!(OptimizeParams, end));
         }
         Ok(())
     }
@@ -107,20 +119,23 @@ impl Kernel for Optimize {
 
 #[cfg(feature = "cuda")]
 impl Optimize {
-    /// The parameters that are the same for all launches.
-    fn rule_params(&self, to: &Lower<'_>) -> OptimizeParams {
-        let scale = self.scale.as_ref().map_or(0, |v| to.address(v));
-        let base = OptimizeParams { clock: to.clock, scale, ticket: to.ticket, ..zeroed() };
+    /// The same update of some of the parameters, by their places in the list.
+    pub(crate) fn only(&self, places: &[usize]) -> Optimize {
+        Optimize { rule: self.rule, params: places.iter().map(|&i| self.params[i]).collect(), scale: self.scale }
+    }
+
+    /// The rule as the kernels take it.
+    pub(crate) fn by(&self) -> RuleParams {
         match self.rule {
-            Optimizer::Adam { beta1, beta2, eps } => OptimizeParams {
+            Optimizer::Adam { beta1, beta2, eps } => RuleParams {
                 beta1: beta1 as f32,
                 beta2: beta2 as f32,
                 one_minus_beta1: (1.0 - beta1) as f32,
                 one_minus_beta2: (1.0 - beta2) as f32,
                 eps: eps as f32,
-                ..base
+                ..zeroed()
             },
-            Optimizer::Sgd { momentum } => OptimizeParams { rule: 1, momentum: momentum as f32, ..base },
+            Optimizer::Sgd { momentum } => RuleParams { rule: 1, momentum: momentum as f32, ..zeroed() },
         }
     }
 }

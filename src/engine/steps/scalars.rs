@@ -1,5 +1,8 @@
 //! Scalars: partial sums added up in a fixed order, arithmetic on the results, and running sums of metrics.
 
+#[cfg(feature = "cuda")]
+use std::mem::offset_of;
+
 use super::{Context, Kernel, Region, Work, pointwise};
 use crate::engine::device::cpu::Binder;
 #[cfg(feature = "cuda")]
@@ -84,13 +87,15 @@ impl Kernel for Scalars {
         for part in metric_parts.iter().skip(1) {
             launches.push(with_metrics(to, empty, part));
         }
-        let last = launches.len() - 1;
-        for (i, mut params) in launches.into_iter().enumerate() {
-            params.tick = i32::from(i == last && to.ends_step());
+        for params in launches {
             let runs = params.program.body_len > 0 || params.program.uniform_len > 0;
             let regs = if runs { self.program.regs } else { 0 };
             let shared = (16 * regs).max(64 * params.totals_len as usize).max(32);
-            to.launch("scalars", [1, 1, 1], 256, shared as u32, &params)?;
+            let launch = to.launch("scalars", [1, 1, 1], 256, shared as u32, &params)?;
+            to.can_end_step(launch, offset_of!(ScalarsParams, end));
+            if runs {
+                to.runs(launch, &self.program, false);
+            }
         }
         Ok(())
     }

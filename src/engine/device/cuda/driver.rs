@@ -1,7 +1,7 @@
-//! A thin layer over the CUDA driver: one context, two streams, memory, modules, kernels by name, graphs.
+//! A thin layer over the CUDA driver: one context, one stream, memory, modules, kernels by name, graphs.
 //!
 //! Only this file, `pinned.rs` and `probe.rs` know cudarc, and of cudarc only the driver's own functions: what the safe
-//! layer adds (event tracking per allocation, allocation by pools) would end up in a captured graph. Every failure
+//! layer adds (event tracking per allocation, allocation by pools) would have a price in every step. Every failure
 //! becomes an [`Error::Device`] that names the call.
 
 use std::cell::{Cell, RefCell};
@@ -25,6 +25,13 @@ pub(crate) struct DeviceKernel {
     handle: sys::CUfunction,
 }
 
+impl DeviceKernel {
+    /// What cannot be launched.
+    pub fn none() -> DeviceKernel {
+        DeviceKernel { handle: ptr::null_mut() }
+    }
+}
+
 /// What is launched: a kernel over a grid, with its parameter struct as bytes.
 #[derive(Clone)]
 pub(crate) struct Launch {
@@ -36,21 +43,22 @@ pub(crate) struct Launch {
     pub params: Box<[u64]>,
 }
 
-/// Which of the two streams a launch goes to.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) enum Lane {
-    Main,
-    Side,
+/// A launch as a node of a [`LaunchGraph`].
+pub(crate) struct LaunchNode<'a> {
+    pub launch: &'a Launch,
+    /// The earlier nodes that it waits for.
+    pub waits: Vec<usize>,
+    /// Whether its blocks go before those of nodes that are not urgent, where both could run.
+    pub urgent: bool,
 }
 
 /// A device with everything that belongs to it.
 pub(crate) struct Driver {
     pub gpu: Gpu,
     context: sys::CUcontext,
-    pub(super) main: sys::CUstream,
-    side: sys::CUstream,
-    fork: sys::CUevent,
-    join: sys::CUevent,
+    pub(super) stream: sys::CUstream,
+    /// The priorities of nodes of graphs: of those that can wait, and of urgent ones.
+    priorities: [i32; 2],
     modules: RefCell<Vec<sys::CUmodule>>,
     functions: RefCell<HashMap<&'static str, DeviceKernel>>,
     /// The next image to be loaded when a kernel is in none of the modules.
@@ -72,16 +80,18 @@ impl Driver {
             unsafe { result::primary_ctx::retain(device) }.map_err(failed.clone()("cuDevicePrimaryCtxRetain"))?;
         // SAFETY: the context was just retained.
         unsafe { result::ctx::set_current(context) }.map_err(failed.clone()("cuCtxSetCurrent"))?;
-        // Streams of their own: the default stream cannot be captured.
-        let stream = || result::stream::create(result::stream::StreamKind::NonBlocking);
-        let event = || result::event::create(sys::CUevent_flags::CU_EVENT_DISABLE_TIMING);
+        let [mut least, mut greatest] = [0; 2];
+        // SAFETY: the driver writes two numbers.
+        unsafe { sys::cuCtxGetStreamPriorityRange(&mut least, &mut greatest) }
+            .result()
+            .map_err(failed.clone()("cuCtxGetStreamPriorityRange"))?;
+        // A stream of its own: what other users of the default stream do is waited for there.
+        let stream = result::stream::create(result::stream::StreamKind::NonBlocking);
         let driver = Driver {
             gpu,
             context,
-            main: stream().map_err(failed.clone()("cuStreamCreate"))?,
-            side: stream().map_err(failed.clone()("cuStreamCreate"))?,
-            fork: event().map_err(failed.clone()("cuEventCreate"))?,
-            join: event().map_err(failed("cuEventCreate"))?,
+            stream: stream.map_err(failed("cuStreamCreate"))?,
+            priorities: [least, greatest],
             modules: RefCell::default(),
             functions: RefCell::default(),
             next_image: Cell::new(0),
@@ -93,6 +103,12 @@ impl Driver {
         move |e| failure(&self.name(), call, e)
     }
 
+    /// The compute capability, major and minor.
+    pub fn capability(&self) -> (u32, u32) {
+        let Version(major, minor) = self.gpu.compute_capability;
+        (major, minor)
+    }
+
     /// `cuda:0`.
     pub fn name(&self) -> String {
         format!("cuda:{}", self.gpu.ordinal)
@@ -102,13 +118,6 @@ impl Driver {
     pub(super) fn enter(&self) -> Result<()> {
         // SAFETY: the context lives as long as the driver.
         unsafe { result::ctx::set_current(self.context) }.map_err(self.failed("cuCtxSetCurrent"))
-    }
-
-    fn stream(&self, lane: Lane) -> sys::CUstream {
-        match lane {
-            Lane::Main => self.main,
-            Lane::Side => self.side,
-        }
     }
 
     /// `bytes` bytes of device memory, zeroed. `what` says what for, in the message if there is not enough.
@@ -139,14 +148,14 @@ impl Driver {
         }
     }
 
-    /// Sets `bytes` bytes to zero, in the order of the main stream.
+    /// Sets `bytes` bytes to zero, in the order of the stream.
     pub fn clear(&self, at: Address, bytes: usize) -> Result<()> {
         self.enter()?;
         // SAFETY: the caller hands in an address of a buffer with as many bytes.
-        unsafe { result::memset_d8_async(at, 0, bytes, self.main) }.map_err(self.failed("cuMemsetD8Async"))
+        unsafe { result::memset_d8_async(at, 0, bytes, self.stream) }.map_err(self.failed("cuMemsetD8Async"))
     }
 
-    /// Copies host memory to the device, in the order of the main stream. The driver may wait for the stream first;
+    /// Copies host memory to the device, in the order of the stream. The driver may wait for the stream first;
     /// what is uploaded while a plan runs goes through `pinned.rs`.
     pub fn upload<T: Pod>(&self, to: Address, values: &[T]) -> Result<()> {
         if values.is_empty() {
@@ -155,7 +164,7 @@ impl Driver {
         self.enter()?;
         // SAFETY: the caller hands in an address of a buffer with room; pageable memory is copied before the call
         // returns.
-        unsafe { result::memcpy_htod_async(to, values, self.main) }.map_err(self.failed("cuMemcpyHtoDAsync"))
+        unsafe { result::memcpy_htod_async(to, values, self.stream) }.map_err(self.failed("cuMemcpyHtoDAsync"))
     }
 
     /// Copies device memory to the host, after everything that was launched before.
@@ -163,24 +172,24 @@ impl Driver {
         self.enter()?;
         if !to.is_empty() {
             // SAFETY: the caller hands in an address of a buffer with as many bytes; the stream is waited for below.
-            unsafe { result::memcpy_dtoh_async(to, from, self.main) }.map_err(self.failed("cuMemcpyDtoHAsync"))?;
+            unsafe { result::memcpy_dtoh_async(to, from, self.stream) }.map_err(self.failed("cuMemcpyDtoHAsync"))?;
         }
         self.synchronize()
     }
 
-    /// Copies within the device, in the order of the main stream.
+    /// Copies within the device, in the order of the stream.
     #[cfg(feature = "mpi")]
     pub fn copy(&self, to: Address, from: Address, bytes: usize) -> Result<()> {
         self.enter()?;
         // SAFETY: the caller hands in addresses of buffers with as many bytes each.
-        unsafe { result::memcpy_dtod_async(to, from, bytes, self.main) }.map_err(self.failed("cuMemcpyDtoDAsync"))
+        unsafe { result::memcpy_dtod_async(to, from, bytes, self.stream) }.map_err(self.failed("cuMemcpyDtoDAsync"))
     }
 
     /// Waits until the device has done everything, and reports what went wrong meanwhile.
     pub fn synchronize(&self) -> Result<()> {
         self.enter()?;
-        // SAFETY: the streams live as long as the driver; the side stream is always joined to the main one.
-        unsafe { result::stream::synchronize(self.main) }.map_err(self.failed("cuStreamSynchronize"))
+        // SAFETY: the stream lives as long as the driver.
+        unsafe { result::stream::synchronize(self.stream) }.map_err(self.failed("cuStreamSynchronize"))
     }
 
     /// The kernel of this name, from whichever image has it.
@@ -259,8 +268,8 @@ impl Driver {
             .map_err(self.failed("cuFuncSetAttribute"))
     }
 
-    /// Launches a kernel on a stream.
-    pub fn launch(&self, launch: &Launch, lane: Lane) -> Result<()> {
+    /// Launches a kernel, in the order of the stream.
+    pub fn launch(&self, launch: &Launch) -> Result<()> {
         let [x, y, z] = launch.grid;
         let mut arguments = [launch.params.as_ptr().cast::<c_void>().cast_mut()];
         // SAFETY: the parameter struct is the kernel's (`params.rs` mirrors kernels/params.cuh, a test compares the
@@ -271,86 +280,75 @@ impl Driver {
                 (x, y, z),
                 (launch.threads, 1, 1),
                 launch.shared,
-                self.stream(lane),
+                self.stream,
                 &mut arguments,
             )
         };
         done.map_err(|e| failure(&self.name(), launch.kernel, e))
     }
 
-    /// From here on the side stream waits for what the main stream has been given.
-    pub fn fork(&self) -> Result<()> {
-        self.order(self.fork, self.main, self.side)
-    }
-
-    /// From here on the main stream waits for what the side stream has been given.
-    pub fn join(&self) -> Result<()> {
-        self.order(self.join, self.side, self.main)
-    }
-
-    fn order(&self, event: sys::CUevent, first: sys::CUstream, then: sys::CUstream) -> Result<()> {
-        // SAFETY: event and streams live as long as the driver.
-        unsafe {
-            result::event::record(event, first).map_err(self.failed("cuEventRecord"))?;
-            let flags = sys::CUevent_wait_flags::CU_EVENT_WAIT_DEFAULT;
-            result::stream::wait_event(then, event, flags).map_err(self.failed("cuStreamWaitEvent"))
-        }
-    }
-
-    /// Records what `enqueue` launches instead of running it.
+    /// A graph of launches, each of which begins when those that it waits for are over.
     ///
     /// # Errors
-    /// What `enqueue` returns; [`Error::Device`] when the driver refuses, or when something else than kernels was
-    /// recorded: a graph with memory nodes could not be launched again and again.
-    pub fn capture(self: &Rc<Driver>, enqueue: impl FnOnce() -> Result<()>) -> Result<Captured> {
+    /// [`Error::Device`] when the driver refuses.
+    pub fn graph(self: &Rc<Driver>, nodes: &[LaunchNode<'_>]) -> Result<LaunchGraph> {
         self.enter()?;
-        let mode = sys::CUstreamCaptureMode::CU_STREAM_CAPTURE_MODE_THREAD_LOCAL;
-        // SAFETY: the stream is ours and not capturing.
-        unsafe { result::stream::begin_capture(self.main, mode) }.map_err(self.failed("cuStreamBeginCapture"))?;
-        let enqueued = enqueue();
-        // SAFETY: as above; ends the capture whatever happened in it.
-        let graph = unsafe { result::stream::end_capture(self.main) }.map_err(self.failed("cuStreamEndCapture"));
-        let graph = graph.map(|graph| Captured { driver: self.clone(), graph, exec: ptr::null_mut(), nodes: 0 });
-        enqueued?;
-        let mut captured = graph?;
-        captured.nodes = self.count_kernels(captured.graph)?;
-        let flags = sys::CUgraphInstantiate_flags(0);
-        // SAFETY: the graph was just captured.
-        captured.exec =
-            unsafe { result::graph::instantiate(captured.graph, flags) }.map_err(self.failed("cuGraphInstantiate"))?;
-        // SAFETY: the graph was just instantiated.
-        unsafe { result::graph::upload(captured.exec, self.main) }.map_err(self.failed("cuGraphUpload"))?;
-        Ok(captured)
-    }
-
-    /// The number of nodes of a graph, all of which must be kernels.
-    fn count_kernels(&self, graph: sys::CUgraph) -> Result<usize> {
-        let mut count = 0;
-        // SAFETY: with a null list the driver writes the number of nodes.
-        unsafe { sys::cuGraphGetNodes(graph, ptr::null_mut(), &mut count) }
-            .result()
-            .map_err(self.failed("cuGraphGetNodes"))?;
-        let mut nodes = vec![ptr::null_mut(); count];
-        // SAFETY: the list has room for as many nodes as the driver said.
-        unsafe { sys::cuGraphGetNodes(graph, nodes.as_mut_ptr(), &mut count) }
-            .result()
-            .map_err(self.failed("cuGraphGetNodes"))?;
+        let mut graph = ptr::null_mut();
+        // SAFETY: the driver writes a handle.
+        unsafe { sys::cuGraphCreate(&mut graph, 0) }.result().map_err(self.failed("cuGraphCreate"))?;
+        let mut graph = LaunchGraph { driver: self.clone(), graph, exec: ptr::null_mut() };
+        let mut handles: Vec<sys::CUgraphNode> = Vec::with_capacity(nodes.len());
         for node in nodes {
-            let mut kind = sys::CUgraphNodeType::CU_GRAPH_NODE_TYPE_EMPTY;
-            // SAFETY: a node of this graph.
-            unsafe { sys::cuGraphNodeGetType(node, &mut kind) }.result().map_err(self.failed("cuGraphNodeGetType"))?;
-            if kind != sys::CUgraphNodeType::CU_GRAPH_NODE_TYPE_KERNEL {
-                return Err(Error::Device {
-                    device: self.name(),
-                    reason: format!("the captured step holds a node that is no kernel: {kind:?}"),
-                    remedy: Choice::Cpu.remedy("this is a fault of the program; please report it, and use the CPU"),
-                });
-            }
+            let waits: Vec<sys::CUgraphNode> = node.waits.iter().map(|&i| handles[i]).collect();
+            handles.push(self.add_node(graph.graph, node, &waits)?);
         }
-        Ok(count)
+        let flags = sys::CUgraphInstantiate_flags::CUDA_GRAPH_INSTANTIATE_FLAG_USE_NODE_PRIORITY;
+        // SAFETY: the graph was just made.
+        graph.exec =
+            unsafe { result::graph::instantiate(graph.graph, flags) }.map_err(self.failed("cuGraphInstantiate"))?;
+        // SAFETY: the graph was just instantiated.
+        unsafe { result::graph::upload(graph.exec, self.stream) }.map_err(self.failed("cuGraphUpload"))?;
+        Ok(graph)
     }
 
-    /// Seconds that the device takes for what `enqueue` launches on the main stream.
+    fn add_node(
+        &self,
+        graph: sys::CUgraph,
+        node: &LaunchNode<'_>,
+        waits: &[sys::CUgraphNode],
+    ) -> Result<sys::CUgraphNode> {
+        let launch = node.launch;
+        let [x, y, z] = launch.grid;
+        let mut arguments = [launch.params.as_ptr().cast::<c_void>().cast_mut()];
+        let params = sys::CUDA_KERNEL_NODE_PARAMS {
+            func: launch.function.handle,
+            gridDimX: x,
+            gridDimY: y,
+            gridDimZ: z,
+            blockDimX: launch.threads,
+            blockDimY: 1,
+            blockDimZ: 1,
+            sharedMemBytes: launch.shared,
+            kernelParams: arguments.as_mut_ptr(),
+            extra: ptr::null_mut(),
+            kern: ptr::null_mut(),
+            ctx: ptr::null_mut(),
+        };
+        let mut handle = ptr::null_mut();
+        // SAFETY: graph and nodes exist; the driver copies the parameter struct, which is the kernel's (see `launch`).
+        unsafe { sys::cuGraphAddKernelNode_v2(&mut handle, graph, waits.as_ptr(), waits.len(), &params) }
+            .result()
+            .map_err(|e| failure(&self.name(), launch.kernel, e))?;
+        let value = sys::CUlaunchAttributeValue { priority: self.priorities[usize::from(node.urgent)] };
+        let attribute = sys::CUlaunchAttributeID::CU_LAUNCH_ATTRIBUTE_PRIORITY;
+        // SAFETY: the node was just made, and the value is that of the attribute.
+        unsafe { sys::cuGraphKernelNodeSetAttribute(handle, attribute, &value) }
+            .result()
+            .map_err(self.failed("cuGraphKernelNodeSetAttribute"))?;
+        Ok(handle)
+    }
+
+    /// Seconds that the device takes for what `enqueue` launches.
     pub fn time(&self, enqueue: impl FnOnce() -> Result<()>) -> Result<f64> {
         self.enter()?;
         let create =
@@ -359,9 +357,9 @@ impl Driver {
         let measure = || {
             // SAFETY: both events and the stream are alive until the end of this function.
             unsafe {
-                result::event::record(start, self.main).map_err(self.failed("cuEventRecord"))?;
+                result::event::record(start, self.stream).map_err(self.failed("cuEventRecord"))?;
                 enqueue()?;
-                result::event::record(end, self.main).map_err(self.failed("cuEventRecord"))?;
+                result::event::record(end, self.stream).map_err(self.failed("cuEventRecord"))?;
                 result::event::synchronize(end).map_err(self.failed("cuEventSynchronize"))?;
                 result::event::elapsed(start, end).map_err(self.failed("cuEventElapsedTime"))
             }
@@ -383,13 +381,8 @@ impl Drop for Driver {
         }
         // SAFETY: buffers and graphs hold the driver, so nothing of it is in use any more.
         unsafe {
-            let _ = result::stream::synchronize(self.main);
-            for event in [self.fork, self.join] {
-                let _ = result::event::destroy(event);
-            }
-            for stream in [self.main, self.side] {
-                let _ = result::stream::destroy(stream);
-            }
+            let _ = result::stream::synchronize(self.stream);
+            let _ = result::stream::destroy(self.stream);
             for &module in self.modules.borrow().iter() {
                 let _ = result::module::unload(module);
             }
@@ -421,24 +414,22 @@ impl Drop for DeviceBuffer {
     }
 }
 
-/// A captured sequence of launches.
-pub(crate) struct Captured {
+/// Launches with what waits for what, which the driver can run again and again.
+pub(crate) struct LaunchGraph {
     driver: Rc<Driver>,
     graph: sys::CUgraph,
     exec: sys::CUgraphExec,
-    /// The number of kernels in it.
-    pub nodes: usize,
 }
 
-impl Captured {
-    /// Runs the whole sequence once, on the main stream.
+impl LaunchGraph {
+    /// Runs all of it once, in the order of the stream.
     pub fn replay(&self) -> Result<()> {
         // SAFETY: the graph is instantiated; its kernels point into buffers of the plan that owns it.
-        unsafe { result::graph::launch(self.exec, self.driver.main) }.map_err(self.driver.failed("cuGraphLaunch"))
+        unsafe { result::graph::launch(self.exec, self.driver.stream) }.map_err(self.driver.failed("cuGraphLaunch"))
     }
 }
 
-impl Drop for Captured {
+impl Drop for LaunchGraph {
     fn drop(&mut self) {
         // SAFETY: the driver is alive, and waits for a running graph before it is destroyed.
         unsafe {

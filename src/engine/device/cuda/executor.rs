@@ -3,11 +3,12 @@
 use std::collections::HashMap;
 use std::rc::Rc;
 
-use super::driver::{Address, Captured, DeviceBuffer, Driver, Lane, Launch};
-use super::lower::{DataLaunch, Lower, Lowered, Placed, Places};
+use super::driver::{Address, DeviceBuffer, Driver, Launch, LaunchGraph, LaunchNode};
+use super::lower::{Chip, DataLaunch, Lower, Lowered, Placed, Places, Slots};
 use super::mailbox::Mailbox;
 use super::memory::DeviceMemory;
 use super::params::{self, Clock, Ctl, HashParams, StepValues};
+use super::parts::{Parts, parts};
 use super::pinned::Uploads;
 use super::probe::{Gpu, Version};
 use crate::engine::device::call::{Call, Sequence};
@@ -51,6 +52,8 @@ pub struct Cuda {
 struct CudaFunction {
     plan: Plan,
     precision: Precision,
+    /// Which steps share launches.
+    parts: Parts,
     /// Inputs and outputs, by slot.
     cells: HashMap<Slot, Address>,
     tensors: Vec<Address>,
@@ -75,13 +78,15 @@ struct BoundPlan {
     /// The number of the memory.
     memory: u64,
     launches: Vec<Placed>,
+    /// Those that end a step.
+    last: Vec<usize>,
     data: Vec<DataLaunch>,
     /// The versions of the data sets that the launches point to.
     versions: Vec<u64>,
     lookups: Vec<Lookup>,
     /// Graphs of one step and of [`UNROLL`] steps, recorded at the first run.
-    one: Option<Captured>,
-    many: Option<Captured>,
+    one: Option<LaunchGraph>,
+    many: Option<LaunchGraph>,
     _shared: Option<DeviceBuffer>,
 }
 
@@ -141,7 +146,7 @@ impl Cuda {
             shared: 0,
             params: params::words(&params),
         };
-        self.driver.launch(&launch, Lane::Main)?;
+        self.driver.launch(&launch)?;
         let mut hash = [0u64];
         self.driver.download(sum.address(), &mut hash)?;
         Ok(hash[0])
@@ -170,19 +175,22 @@ impl Backend for Cuda {
     }
 
     fn compile(&self, graph: &Graph, fusion: Fusion) -> Result<Box<dyn CompiledFunction>> {
-        let function = CudaFunction::new(&self.driver, self.precision, Plan::of(&graph.composed(), fusion)?)?;
+        let function =
+            CudaFunction::new(&self.driver, self.precision, Plan::of(&graph.composed(), fusion)?, fusion.launches)?;
         // What the kernels have no room for is said now, not at the first run.
-        function.lower(None)?;
+        function.lower(Slots::Nowhere)?;
         Ok(Box::new(function))
     }
 }
 
 impl CudaFunction {
     /// The plan's own memory is one allocation: [arena, sums, ticket, ctl, table], the constant arrays, the cells.
-    fn new(driver: &Rc<Driver>, precision: Precision, plan: Plan) -> Result<CudaFunction> {
+    fn new(driver: &Rc<Driver>, precision: Precision, plan: Plan, merge: bool) -> Result<CudaFunction> {
+        let parts = parts(&plan, driver.capability(), merge);
+        let plan = plan.by_edges(parts.together());
         let mut layout = Placement::default();
-        let parts = [4 * plan.arena, 8 * plan.totals, 4, size_of::<Ctl>(), TABLE * size_of::<StepValues>()];
-        let offsets = parts.map(|bytes| layout.place(bytes));
+        let sizes = [4 * plan.arena, 8 * plan.totals, 4, size_of::<Ctl>(), TABLE * size_of::<StepValues>()];
+        let offsets = sizes.map(|bytes| layout.place(bytes));
         let tensors: Vec<Address> = plan.tensors.iter().map(|t| layout.place(4 * t.len())).collect();
         let cells = plan.slots.iter().enumerate().filter(|(_, slot)| slot.kind == SlotKind::Cell);
         let cells: Vec<(Slot, Address)> =
@@ -195,6 +203,7 @@ impl CudaFunction {
         let [arena, sums, ticket, ctl, table] = offsets.map(|offset| base + offset);
         Ok(CudaFunction {
             precision,
+            parts,
             cells: cells.into_iter().map(|(slot, offset)| (slot, base + offset)).collect(),
             tensors: tensors.into_iter().map(|offset| base + offset).collect(),
             arena,
@@ -211,8 +220,8 @@ impl CudaFunction {
         })
     }
 
-    /// The launches, with addresses in `memory`; without one they are good for nothing but to be counted.
-    fn lower(&self, memory: Option<&DeviceMemory>) -> Result<Lowered> {
+    /// The launches, with addresses in memory.
+    fn lower(&self, slots: Slots<'_>) -> Result<Lowered> {
         let places = Places {
             arena: self.arena,
             tensors: &self.tensors,
@@ -220,9 +229,9 @@ impl CudaFunction {
             sums: self.sums,
             ticket: self.ticket,
             clock: self.clock,
-            memory,
+            slots,
         };
-        Lower::new(&self.driver, self.precision, &self.plan, places).run()
+        Lower::new(Chip::There(&self.driver), self.precision, &self.plan, places).run(&self.parts)
     }
 
     /// Workspace and tickets of sums that several blocks share.
@@ -255,10 +264,11 @@ impl CudaFunction {
         if self.bound.as_ref().is_none_or(|bound| bound.memory != memory.number) {
             let named = |kind| matches!(kind, SlotKind::Param | SlotKind::Buffer);
             self.plan.slots.iter().filter(|slot| named(slot.kind)).try_for_each(|slot| memory.check(slot))?;
-            let mut lowered = self.lower(Some(memory))?;
+            let mut lowered = self.lower(Slots::At(memory))?;
             let shared = self.shared_memory(&mut lowered)?;
             self.bound = Some(BoundPlan {
                 memory: memory.number,
+                last: lowered.last(),
                 launches: lowered.launches,
                 versions: vec![0; lowered.data.len()],
                 data: lowered.data,
@@ -291,33 +301,34 @@ impl CudaFunction {
         self.bound.as_ref().expect("bound before")
     }
 
-    /// Launches one step: waves in order; in a wave the first step on the main stream, the others on the side stream.
-    fn enqueue(&self) -> Result<()> {
-        for wave in self.bound().launches.chunk_by(|a, b| a.wave == b.wave) {
-            let first = wave[0].step;
-            let beside = wave.iter().any(|p| p.step != first);
-            if beside {
-                self.driver.fork()?;
+    /// The launches of `steps` steps. A step begins when those launches of the one before are over that end it.
+    fn nodes(&self, steps: usize) -> Vec<LaunchNode<'_>> {
+        let BoundPlan { launches, last, .. } = self.bound();
+        let node = |step: usize, placed: &'_ Placed| {
+            let first = step * launches.len();
+            let own = placed.waits.iter().map(|i| first + i);
+            match placed.waits.is_empty() && step > 0 {
+                true => last.iter().map(|i| first - launches.len() + i).collect(),
+                false => own.collect(),
             }
-            for placed in wave {
-                let lane = if placed.step == first { Lane::Main } else { Lane::Side };
-                self.driver.launch(&placed.launch, lane)?;
-            }
-            if beside {
-                self.driver.join()?;
-            }
-        }
-        Ok(())
+        };
+        let all = (0..steps).flat_map(|step| launches.iter().map(move |placed| (step, placed)));
+        all.map(|(step, placed)| LaunchNode {
+            launch: &placed.launch,
+            waits: node(step, placed),
+            urgent: placed.urgent,
+        })
+        .collect()
     }
 
-    /// Records the graphs, if they are not there.
+    /// Makes the graphs, if they are not there.
     fn record(&mut self, many: bool) -> Result<()> {
         if self.bound().one.is_none() {
-            let graph = self.driver.capture(|| self.enqueue())?;
+            let graph = self.driver.graph(&self.nodes(1))?;
             self.bound.as_mut().expect("bound before").one = Some(graph);
         }
         if many && self.bound().many.is_none() {
-            let graph = self.driver.capture(|| (0..UNROLL).try_for_each(|_| self.enqueue()))?;
+            let graph = self.driver.graph(&self.nodes(UNROLL))?;
             self.bound.as_mut().expect("bound before").many = Some(graph);
         }
         Ok(())
@@ -452,25 +463,32 @@ impl CompiledFunction for CudaFunction {
         self.bind(memory, call)?;
         // Every pass of a step is this one: same batch, same noise.
         let table = [step_values(&Sequence::new(&self.plan, call, updates)?); PASSES];
-        let mut best = vec![f64::INFINITY; self.plan.steps.len()];
-        let record = |of_step: &[Placed]| {
-            let launch = || of_step.iter().try_for_each(|p| self.driver.launch(&p.launch, Lane::Main));
-            Ok((of_step[0].step, self.driver.capture(|| (0..PASSES).try_for_each(|_| launch()))?))
+        let record = |together: &[Placed]| {
+            let repeated = (0..PASSES).flat_map(|_| together).enumerate();
+            let after = |i: usize| i.checked_sub(1).into_iter().collect();
+            let nodes = repeated.map(|(i, p)| LaunchNode { launch: &p.launch, waits: after(i), urgent: false });
+            Ok((together[0].steps.first().copied(), self.driver.graph(&nodes.collect::<Vec<_>>())?))
         };
-        let graphs: Vec<(usize, Captured)> =
-            self.bound().launches.chunk_by(|a, b| a.step == b.step).map(record).collect::<Result<_>>()?;
+        let graphs: Vec<(Option<usize>, LaunchGraph)> =
+            self.bound().launches.chunk_by(|a, b| a.steps == b.steps).map(record).collect::<Result<_>>()?;
+        // Of steps that are made by one launch the first has all of the time.
+        let mut best = vec![0.0; self.plan.steps.len()];
         let mut bad = None;
         for (step, graph) in graphs {
             // The kernel that only ticks the clock belongs to no step.
-            let Some(best) = best.get_mut(step) else { continue };
+            let Some(step) = step else { continue };
+            best[step] = f64::INFINITY;
             for _ in 0..repetitions {
                 self.upload_table(&table)?;
+                // A launch that ends steps together with others does not do so alone.
+                self.driver.clear(self.ticket, size_of::<u32>())?;
                 let seconds = self.driver.time(|| graph.replay())?;
-                *best = best.min(seconds / PASSES as f64);
+                best[step] = best[step].min(seconds / PASSES as f64);
                 // The next table clears the mark.
                 bad = bad.or(self.bad_index()?);
             }
         }
+        self.driver.clear(self.ticket, size_of::<u32>())?;
         bad.map_or(Ok(best), Err)
     }
 }

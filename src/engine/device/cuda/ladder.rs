@@ -2,7 +2,7 @@
 //! that plans can take, checked, and the one that they do take, timed in every precision.
 
 use super::Cuda;
-use super::driver::{DeviceBuffer, Lane, Launch};
+use super::driver::{DeviceBuffer, Launch};
 use super::params::{GemmParams, words, zeroed};
 use super::probe::Version;
 use crate::engine::device::Precision;
@@ -91,7 +91,7 @@ impl Cuda {
                 });
             }
             let repetition = || {
-                let enqueue = || (0..launches).try_for_each(|_| self.driver.launch(&run.launch, Lane::Main));
+                let enqueue = || (0..launches).try_for_each(|_| self.driver.launch(&run.launch));
                 Ok(self.driver.time(enqueue)? / launches as f64)
             };
             repetition()?;
@@ -124,13 +124,14 @@ impl Cuda {
             k_per_split: n as u32,
             workspace: 0,
             tickets: 0,
+            cycles: 0,
         });
         let usual = gemm::choose(n, n, n, Precision::F32, cc, false);
         let climb = |choice: GemmLaunch| {
             let run = matrices.run(self, &choice, false)?;
             let mut seconds = f64::INFINITY;
             for _ in 0..repetitions {
-                seconds = seconds.min(self.driver.time(|| self.driver.launch(&run.launch, Lane::Main))?);
+                seconds = seconds.min(self.driver.time(|| self.driver.launch(&run.launch))?);
             }
             Ok(RungResult { kernel: choice.kernel, error: matrices.error(&run.c), seconds })
         };
@@ -253,7 +254,7 @@ impl Matrices {
         let grid = [choice.grid.0, choice.grid.1, choice.splits];
         let (kernel, threads, shared) = (choice.kernel, choice.threads, choice.shared_bytes);
         let launch = Launch { function, kernel, grid, threads, shared, params: words(&params) };
-        driver.launch(&launch, Lane::Main)?;
+        driver.launch(&launch)?;
         let (mut found, mut found_sums) = (vec![0.0; n * n], vec![0.0; n]);
         driver.download(c.address(), &mut found)?;
         driver.download(column_sums.address(), &mut found_sums)?;

@@ -3,26 +3,35 @@
 //! Grids depend on shapes alone, never on the number of multiprocessors: with the same kernels the same sums are made in
 //! the same order on every GPU. The formulas stand at the head of each kernel file under "Launch:".
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 
-use super::driver::{Address, Driver, Launch, Pod};
-use super::memory::{DeviceData, DeviceMemory, ParamAddresses};
-use super::params::{self, Clock, TickParams, words};
-use super::probe::Version;
+use super::compiled;
+use super::driver::{Address, DeviceKernel, Driver, Launch, Pod};
+use super::figures::{Figures, Load, figures};
+use super::memory::{DeviceData, DeviceMemory};
+use super::params::{self, Clock, ParamPlaces, RuleParams, StepEnd, TickParams, words};
+use super::parts::{Part, Parts};
 use super::program;
+use super::rows;
 use crate::engine::device::Precision;
 use crate::engine::error::{Choice, Error, Result};
 use crate::engine::graph::Slot;
 use crate::engine::ops::layout::Lookup;
 use crate::engine::plan::program::{Output, Program};
 use crate::engine::plan::{Mem, Plan, View};
+use crate::engine::steps::Kernel;
+use crate::engine::steps::optimize::Optimize;
 
 /// A launch with its place in the plan.
 pub(crate) struct Placed {
     pub launch: Launch,
-    /// The step it belongs to, and that step's wave.
-    pub step: usize,
-    pub wave: usize,
+    /// The steps of the plan that it makes, or a part of; none where it only ends the step of the run.
+    pub steps: Vec<usize>,
+    /// The earlier launches that it waits for.
+    pub waits: Vec<usize>,
+    /// Whether it lies on the longest way through the step, by the time that launches are expected to take.
+    pub urgent: bool,
+    pub load: Load,
 }
 
 /// The words of a launch's parameters, given the data set it reads.
@@ -53,6 +62,15 @@ pub(crate) struct Lowered {
     pub shared_sums: Vec<SharedSum>,
 }
 
+impl Lowered {
+    /// The launches that no other waits for.
+    pub fn last(&self) -> Vec<usize> {
+        let mut awaited = vec![false; self.launches.len()];
+        self.launches.iter().flat_map(|placed| &placed.waits).for_each(|&i| awaited[i] = true);
+        (0..awaited.len()).filter(|&i| !awaited[i]).collect()
+    }
+}
+
 /// A launch that splits a sum over blocks: a product's over k, a reduction's over a long row. Its parameters get the
 /// addresses when there is memory for them.
 pub(crate) struct SharedSum {
@@ -74,74 +92,129 @@ pub(crate) struct Places<'a> {
     pub cells: &'a HashMap<Slot, Address>,
     /// The running sums (f64).
     pub sums: Address,
-    /// A counter for the kernel that ends the step.
+    /// A counter of the blocks that end a step.
     pub ticket: Address,
     pub clock: Clock,
-    /// Parameters and buffers; none where the launches are made only to see that they can be.
-    pub memory: Option<&'a DeviceMemory>,
+    pub slots: Slots<'a>,
+}
+
+/// Where parameters and buffers are.
+pub(crate) enum Slots<'a> {
+    At(&'a DeviceMemory),
+    /// Nowhere, because the launches are made only to be looked at: in the order of the slots, as they would be.
+    Nowhere,
+}
+
+/// What the launches are made for.
+#[derive(Clone, Copy)]
+pub(crate) enum Chip<'a> {
+    There(&'a Driver),
+    /// A GPU of this compute capability that is not there: the launches can be looked at only.
+    Paper((u32, u32)),
 }
 
 /// Lowers a plan whose buffers and slots have addresses: what a [`Kernel`](crate::engine::steps::Kernel) hands its
 /// launches to.
 pub(crate) struct Lower<'a> {
-    driver: &'a Driver,
+    gpu: Chip<'a>,
     pub precision: Precision,
     plan: &'a Plan,
     places: Places<'a>,
     pub clock: Clock,
-    /// A counter for the kernel that ends the step.
-    pub ticket: Address,
-    /// The step that is being lowered, and its wave.
-    step: usize,
-    wave: usize,
-    end: End,
+    /// The steps that are being lowered.
+    steps: Vec<usize>,
+    /// The update that a product makes as well.
+    update: Option<&'a Optimize>,
+    /// The launches that can end the step, and where their parameters say whether they do.
+    ends: HashMap<usize, usize>,
     out: Lowered,
     /// How many partial sums the launch that writes them leaves behind.
     partials: HashMap<(Mem, usize), usize>,
 }
 
-/// Who ends the step of the run, which moves the clock on.
-#[derive(PartialEq)]
-enum End {
-    /// Not this kernel.
-    Later,
-    /// The last kernel, if it knows how.
-    Offered,
-    /// A kernel does.
-    Taken,
-}
-
 impl<'a> Lower<'a> {
-    pub fn new(driver: &'a Driver, precision: Precision, plan: &'a Plan, places: Places<'a>) -> Lower<'a> {
+    pub fn new(gpu: Chip<'a>, precision: Precision, plan: &'a Plan, places: Places<'a>) -> Lower<'a> {
         let out = Lowered { launches: Vec::new(), data: Vec::new(), lookups: Vec::new(), shared_sums: Vec::new() };
-        let (step, wave, end, partials) = (0, 0, End::Later, HashMap::new());
-        let (clock, ticket) = (places.clock, places.ticket);
-        Lower { driver, precision, plan, places, clock, ticket, step, wave, end, out, partials }
+        let (steps, update, ends, partials) = (Vec::new(), None, HashMap::new(), HashMap::new());
+        let clock = places.clock;
+        Lower { gpu, precision, plan, places, clock, steps, update, ends, out, partials }
     }
 
-    /// All steps, and at the end whatever ticks the clock.
-    pub fn run(mut self) -> Result<Lowered> {
-        let steps = &self.plan.steps;
-        for (number, step) in steps.iter().enumerate() {
-            let last = number + 1 == steps.len();
-            let alone = number == 0 || steps[number - 1].wave < step.wave;
-            (self.step, self.wave) = (number, step.wave);
-            self.end = if last && alone { End::Offered } else { End::Later };
-            step.kernel.lower(&mut self)?;
+    /// All parts, and at the end whatever ticks the clock.
+    pub fn run(mut self, Parts { parts, waits }: &Parts) -> Result<Lowered> {
+        let plan = self.plan;
+        // For every part, the launches that it is over with.
+        let mut ends: Vec<Vec<usize>> = Vec::with_capacity(parts.len());
+        for (part, waits) in parts.iter().zip(waits) {
+            let first = self.out.launches.len();
+            let step = &plan.steps[part.steps()[0]];
+            self.steps = part.steps();
+            let mut bytes = step.bytes();
+            match part {
+                Part::Step(_) => step.kernel.lower(&mut self)?,
+                Part::Updating { update, .. } => {
+                    self.update = plan.steps[*update].kernel.update();
+                    step.kernel.lower(&mut self)?;
+                    self.update = None;
+                    // Parameters and moments are read and written, gradients stay in registers.
+                    let gradients: u64 = step.kernel.writes().iter().map(View::bytes).sum();
+                    bytes += 5 * gradients;
+                }
+                Part::Rows(steps) => {
+                    bytes = steps.iter().map(|&i| plan.steps[i].bytes()).sum();
+                    rows::lower(plan, steps, &mut self)?;
+                }
+                Part::Rest { params, .. } => {
+                    let rest = step.kernel.update().expect("the rest of an update").only(params);
+                    rest.lower(&mut self)?;
+                    bytes = rest.bytes();
+                }
+            }
+            let mut waits = union(waits.iter().map(|&j| ends[j].as_slice()));
+            let own = self.out.launches.len() - first;
+            for launch in first..first + own {
+                let placed = &mut self.out.launches[launch];
+                placed.load.bytes += bytes as f64 / own as f64;
+                placed.waits = std::mem::replace(&mut waits, vec![launch]);
+            }
+            ends.push(waits);
         }
-        if self.end != End::Taken {
-            (self.step, self.wave) = (steps.len(), self.plan.waves);
-            self.launch("tick", [1, 1, 1], 1, 0, &TickParams { ctl: self.clock.ctl })?;
-        }
+        self.end_step()?;
+        let figures = figures(self.compute_capability());
+        mark_urgent(&mut self.out.launches, &figures);
         Ok(self.out)
     }
 
-    /// Whether the launch that comes next, the kernel's last one, is the one that ends the step of the run.
-    pub fn ends_step(&mut self) -> bool {
-        if self.end == End::Offered {
-            self.end = End::Taken;
+    /// What nothing waits for ends the step together, if all of it can; otherwise a launch that does nothing else, after it.
+    fn end_step(&mut self) -> Result<()> {
+        let last = self.out.last();
+        let blocks: u64 = last.iter().map(|&i| self.out.launches[i].load.blocks).sum();
+        let fields: Option<Vec<usize>> = last.iter().map(|i| self.ends.get(i).copied()).collect();
+        let (Some(fields), Ok(blocks), false) = (fields, u32::try_from(blocks), last.is_empty()) else {
+            self.steps.clear();
+            let launch = self.launch("tick", [1, 1, 1], 1, 0, &TickParams { ctl: self.clock.ctl })?;
+            self.out.launches[launch].waits = last;
+            return Ok(());
+        };
+        for (launch, field) in last.into_iter().zip(fields) {
+            let end = words(&StepEnd { ticket: self.places.ticket, blocks, pad: 0 });
+            let at = field / size_of::<u64>();
+            self.out.launches[launch].launch.params[at..at + end.len()].copy_from_slice(&end);
         }
-        self.end == End::Taken
+        Ok(())
+    }
+
+    /// How the parameter is updated whose gradient is made in `gradient`, if the launch that comes next is to do that.
+    pub fn updates(&self, gradient: &View) -> Option<(RuleParams, ParamPlaces)> {
+        let update = self.update?;
+        let (slot, _) = update.params.iter().find(|(_, of)| of.is_same_memory(gradient))?;
+        Some((update.by(), self.param(*slot)))
+    }
+
+    /// Says that launch number `launch` can end the step of the run: that its parameters have a [`StepEnd`] so many bytes from
+    /// their begin.
+    pub fn can_end_step(&mut self, launch: usize, field: usize) {
+        self.ends.insert(launch, field);
     }
 
     /// Adds a launch; returns its number.
@@ -155,11 +228,39 @@ impl<'a> Lower<'a> {
     ) -> Result<usize> {
         // The limit of the second and third dimension. Rows would have to be counted in millions.
         assert!(grid[1] <= 65_535 && grid[2] <= 65_535, "{kernel} over a grid of {grid:?} blocks");
-        let function = self.driver.function(kernel)?;
-        self.driver.allow_shared(function, shared)?;
+        let function = match self.gpu {
+            Chip::There(driver) => {
+                let function = driver.function(kernel)?;
+                driver.allow_shared(function, shared)?;
+                function
+            }
+            Chip::Paper(_) => DeviceKernel::none(),
+        };
         let launch = Launch { function, kernel, grid, threads, shared, params: words(params) };
-        self.out.launches.push(Placed { launch, step: self.step, wave: self.wave });
+        let load = Load { blocks: grid.map(u64::from).iter().product(), ..Load::default() };
+        self.out.launches.push(Placed { launch, steps: self.steps.clone(), waits: Vec::new(), urgent: false, load });
         Ok(self.out.launches.len() - 1)
+    }
+
+    /// Says how long the arithmetic of launch number `launch` takes, in cycles of the busiest multiprocessor.
+    pub fn multiplies(&mut self, launch: usize, cycles: f64) {
+        self.out.launches[launch].load.cycles = cycles;
+    }
+
+    /// Says that launch number `launch` reads what its steps read and `bytes` more, in other blocks.
+    pub fn moves(&mut self, launch: usize, bytes: f64) {
+        self.out.launches[launch].load.bytes += bytes;
+    }
+
+    /// Says that launch number `launch` runs `program`, after what it is said to run already: compiled if it is one of those
+    /// and the kernel has them.
+    pub fn runs(&mut self, launch: usize, program: &Program, has_compiled: bool) {
+        let count = program.uniform.len() + program.body.len();
+        let load = &mut self.out.launches[launch].load;
+        match has_compiled && compiled::number(program) != 0 {
+            true => load.compiled += count,
+            false => load.interpreted += count,
+        }
     }
 
     /// Says that launch number `launch` reads the data set `slot`, in rows of `cols` numbers: its parameters when the data
@@ -196,18 +297,20 @@ impl<'a> Lower<'a> {
 
     /// Major and minor version of what the GPU can do.
     pub fn compute_capability(&self) -> (u32, u32) {
-        let Version(major, minor) = self.driver.gpu.compute_capability;
-        (major, minor)
+        match self.gpu {
+            Chip::There(driver) => driver.capability(),
+            Chip::Paper(cc) => cc,
+        }
     }
 
     /// Where a view's first element is.
     pub fn address(&self, view: &View) -> Address {
         let base = match view.mem {
             Mem::Buffer(b) => self.places.arena + 4 * self.plan.buffers[b as usize].offset as Address,
-            Mem::Slot(slot) => match (self.places.cells.get(&slot), self.places.memory) {
+            Mem::Slot(slot) => match (self.places.cells.get(&slot), &self.places.slots) {
                 (Some(&cell), _) => cell,
-                (None, Some(memory)) => memory.address(self.name(slot)),
-                (None, None) => 0,
+                (None, Slots::At(memory)) => memory.address(self.name(slot)),
+                (None, Slots::Nowhere) => self.place_in_order(slot),
             },
             Mem::Tensor(t) => self.places.tensors[t as usize],
         };
@@ -221,9 +324,18 @@ impl<'a> Lower<'a> {
     }
 
     /// Where a parameter and its moments are.
-    pub fn param(&self, slot: Slot) -> ParamAddresses {
-        let nowhere = ParamAddresses { p: 0, m: 0, v: 0 };
-        self.places.memory.map_or(nowhere, |memory| memory.param(self.name(slot)))
+    pub fn param(&self, slot: Slot) -> ParamPlaces {
+        match &self.places.slots {
+            Slots::At(memory) => memory.param(self.name(slot)),
+            Slots::Nowhere => {
+                let p = self.place_in_order(slot);
+                ParamPlaces { p, m: p, v: p }
+            }
+        }
+    }
+
+    fn place_in_order(&self, slot: Slot) -> Address {
+        self.plan.slots[..slot.index()].iter().map(|slot| 4 * slot.shape.size() as Address).sum()
     }
 
     /// Where the running sum of a metric is.
@@ -243,12 +355,46 @@ impl<'a> Lower<'a> {
                 self.partials.insert((partials.mem, partials.offset), blocks);
             }
         }
-        program::encode(program, |view| self.address(view))
+        let mut encoded = program::encode(program, |view| self.address(view))?;
+        encoded.compiled = compiled::number(program);
+        Ok(encoded)
     }
 
     /// How many partial sums a program has left in a view.
     pub fn partial_sums(&self, partials: &View) -> usize {
         self.partials.get(&(partials.mem, partials.offset)).copied().unwrap_or(partials.cols)
+    }
+}
+
+/// What is in any of the lists, in order.
+fn union<'a>(lists: impl Iterator<Item = &'a [usize]>) -> Vec<usize> {
+    let all: BTreeSet<usize> = lists.flatten().copied().collect();
+    all.into_iter().collect()
+}
+
+/// The longest way through the launches, in microseconds, and the launches on it.
+pub(crate) fn longest_way(launches: &[Placed], figures: &Figures) -> (f64, Vec<usize>) {
+    let mut over: Vec<f64> = Vec::with_capacity(launches.len());
+    let latest = |waits: &[usize], over: &[f64]| waits.iter().copied().max_by(|&a, &b| over[a].total_cmp(&over[b]));
+    for placed in launches {
+        let begin = latest(&placed.waits, &over).map_or(0.0, |i| over[i]);
+        over.push(begin + figures.edge.value + placed.load.microseconds(figures));
+    }
+    let all: Vec<usize> = (0..launches.len()).collect();
+    let mut at = latest(&all, &over);
+    let total = at.map_or(0.0, |i| over[i]);
+    let mut way = Vec::new();
+    while let Some(launch) = at {
+        way.push(launch);
+        at = latest(&launches[launch].waits, &over);
+    }
+    way.reverse();
+    (total, way)
+}
+
+fn mark_urgent(launches: &mut [Placed], figures: &Figures) {
+    for launch in longest_way(launches, figures).1 {
+        launches[launch].urgent = true;
     }
 }
 

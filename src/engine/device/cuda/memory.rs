@@ -5,6 +5,7 @@ use std::collections::HashMap;
 use std::rc::Rc;
 
 use super::driver::{Address, DeviceBuffer, Driver};
+use super::params::ParamPlaces;
 use crate::engine::device::data::{DataSets, whole_rows};
 use crate::engine::device::memory::{check_size, check_slot, no_moments, unknown};
 use crate::engine::device::{Memory, Moment, Values, fresh_number};
@@ -23,14 +24,6 @@ struct DeviceHome {
     value: Address,
     /// First and second moment of a parameter.
     moments: Option<[Address; 2]>,
-}
-
-/// A parameter with its moments.
-#[derive(Clone, Copy)]
-pub(crate) struct ParamAddresses {
-    pub p: Address,
-    pub m: Address,
-    pub v: Address,
 }
 
 /// A data set on the device.
@@ -128,11 +121,11 @@ impl DeviceMemory {
     }
 
     /// The addresses of a parameter that was checked.
-    pub fn param(&self, name: &str) -> ParamAddresses {
+    pub fn param(&self, name: &str) -> ParamPlaces {
         let DeviceHome { value: p, moments: Some([m, v]), .. } = self.homes[name] else {
             unreachable!("{name} is a parameter")
         };
-        ParamAddresses { p, m, v }
+        ParamPlaces { p, m, v }
     }
 
     /// The data set of this name for a graph that reads `columns` numbers of each row.

@@ -15,7 +15,7 @@ use cudarc::nccl::sys::{ncclComm_t, ncclDataType_t, ncclUniqueId};
 use libloading::Library;
 
 use super::Cuda;
-use super::driver::{Address, DeviceBuffer, Driver, Lane, Launch};
+use super::driver::{Address, DeviceBuffer, Driver, Launch};
 use super::params::{self, SumPartsParams};
 use crate::engine::device::{Function, Layout};
 use crate::engine::error::{Choice, Error, Result};
@@ -221,7 +221,7 @@ impl GpuGroup {
 
     /// Part r of the numbers goes to rank r.
     fn exchange(&self) -> std::result::Result<(), String> {
-        let (nccl, part, stream) = (&self.nccl, self.numbers / self.ranks, self.driver.main.cast::<c_void>());
+        let (nccl, part, stream) = (&self.nccl, self.numbers / self.ranks, self.driver.stream.cast::<c_void>());
         let float = ncclDataType_t::ncclFloat32;
         call!(nccl, ncclGroupStart())?;
         let post = |rank: usize| {
@@ -254,13 +254,13 @@ impl GpuGroup {
             shared: 0,
             params: params::words(&params),
         };
-        self.driver.launch(&launch, Lane::Main)
+        self.driver.launch(&launch)
     }
 
     /// All get what each has added up.
     fn gather(&self) -> std::result::Result<(), String> {
         let (from, to) = (self.summed as *const c_void, self.all as *mut c_void);
-        let (part, stream) = (self.numbers / self.ranks, self.driver.main.cast::<c_void>());
+        let (part, stream) = (self.numbers / self.ranks, self.driver.stream.cast::<c_void>());
         call!(self.nccl, ncclAllGather(
             from => *const c_void, to => *mut c_void, part => usize, ncclDataType_t::ncclFloat32 => ncclDataType_t,
             self.comm => ncclComm_t, stream => *mut c_void

@@ -10,6 +10,10 @@ pub(crate) const MAX_CODE: usize = 288;
 pub(crate) const MAX_INPUTS: usize = 40;
 pub(crate) const MAX_OUTPUTS: usize = 24;
 pub(crate) const MAX_SUMS: usize = 8;
+pub(crate) const SMALL_CODE: usize = 64;
+pub(crate) const SMALL_INPUTS: usize = 16;
+pub(crate) const SMALL_OUTPUTS: usize = 8;
+pub(crate) const MAX_PHASES: usize = 3;
 pub(crate) const MAX_REGS: usize = 64;
 pub(crate) const MAX_TOTALS: usize = 16;
 pub(crate) const MAX_METRICS: usize = 16;
@@ -106,16 +110,58 @@ params! {
         outputs_len: u16,
         regs: u16,
         sums: u16,
-        pad: u32,
+        compiled: u32,
         code: [Instr; MAX_CODE],
         inputs: [Input; MAX_INPUTS],
         outputs: [Output; MAX_OUTPUTS],
+    }
+
+    /// A pointwise program in less room.
+    SmallProgram {
+        rows: i32,
+        cols: i32,
+        uniform_len: u16,
+        body_len: u16,
+        inputs_len: u16,
+        outputs_len: u16,
+        regs: u16,
+        sums: u16,
+        compiled: u32,
+        code: [Instr; SMALL_CODE],
+        inputs: [Input; SMALL_INPUTS],
+        outputs: [Output; SMALL_OUTPUTS],
     }
 
     /// Of `pointwise`.
     PointwiseParams {
         clock: Clock,
         program: Program,
+    }
+
+    /// How parameters are updated.
+    RuleParams {
+        rule: i32,
+        beta1: f32,
+        beta2: f32,
+        one_minus_beta1: f32,
+        one_minus_beta2: f32,
+        eps: f32,
+        momentum: f32,
+        pad: i32,
+    }
+
+    /// The end of a step.
+    StepEnd {
+        ticket: Address,
+        blocks: u32,
+        pad: u32,
+    }
+
+    /// A parameter with its moments.
+    ParamPlaces {
+        p: Address,
+        m: Address,
+        v: Address,
     }
 
     /// Of the matrix products.
@@ -139,7 +185,36 @@ params! {
         epilogue: i32,
         ta: i32,
         tb: i32,
+        end: StepEnd,
+        by: RuleParams,
+        of_c: ParamPlaces,
+        of_col_sums: ParamPlaces,
         program: Program,
+    }
+
+    /// One of the steps of `rows_1` and `rows_4`.
+    RowsPhase {
+        a: Address,
+        b: Address,
+        n: i32,
+        k: i32,
+        lda: i32,
+        ldb: i32,
+        tb: i32,
+        splits: i32,
+        k_per_split: i32,
+        epilogue: i32,
+        group: i32,
+        pad: i32,
+        program: SmallProgram,
+    }
+
+    /// Of `rows_1` and `rows_4`.
+    RowsParams {
+        clock: Clock,
+        rows: i32,
+        phases_len: i32,
+        phases: [RowsPhase; MAX_PHASES],
     }
 
     /// Of `batch`.
@@ -207,10 +282,9 @@ params! {
     /// Of `scalars`.
     ScalarsParams {
         clock: Clock,
+        end: StepEnd,
         totals_len: i32,
         metrics_len: i32,
-        tick: i32,
-        pad: i32,
         totals: [Total; MAX_TOTALS],
         metrics: [Metric; MAX_METRICS],
         program: Program,
@@ -219,21 +293,12 @@ params! {
     /// Of `adam` and `sgd`.
     OptimizeParams {
         clock: Clock,
-        p: Address,
-        m: Address,
-        v: Address,
+        of: ParamPlaces,
         g: Address,
         scale: Address,
         len: u64,
-        rule: i32,
-        beta1: f32,
-        beta2: f32,
-        one_minus_beta1: f32,
-        one_minus_beta2: f32,
-        eps: f32,
-        momentum: f32,
-        tick: i32,
-        ticket: Address,
+        by: RuleParams,
+        end: StepEnd,
     }
 
     /// Of the kernels of roofline.cu.

@@ -39,7 +39,7 @@ impl<T: Pod> Pinned<T> {
         if self.len > 0 {
             // SAFETY: the memory has room for as many numbers and is not read before the event has come.
             unsafe {
-                sys::cuMemcpyDtoHAsync_v2(self.memory.cast(), from, size_of::<T>() * self.len, self.driver.main)
+                sys::cuMemcpyDtoHAsync_v2(self.memory.cast(), from, size_of::<T>() * self.len, self.driver.stream)
                     .result()
                     .map_err(self.driver.failed("cuMemcpyDtoHAsync"))?;
             }
@@ -57,7 +57,7 @@ impl<T: Pod> Pinned<T> {
         // SAFETY: there is room, and no copy from the memory is under way. The next call waits before it writes.
         unsafe {
             ptr::copy_nonoverlapping(values.as_ptr(), self.memory, values.len());
-            sys::cuMemcpyHtoDAsync_v2(to, self.memory.cast(), size_of_val(values), self.driver.main)
+            sys::cuMemcpyHtoDAsync_v2(to, self.memory.cast(), size_of_val(values), self.driver.stream)
                 .result()
                 .map_err(self.driver.failed("cuMemcpyHtoDAsync"))?;
         }
@@ -66,7 +66,7 @@ impl<T: Pod> Pinned<T> {
 
     fn mark(&self) -> Result<()> {
         // SAFETY: event and stream live as long as the driver.
-        unsafe { result::event::record(self.event, self.driver.main) }.map_err(self.driver.failed("cuEventRecord"))
+        unsafe { result::event::record(self.event, self.driver.stream) }.map_err(self.driver.failed("cuEventRecord"))
     }
 
     /// Whether the copy is done, or none was ever asked for.

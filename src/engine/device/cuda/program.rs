@@ -2,7 +2,9 @@
 
 use super::driver::Address;
 use super::lower::too_large;
-use super::params::{self, MAX_CODE, MAX_INPUTS, MAX_OUTPUTS, MAX_REGS, MAX_SUMS};
+use super::params::{
+    self, MAX_CODE, MAX_INPUTS, MAX_OUTPUTS, MAX_REGS, MAX_SUMS, SMALL_CODE, SMALL_INPUTS, SMALL_OUTPUTS,
+};
 use crate::engine::error::Result;
 use crate::engine::graph::Ctl;
 use crate::engine::ops::{BinaryFn, ScalarFn};
@@ -70,6 +72,32 @@ pub(super) fn encode(program: &Program, address: impl Fn(&View) -> Address) -> R
         };
     }
     Ok(out)
+}
+
+/// Whether a program fits into a [`params::SmallProgram`].
+pub(super) fn is_small(program: &Program) -> bool {
+    let code = code(&program.uniform).len() + code(&program.body).len();
+    code <= SMALL_CODE && program.inputs.len() <= SMALL_INPUTS && program.outputs.len() <= SMALL_OUTPUTS
+}
+
+/// A program that fits, without the room that it leaves.
+pub(super) fn small(program: &params::Program) -> params::SmallProgram {
+    let params::Program { rows, cols, uniform_len, body_len, inputs_len, outputs_len, regs, sums, compiled, .. } =
+        *program;
+    params::SmallProgram {
+        rows,
+        cols,
+        uniform_len,
+        body_len,
+        inputs_len,
+        outputs_len,
+        regs,
+        sums,
+        compiled,
+        code: std::array::from_fn(|i| program.code[i]),
+        inputs: std::array::from_fn(|i| program.inputs[i]),
+        outputs: std::array::from_fn(|i| program.outputs[i]),
+    }
 }
 
 fn code(instrs: &[Instr]) -> Vec<params::Instr> {

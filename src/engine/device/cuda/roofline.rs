@@ -3,7 +3,7 @@
 use std::time::Instant;
 
 use super::Cuda;
-use super::driver::{Address, Lane, Launch};
+use super::driver::{Address, Launch};
 use super::params::{self, RooflineParams};
 use super::probe::Version;
 use crate::engine::error::Result;
@@ -95,7 +95,7 @@ impl Cuda {
         let mut best = f64::INFINITY;
         // The first run loads the code and wakes the device.
         for _ in 0..=runs {
-            best = best.min(self.driver.time(|| self.driver.launch(&launch, Lane::Main))?);
+            best = best.min(self.driver.time(|| self.driver.launch(&launch))?);
         }
         Ok(work / best / 1e9)
     }

@@ -141,6 +141,8 @@ pub(crate) struct GemmLaunch {
     pub workspace: usize,
     /// Words of `GemmParams::tickets`, zero before the first launch.
     pub tickets: usize,
+    /// What it is expected to take, in cycles of the busiest multiprocessor.
+    pub cycles: u64,
 }
 
 /// Multiply-adds from which f32 products may take the tensor cores. Below, they would gain microseconds at best, and the
@@ -188,7 +190,7 @@ pub(crate) fn choose(
 }
 
 /// A typical number for the capability, on purpose not that of the GPU at hand.
-fn multiprocessors(cc: (u32, u32)) -> usize {
+pub(crate) fn multiprocessors(cc: (u32, u32)) -> usize {
     match cc {
         (7, _) => 48,
         (8, 0) => 108,
@@ -243,6 +245,7 @@ fn candidate(
         k_per_split: k_per_split as u32,
         workspace: if splits > 1 { splits * (tiles * area + n) } else { 0 },
         tickets: if splits > 1 { tiles } else { 0 },
+        cycles: cycles as u64,
     };
     (cycles, choice)
 }

@@ -8,7 +8,7 @@ use super::{Destination, Epilogue, Gemm, Tile};
 use crate::engine::device::cpu::Binder;
 #[cfg(feature = "cuda")]
 use crate::engine::device::cuda::{
-    Lower,
+    Lower, RowWork,
     params::{GemmParams, zeroed},
 };
 #[cfg(feature = "cuda")]
@@ -87,8 +87,25 @@ impl Kernel for Product {
         (2 * m * n * k + sums) as u64 + self.program().map_or(0, Program::flops)
     }
 
+    fn gradient_bytes(&self) -> u64 {
+        match &self.out {
+            Target::Store(_) => self.writes().iter().map(View::bytes).sum(),
+            Target::Program(_) => 0,
+        }
+    }
+
     fn is_product(&self) -> bool {
         true
+    }
+
+    #[cfg(feature = "cuda")]
+    fn by_rows(&self) -> Option<RowWork<'_>> {
+        Some(RowWork::Product(self))
+    }
+
+    #[cfg(feature = "cuda")]
+    fn can_update(&self) -> bool {
+        matches!(self.out, Target::Store(_))
     }
 
     fn bind(&self, to: &Binder<'_>) -> Box<dyn Work> {
@@ -117,7 +134,15 @@ impl Kernel for Product {
         let mut params = self.operands(to);
         (params.splits, params.k_per_split) = (choice.splits as i32, choice.k_per_split as i32);
         match &self.out {
-            Target::Store(view) => (params.c, params.ldc) = (to.address(view), view.stride as i32),
+            Target::Store(view) => {
+                (params.c, params.ldc) = (to.address(view), view.stride as i32);
+                if let Some((by, of_c)) = to.updates(view) {
+                    (params.by, params.of_c) = (by, of_c);
+                    if let Some((_, of)) = self.col_sums.and_then(|sums| to.updates(&sums)) {
+                        params.of_col_sums = of;
+                    }
+                }
+            }
             Target::Program(p) => {
                 params.epilogue = epilogue.unwrap_or(0) as i32;
                 params.program = to.program(p, (x * y) as usize)?;
@@ -127,6 +152,11 @@ impl Kernel for Product {
         let registers = self.program().filter(|_| interprets).map_or(0, |p| 32 * 16 * p.regs as u32);
         let shared = choice.shared_bytes.max(registers);
         let launch = to.launch(choice.kernel, [x, y, choice.splits], choice.threads, shared, &params)?;
+        to.multiplies(launch, choice.cycles as f64);
+        to.can_end_step(launch, offset_of!(GemmParams, end));
+        if let Some(program) = self.program().filter(|_| interprets) {
+            to.runs(launch, program, false);
+        }
         if choice.splits > 1 {
             let fields = [offset_of!(GemmParams, workspace), offset_of!(GemmParams, tickets)];
             to.shares_sums(launch, choice.workspace, choice.tickets, fields);

@@ -10,7 +10,7 @@ pub(crate) use tiles::{Rect, TiledProgram};
 use super::{Kernel, Work};
 use crate::engine::device::cpu::Binder;
 #[cfg(feature = "cuda")]
-use crate::engine::device::cuda::{Lower, params::PointwiseParams};
+use crate::engine::device::cuda::{Lower, RowWork, params::PointwiseParams};
 #[cfg(feature = "cuda")]
 use crate::engine::error::Result;
 use crate::engine::plan::View;
@@ -45,6 +45,11 @@ impl Kernel for Pointwise {
         self.0.flops()
     }
 
+    #[cfg(feature = "cuda")]
+    fn by_rows(&self) -> Option<RowWork<'_>> {
+        Some(RowWork::Pointwise(&self.0))
+    }
+
     fn bind(&self, to: &Binder<'_>) -> Box<dyn Work> {
         Box::new(TiledProgram::new(&self.0, to))
     }
@@ -63,7 +68,8 @@ impl Kernel for Pointwise {
         let grid = need.div_ceil(need.div_ceil(2048));
         let shared = 16 * program.regs.max(1) * threads;
         let params = PointwiseParams { clock: to.clock, program: to.program(program, grid)? };
-        to.launch("pointwise", [grid as u32, 1, 1], threads as u32, shared as u32, &params)?;
+        let launch = to.launch("pointwise", [grid as u32, 1, 1], threads as u32, shared as u32, &params)?;
+        to.runs(launch, program, true);
         Ok(())
     }
 }

@@ -1,0 +1,138 @@
+// Steps that follow one another row by row, in one launch: row r of each needs of the one before only row r. So a block takes
+// some rows through all of them, and what would be the end of one kernel and the begin of the next, 1 µs and more, is a
+// barrier of the block. src/engine/device/cuda/rows.rs finds such steps and makes the launch.
+//
+// The price is that every block reads all weights, through the second-level cache, and that a product of few rows feeds few
+// multiply-adds from each number. It is paid where products are small: heads, sample and first layer of a decoder.
+//
+// Launch:
+//   rows_1, rows_4: threads = 256, grid = ⌈rows / 1⌉, ⌈rows / 4⌉
+//   shared = 4 · max over phases of (R · pitch + max(R · k + 4 · R · n, 4 · regs · group, 64)) bytes, where R = 1 or 4,
+//            pitch = n rounded up to a multiple of 4, and the terms of a product only where there is one, those of
+//            registers where a program is interpreted
+//   sums of programs: one for each block
+//
+// The order of additions is that of gemm_f32_32x32: four slices of k, eight of every 32 each, then the splits. So a product
+// has the bits that it has alone.
+#include "compiled.cuh"
+#include "epilogue.cuh"
+#include "params.cuh"
+
+constexpr int ROWS_THREADS = 256, SLICES = 4, SLICE_DEPTH = 8, STRIP = SLICES * SLICE_DEPTH;
+
+// Adds the products of one slice of one split, for a column of B and R rows in shared memory.
+template <int R>
+__device__ __forceinline__ void add_slice(const RowsPhase& phase, const float* x, int col, int slice, int begin, int end,
+                                          float (&sum)[R]) {
+    const float* const b = phase.tb ? phase.b + static_cast<long long>(col) * phase.ldb : phase.b + col;
+    const long long step = phase.tb ? 1 : phase.ldb;
+#pragma unroll 2
+    for (int k0 = begin + slice * SLICE_DEPTH; k0 < end; k0 += STRIP) {
+        float y[SLICE_DEPTH];
+        // All loads of a strip are under way before the first is needed.
+#pragma unroll
+        for (int j = 0; j < SLICE_DEPTH; ++j) y[j] = k0 + j < end ? b[(k0 + j) * step] : 0.f;
+#pragma unroll
+        for (int j = 0; j < SLICE_DEPTH; ++j) {
+            if (k0 + j >= end) continue;
+#pragma unroll
+            for (int r = 0; r < R; ++r) sum[r] = __fmaf_rn(x[r * phase.k + k0 + j], y[j], sum[r]);
+        }
+    }
+}
+
+// total[r · pitch + col] = row row0 + r of A · op(B). Rows beyond the last are computed from zeros.
+template <int R>
+__device__ __forceinline__ void multiply_rows(const RowsPhase& phase, int row0, int rows, int pitch, float* total,
+                                              float* scratch) {
+    const int thread = threadIdx.x, n = phase.n, k = phase.k;
+    float* const x = scratch;         // [R][k]
+    float* const part = x + R * k;    // [SLICES][R][n]
+    for (int e = thread; e < R * k; e += ROWS_THREADS) {
+        const int r = e / k;
+        x[e] = r < rows ? *element(phase.a, phase.lda, row0 + r, e - r * k) : 0.f;
+    }
+    __syncthreads();
+    for (int split = 0; split < phase.splits; ++split) {
+        const int begin = split * phase.k_per_split, end = min(k, begin + phase.k_per_split);
+        for (int item = thread; item < SLICES * n; item += ROWS_THREADS) {
+            // Neighbouring threads read neighbours in memory: along k where B is stored [n, k], along n where not.
+            const int col = phase.tb ? item / SLICES : item % n, slice = phase.tb ? item % SLICES : item / n;
+            float sum[R] = {};
+            add_slice<R>(phase, x, col, slice, begin, end, sum);
+#pragma unroll
+            for (int r = 0; r < R; ++r) part[(slice * R + r) * n + col] = sum[r];
+        }
+        __syncthreads();
+        for (int e = thread; e < R * n; e += ROWS_THREADS) {
+            float sum = part[e];
+#pragma unroll
+            for (int slice = 1; slice < SLICES; ++slice) sum = __fadd_rn(sum, part[slice * R * n + e]);
+            float& all = total[e / n * pitch + e % n];
+            all = split == 0 ? sum : __fadd_rn(all, sum);
+        }
+        __syncthreads();
+    }
+}
+
+// What becomes of the rows of a product, or a program without one. `group` threads interpret at a time.
+__device__ __forceinline__ void finish_rows(const RowsParams& p, const RowsPhase& phase, int row0, int rows, int pitch,
+                                            const float* total, float* scratch) {
+    const int thread = threadIdx.x, across = (phase.n + 3) / 4, quads = rows * across;
+    const bool interpreted = phase.epilogue == EPILOGUE_PROGRAM;
+    const int group = interpreted ? phase.group : ROWS_THREADS;
+    const StepValues* const values = p.clock.table + (interpreted ? p.clock.ctl->now : 0);
+    float sums[MAX_SUMS] = {};
+    const auto each_quad = [&](auto&& run) {
+#pragma unroll 1
+        for (int quad = thread; quad < quads; quad += group) {
+            const int r = quad / across, col = quad % across * 4;
+            float4 s = splat(0.f);
+            if (phase.a != nullptr) s = *reinterpret_cast<const float4*>(total + r * pitch + col);
+            run(row0 + r, col, lanes_from(col, phase.n), s);
+        }
+    };
+    const auto compiled = [&](auto& program) {
+        each_quad([&](int row, int col, int n, float4 s) { program.quad(row, col, n, s, sums); });
+    };
+    if (thread < group) {
+        if (!interpreted) {
+            each_quad([&](int row, int col, int n, float4 s) {
+                hand_written(phase.epilogue, phase.program, row, col, n, s, sums);
+            });
+        } else if (!with_compiled(phase.program, *values, compiled)) {
+            const QuadRegs regs{reinterpret_cast<float4*>(scratch) + thread, group};
+            program_uniform(phase.program, *values, regs);
+            each_quad([&](int row, int col, int n, float4 s) {
+                program_quad(phase.program, *values, regs, row, col, n, s, sums);
+            });
+        }
+    }
+    program_sums(phase.program, sums, scratch, thread, ROWS_THREADS, blockIdx.x);
+}
+
+template <int R>
+__device__ __forceinline__ void run_rows(const RowsParams& p, float* shared) {
+    const int row0 = blockIdx.x * R, rows = min(R, p.rows - row0);
+#pragma unroll 1
+    for (int i = 0; i < p.phases_len; ++i) {
+        const RowsPhase& phase = p.phases[i];
+        const int pitch = (phase.n + 3) / 4 * 4;
+        float* const total = shared;                 // [R][pitch]
+        float* const scratch = shared + R * pitch;   // of the product, then of the program
+        if (phase.a != nullptr) multiply_rows<R>(phase, row0, rows, pitch, total, scratch);
+        finish_rows(p, phase, row0, rows, pitch, total, scratch);
+        // What this phase has written is there for the next one, and the shared memory is free.
+        __syncthreads();
+    }
+}
+
+ELBO_KERNEL_RESIDENT(rows_1, 256, 2, RowsParams) {
+    ELBO_SHARED(float, shared);
+    run_rows<1>(p, shared);
+}
+
+ELBO_KERNEL_RESIDENT(rows_4, 256, 2, RowsParams) {
+    ELBO_SHARED(float, shared);
+    run_rows<4>(p, shared);
+}

@@ -1,0 +1,153 @@
+//! What is known of GPUs, in one table: the figures by which the time of a step is predicted without one.
+//!
+//! A prediction orders alternatives and says what a step is made of; a measurement replaces it. Every figure says where it
+//! comes from. `scripts/gpu-check.sh` measures most of them (`latency`, `roofline`, `products`): whoever has run it on a
+//! GPU changes the value here and writes `Provenance::Measured` with the file in `benches/results/` beside it.
+//!
+//! ```text
+//! t(launch) = max( cycles of the product / clock, bytes / (L2 bandwidth · min(1, blocks / multiprocessors)) )
+//!             + Σ instructions of programs · cycles of one / clock
+//! t(step)   = max over ways through the graph of Σ ( t(launch) + edge )
+//! ```
+//!
+//! The model knows no tail effects, no caches but the second level, and no clocks but one.
+
+use std::fmt;
+
+/// Where a figure comes from.
+#[derive(Clone, Copy, PartialEq, Debug)]
+pub enum Provenance {
+    /// A file of `benches/results/`.
+    Measured(&'static str),
+    /// A data sheet.
+    DataSheet(&'static str),
+    /// Nobody measured it here.
+    Estimated(&'static str),
+}
+
+impl fmt::Display for Provenance {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Provenance::Measured(file) => write!(f, "measured: {file}"),
+            Provenance::DataSheet(which) => write!(f, "data sheet: {which}"),
+            Provenance::Estimated(how) => write!(f, "estimated: {how}"),
+        }
+    }
+}
+
+/// A figure with its unit.
+#[derive(Clone, Copy, Debug)]
+pub struct Figure {
+    /// What it is.
+    pub name: &'static str,
+    /// How much of it.
+    pub value: f64,
+    /// Of what.
+    pub unit: &'static str,
+    /// Where it comes from.
+    pub source: Provenance,
+}
+
+impl fmt::Display for Figure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:<28} {:>8} {:<10} {}", self.name, self.value, self.unit, self.source)
+    }
+}
+
+/// The figures of GPUs of one compute capability.
+#[derive(Clone, Copy, Debug)]
+pub struct Figures {
+    /// How many there are.
+    pub multiprocessors: Figure,
+    /// Of the multiprocessors.
+    pub clock: Figure,
+    /// Of reads and writes that the second-level cache answers.
+    pub l2_bandwidth: Figure,
+    /// From the end of a launch to the begin of one that waits for it.
+    pub edge: Figure,
+    /// An instruction of a program that is interpreted.
+    pub interpreted: Figure,
+    /// An instruction of a program that is compiled.
+    pub compiled: Figure,
+}
+
+impl Figures {
+    /// All of them, in the order in which they stand in a table.
+    pub fn all(&self) -> [Figure; 6] {
+        [self.multiprocessors, self.clock, self.l2_bandwidth, self.edge, self.interpreted, self.compiled]
+    }
+}
+
+/// The figures for a compute capability. The boards of one differ: they are those of the first one named.
+pub fn figures((major, minor): (u32, u32)) -> Figures {
+    use Provenance::{DataSheet, Estimated};
+    let (multiprocessors, mhz, gb_s, board) = match (major, minor) {
+        (7, _) => (40.0, 1590.0, 1300.0, "T4"),
+        (8, 0) => (108.0, 1410.0, 4000.0, "A100"),
+        (8, 6 | 7) => (82.0, 1695.0, 2500.0, "RTX 3090"),
+        (8, _) => (128.0, 2520.0, 4500.0, "RTX 4090"),
+        (9, _) => (132.0, 1980.0, 5500.0, "H200"),
+        (10 | 11, _) => (148.0, 1965.0, 7000.0, "B200"),
+        _ => (170.0, 2407.0, 5500.0, "RTX 5090"),
+    };
+    let figure = |name, value, unit, source| Figure { name, value, unit, source };
+    Figures {
+        multiprocessors: figure("multiprocessors", multiprocessors, "", DataSheet(board)),
+        clock: figure("clock", mhz, "MHz", DataSheet(board)),
+        l2_bandwidth: figure("second-level cache", gb_s, "GB/s", Estimated("reads that hit, all multiprocessors")),
+        edge: figure("edge of a graph", 1.2, "µs", Estimated("end of a kernel to the first instruction of the next")),
+        interpreted: figure("interpreted instruction", 200.0, "cycles", Estimated("150 to 250, one after the other")),
+        compiled: figure("compiled instruction", 60.0, "cycles", Estimated("from 4 of a sum to 150 of a logarithm")),
+    }
+}
+
+/// What a launch has to do.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Load {
+    /// Blocks of the grid.
+    pub blocks: u64,
+    /// Bytes read and written.
+    pub bytes: f64,
+    /// Cycles of the arithmetic of a product, on the multiprocessor with most of it.
+    pub cycles: f64,
+    /// Instructions of programs that a thread interprets one after the other, and those that are compiled.
+    pub interpreted: usize,
+    pub compiled: usize,
+}
+
+impl Load {
+    /// Its time in microseconds, by the formula above.
+    pub(crate) fn microseconds(&self, figures: &Figures) -> f64 {
+        let mhz = figures.clock.value;
+        let share = (self.blocks as f64 / figures.multiprocessors.value).min(1.0);
+        let memory = self.bytes / (figures.l2_bandwidth.value * 1e3 * share);
+        let instructions =
+            self.interpreted as f64 * figures.interpreted.value + self.compiled as f64 * figures.compiled.value;
+        (self.cycles / mhz).max(memory) + instructions / mhz
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_launch_takes_the_longer_of_arithmetic_and_memory_and_what_it_interprets() {
+        let h200 = figures((9, 0));
+        let time = |load: Load| load.microseconds(&h200);
+        let load = Load { blocks: 132, bytes: 5.5e6, ..Load::default() };
+        assert!((time(load) - 1.0).abs() < 1e-12, "5.5 MB at 5500 GB/s");
+        assert!((time(Load { blocks: 66, ..load }) - 2.0).abs() < 1e-12, "half of the multiprocessors");
+        assert!((time(Load { blocks: 1320, ..load }) - 1.0).abs() < 1e-12, "no more than all of them");
+        assert!((time(Load { cycles: 5940.0, ..load }) - 3.0).abs() < 1e-12, "5940 cycles at 1980 MHz");
+        assert!((time(Load { interpreted: 99, ..load }) - 11.0).abs() < 1e-12, "99 · 200 cycles more");
+        assert!((time(Load { compiled: 99, ..load }) - 4.0).abs() < 1e-12, "99 · 60 cycles more");
+    }
+
+    #[test]
+    fn every_capability_has_figures() {
+        for cc in [(7, 5), (8, 0), (8, 6), (8, 9), (9, 0), (10, 0), (12, 0)] {
+            assert!(figures(cc).all().iter().all(|f| f.value > 0.0));
+        }
+    }
+}

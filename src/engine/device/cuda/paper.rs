@@ -1,0 +1,87 @@
+//! A step on a GPU that is not there: its launches, what waits for what, and how long it is expected to take.
+
+use std::collections::HashMap;
+
+use super::figures::{Figures, figures};
+use super::lower::{Chip, Lower, Places, Slots, longest_way};
+use super::params::Clock;
+use super::parts::parts;
+use crate::engine::device::Precision;
+use crate::engine::error::Result;
+use crate::engine::graph::{Slot, SlotKind};
+use crate::engine::plan::Plan;
+
+/// A launch: a node of the graph.
+#[derive(Clone, Debug)]
+pub struct PaperLaunch {
+    /// The kernel's name.
+    pub kernel: &'static str,
+    /// The steps of the plan that it makes; none where it only ends the step of the run.
+    pub steps: Vec<usize>,
+    /// Blocks in each dimension.
+    pub grid: [u32; 3],
+    /// Threads of a block.
+    pub threads: u32,
+    /// Bytes that it reads and writes.
+    pub bytes: f64,
+    /// The earlier launches that it waits for.
+    pub waits: Vec<usize>,
+    /// Whether it lies on the longest way.
+    pub urgent: bool,
+    /// When it begins and ends if everything takes as long as expected, in microseconds.
+    pub time: (f64, f64),
+}
+
+/// A step as launches.
+#[derive(Clone, Debug)]
+pub struct PaperStep {
+    /// In an order in which each comes after those that it waits for.
+    pub launches: Vec<PaperLaunch>,
+    /// The launches on the longest way, in order.
+    pub way: Vec<usize>,
+    /// What the longest way takes, in microseconds: the step, if the GPU has room for everything beside it.
+    pub microseconds: f64,
+    /// For which compute capability.
+    pub capability: (u32, u32),
+    /// By which figures.
+    pub figures: Figures,
+}
+
+impl PaperStep {
+    /// The launches of a plan on a GPU of compute capability `cc`, and their expected time (see [`Figures`]). `merge`:
+    /// with [`Fusion::launches`](crate::engine::plan::Fusion::launches).
+    ///
+    /// # Errors
+    /// [`Error::Device`](crate::Error::Device) when a kernel has no room in its parameters.
+    pub fn of(plan: &Plan, precision: Precision, cc: (u32, u32), merge: bool) -> Result<PaperStep> {
+        let parts = parts(plan, cc, merge);
+        let plan = &plan.clone().by_edges(parts.together());
+        let cells: HashMap<Slot, u64> = (plan.slots.iter().enumerate())
+            .filter(|(_, slot)| slot.kind == SlotKind::Cell)
+            .map(|(i, _)| (Slot(i as u16), 0))
+            .collect();
+        let tensors = vec![0; plan.tensors.len()];
+        let clock = Clock { ctl: 0, table: 0 };
+        let places =
+            Places { arena: 0, tensors: &tensors, cells: &cells, sums: 0, ticket: 0, clock, slots: Slots::Nowhere };
+        let lowered = Lower::new(Chip::Paper(cc), precision, plan, places).run(&parts)?;
+        let figures = figures(cc);
+        let (microseconds, way) = longest_way(&lowered.launches, &figures);
+        let mut launches: Vec<PaperLaunch> = Vec::with_capacity(lowered.launches.len());
+        for placed in &lowered.launches {
+            let ready = placed.waits.iter().map(|&i| launches[i].time.1).fold(0.0, f64::max);
+            let begin = ready + figures.edge.value;
+            launches.push(PaperLaunch {
+                kernel: placed.launch.kernel,
+                steps: placed.steps.clone(),
+                grid: placed.launch.grid,
+                threads: placed.launch.threads,
+                bytes: placed.load.bytes,
+                waits: placed.waits.clone(),
+                urgent: placed.urgent,
+                time: (begin, begin + placed.load.microseconds(&figures)),
+            });
+        }
+        Ok(PaperStep { launches, way, microseconds, capability: cc, figures })
+    }
+}

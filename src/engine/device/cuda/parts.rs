@@ -1,0 +1,253 @@
+//! What of a plan is launched together on a GPU, and what waits for what then.
+//!
+//! A kernel that begins when another has ended costs more than the arithmetic of a small model. So steps become *parts*:
+//!
+//! * a product whose only readers are the update of the parameters makes that update itself: the gradient never reaches
+//!   memory. The update of a parameter has to wait for everything that reads it, and so does the product then; what is
+//!   left of the update (parameters whose gradients are made otherwise, or clipped) stays a launch of its own;
+//! * steps that follow one another row by row become one launch, if their products are small (`rows.rs`).
+//!
+//! On the CPU the same form lost (`docs/rejected.md`), so this is no business of the plan.
+
+use super::rows;
+use crate::engine::graph::Slot;
+use crate::engine::plan::{Mem, Order, Plan, Step, View};
+use crate::engine::steps::Kernel;
+
+/// What is launched together.
+#[derive(Debug, PartialEq)]
+pub(crate) enum Part {
+    /// A step as it is.
+    Step(usize),
+    /// A product that updates the parameters of which it makes the gradients.
+    Updating { product: usize, update: usize },
+    /// Steps that follow one another row by row.
+    Rows(Vec<usize>),
+    /// The update of some parameters: their places in the list of the step.
+    Rest { update: usize, params: Vec<usize> },
+}
+
+impl Part {
+    /// The steps that it makes, the one first whose kernel does it.
+    pub(crate) fn steps(&self) -> Vec<usize> {
+        match *self {
+            Part::Step(step) | Part::Rest { update: step, .. } => vec![step],
+            Part::Updating { product, update } => vec![product, update],
+            Part::Rows(ref steps) => steps.clone(),
+        }
+    }
+}
+
+/// The parts of a plan, each after those that it waits for.
+#[derive(Debug, Default)]
+pub(crate) struct Parts {
+    pub parts: Vec<Part>,
+    /// For every part the earlier ones that it waits for, without those that another of them waits for.
+    pub waits: Vec<Vec<usize>>,
+}
+
+impl Parts {
+    /// The steps that run in one launch in an order of their own.
+    pub(crate) fn together(&self) -> Vec<Vec<usize>> {
+        let rows = |part: &Part| if let Part::Rows(steps) = part { Some(steps.clone()) } else { None };
+        self.parts.iter().filter_map(rows).collect()
+    }
+}
+
+/// The parts of a plan: on a GPU of compute capability `cc` as few as the rules allow. Without `merge` every step is one.
+pub(crate) fn parts(plan: &Plan, cc: (u32, u32), merge: bool) -> Parts {
+    let order = plan.order();
+    let mut merges = Vec::new();
+    if merge {
+        merges.extend((0..plan.steps.len()).flat_map(|i| updates_of(plan, &order, i)));
+        merges.extend(rows::chains(plan, &order, cc).into_iter().map(Merge::Rows));
+    }
+    if let Some(parts) = with(plan, &merges) {
+        return parts;
+    }
+    // Each is sound alone, but two may wait for each other: then the first of them it is.
+    let mut sound = Vec::new();
+    for merge in merges {
+        sound.push(merge);
+        if with(plan, &sound).is_none() {
+            sound.pop();
+        }
+    }
+    with(plan, &sound).expect("steps do not wait for each other in a circle")
+}
+
+/// Steps that can share a launch.
+enum Merge {
+    Rows(Vec<usize>),
+    /// A product and the update of parameters, with these places in the list of its parameters.
+    Update {
+        product: usize,
+        update: usize,
+        places: Vec<usize>,
+    },
+}
+
+/// What products can take from the step, if it is an update of parameters.
+fn updates_of(plan: &Plan, order: &Order, step: usize) -> Vec<Merge> {
+    let Some(update) = plan.steps[step].kernel.update() else { return Vec::new() };
+    let awaited = plan.steps.iter().any(|other| other.waits.contains(&step));
+    if update.scale.is_some() || awaited {
+        return Vec::new();
+    }
+    let place = |view: &View| update.params.iter().position(|(_, gradient)| gradient.is_same_memory(view));
+    let of_product = |product: usize| {
+        let made = plan.steps[product].kernel.writes();
+        // What is no scratch memory is wanted by the caller.
+        if made.iter().any(|view| !matches!(view.mem, Mem::Buffer(_))) {
+            return None;
+        }
+        let places = made.iter().map(place).collect::<Option<Vec<usize>>>()?;
+        let read = |view: &View| {
+            let mut others = plan.steps.iter().enumerate().filter(|&(i, _)| i != step);
+            others.any(|(_, other)| other.kernel.reads().iter().any(|r| r.overlaps(view)))
+        };
+        let slots: Vec<Slot> = places.iter().map(|&i| update.params[i].0).collect();
+        // Who reads a parameter after its gradient is made would find it updated; so would the product itself.
+        let late = |reader| reader == product || order.is_before(product, reader);
+        let late = readers(plan, &slots).any(|reader| reader != step && late(reader));
+        (!late && !made.iter().any(read)).then_some(Merge::Update { product, update: step, places })
+    };
+    (0..plan.steps.len()).filter(|&i| plan.steps[i].kernel.can_update()).filter_map(of_product).collect()
+}
+
+/// The parts with some steps merged; none if parts would wait for each other in a circle.
+fn with(plan: &Plan, merges: &[Merge]) -> Option<Parts> {
+    let mut parts: Vec<Part> = Vec::new();
+    let mut of_step: Vec<Option<usize>> = vec![None; plan.steps.len()];
+    for step in 0..plan.steps.len() {
+        let Some(part) = part_of(plan, merges, step) else { continue };
+        // An update that several parts share belongs to none of them.
+        let own: &[usize] = if let Part::Rows(steps) = &part { steps } else { &[step] };
+        own.iter().for_each(|&s| of_step[s] = Some(parts.len()));
+        parts.push(part);
+    }
+    let waits = |part: &Part| -> Vec<usize> {
+        let own = part.steps();
+        let steps = waits_of(plan, merges, part).into_iter().filter(|step| !own.contains(step));
+        steps.filter_map(|step| of_step[step]).collect()
+    };
+    let waits: Vec<Vec<usize>> = parts.iter().map(waits).collect();
+    sorted(parts, &waits)
+}
+
+/// The part that begins with a step; none if another has it.
+fn part_of(plan: &Plan, merges: &[Merge], step: usize) -> Option<Part> {
+    let mut taken = Vec::new();
+    for merge in merges {
+        match merge {
+            Merge::Rows(steps) if steps[0] == step => return Some(Part::Rows(steps.clone())),
+            Merge::Rows(steps) if steps.contains(&step) => return None,
+            Merge::Update { product, update, .. } if *product == step => {
+                return Some(Part::Updating { product: step, update: *update });
+            }
+            Merge::Update { update, places, .. } if *update == step => taken.extend(places),
+            _ => {}
+        }
+    }
+    if taken.is_empty() {
+        return Some(Part::Step(step));
+    }
+    let all = plan.steps[step].kernel.update().map_or(0, |update| update.params.len());
+    let params: Vec<usize> = (0..all).filter(|i| !taken.contains(i)).collect();
+    (!params.is_empty()).then_some(Part::Rest { update: step, params })
+}
+
+/// The steps that a part waits for, its own perhaps among them.
+fn waits_of(plan: &Plan, merges: &[Merge], part: &Part) -> Vec<usize> {
+    let slots_of = |update: usize, places: &[usize]| -> Vec<Slot> {
+        let update = plan.steps[update].kernel.update().expect("an update was merged");
+        places.iter().map(|&i| update.params[i].0).collect()
+    };
+    match part {
+        Part::Step(step) => plan.steps[*step].waits.clone(),
+        Part::Rows(steps) => steps.iter().flat_map(|&step| plan.steps[step].waits.iter().copied()).collect(),
+        Part::Updating { product, update } => {
+            let places = merges.iter().find_map(|merge| match merge {
+                Merge::Update { product: of, places, .. } if of == product => Some(places),
+                _ => None,
+            });
+            let slots = slots_of(*update, places.expect("the product was merged"));
+            plan.steps[*product].waits.iter().copied().chain(readers(plan, &slots)).collect()
+        }
+        Part::Rest { update, params } => {
+            let rest = plan.steps[*update].kernel.update().expect("an update was merged").only(params);
+            let gradients = rest.reads();
+            let makes = |i: &usize| {
+                let writes = plan.steps[*i].kernel.writes();
+                writes.iter().any(|w| gradients.iter().any(|gradient| gradient.overlaps(w)))
+            };
+            (0..*update).filter(makes).chain(readers(plan, &slots_of(*update, params))).collect()
+        }
+    }
+}
+
+/// The steps that read any of the slots.
+fn readers<'a>(plan: &'a Plan, slots: &'a [Slot]) -> impl Iterator<Item = usize> + 'a {
+    let reads =
+        |step: &Step| step.kernel.reads().iter().any(|view| slots.iter().any(|&slot| view.mem == Mem::Slot(slot)));
+    (0..plan.steps.len()).filter(move |&i| reads(&plan.steps[i]))
+}
+
+/// The parts in an order in which each comes after those that it waits for, otherwise as they stand; none if there is no such
+/// order.
+fn sorted(parts: Vec<Part>, waits: &[Vec<usize>]) -> Option<Parts> {
+    let mut place: Vec<Option<usize>> = vec![None; parts.len()];
+    let mut sequence = Vec::with_capacity(parts.len());
+    while sequence.len() < parts.len() {
+        let ready = |&i: &usize| place[i].is_none() && waits[i].iter().all(|&j| place[j].is_some());
+        let next = (0..parts.len()).find(ready)?;
+        place[next] = Some(sequence.len());
+        sequence.push(next);
+    }
+    let mut parts: Vec<Option<Part>> = parts.into_iter().map(Some).collect();
+    let all: Vec<Vec<usize>> = sequence
+        .iter()
+        .map(|&i| waits[i].iter().map(|&j| place[j].expect("every part has a place")).collect())
+        .collect();
+    let order = Order::of(all.iter().map(Vec::as_slice));
+    Some(Parts {
+        parts: sequence.iter().map(|&i| parts[i].take().expect("every part once")).collect(),
+        waits: all.iter().map(|waits| order.direct(waits)).collect(),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::engine::graph::{Graph, Var};
+    use crate::engine::optim::Optimizer;
+    use crate::engine::plan::Fusion;
+
+    /// The number of products that update parameters, in a plan of the update and of some outputs.
+    fn updating<'g>(g: &'g Graph, made: &[(Var<'g>, Var<'g>)], outputs: &[Var<'g>]) -> usize {
+        g.optimize(Optimizer::adam(), 1e-3, made);
+        let plan = Plan::build(g, outputs, Fusion::all()).unwrap();
+        let Parts { parts, waits } = parts(&plan, (9, 0), true);
+        assert!(waits.iter().enumerate().all(|(i, waits)| waits.iter().all(|&j| j < i)));
+        parts.iter().filter(|part| matches!(part, Part::Updating { .. })).count()
+    }
+
+    #[test]
+    fn two_that_would_wait_for_each_other_do_not_both_update() {
+        let g = Graph::new();
+        let (x, v, w) = (g.input(&[8, 6]), g.param("v", &[8, 5]), g.param("w", &[6, 5]));
+        let made = [(v, x.matmul(w)), (w, x.t().matmul(v))];
+        assert_eq!(updating(&g, &made, &[v.sum_all() + w.sum_all()]), 1);
+    }
+
+    #[test]
+    fn a_gradient_that_somebody_wants_is_written() {
+        let made = |g: &Graph, wanted: bool| {
+            let (x, y, w) = (g.input(&[8, 6]), g.input(&[8, 5]), g.param("w", &[6, 5]));
+            let gradient = x.t().matmul(y);
+            let outputs = if wanted { vec![w.sum_all(), gradient] } else { vec![w.sum_all()] };
+            updating(g, &[(w, gradient)], &outputs)
+        };
+        assert_eq!([false, true].map(|wanted| made(&Graph::new(), wanted)), [1, 0]);
+    }
+}

@@ -1,0 +1,114 @@
+//! Steps that share launches on a GPU against steps that do not: the same bits, fewer launches, a shorter way. Runs on a GPU if
+//! there is one, elsewhere under the emulated driver.
+
+#![cfg(feature = "cuda")]
+
+mod common;
+
+use common::training::{TRAIN, Training};
+use common::{on_cuda, under_all_schedules};
+use elbo::engine::device::cuda::paper::PaperStep;
+use elbo::engine::device::{Moment, Precision};
+use elbo::engine::nn::Activation;
+use elbo::engine::rng::Draw;
+use elbo::vae::{Binarisation, Bound, KlTerm, UpdateRule, Vae, VaeConfig, training_step};
+use elbo::{Fusion, Graph, Optimizer, Plan};
+
+const ADAM: UpdateRule = UpdateRule::elbo(Optimizer::Adam { beta1: 0.9, beta2: 0.999, eps: 1e-8 }, None);
+const SGD: UpdateRule = UpdateRule::elbo(Optimizer::Sgd { momentum: 0.9 }, None);
+const APART: fn() -> Fusion = || Fusion { launches: false, ..Fusion::all() };
+
+fn images(rows: usize, pixels: usize) -> Vec<u8> {
+    let draw = Draw { seed: 9, step: 0, stream: 0 };
+    (0..(rows * pixels) as u64).map(|i| (draw.uniform(i) * 255.99) as u8).collect()
+}
+
+/// The bits of parameters and moments after three steps, and the sums of the loss.
+fn trained(vae: &Vae, rule: &UpdateRule, rows: usize, fusion: Fusion) -> Option<(Vec<u32>, Vec<f64>)> {
+    let data = images(2 * rows, vae.config.pixels());
+    let mut training = Training::start(&on_cuda(Precision::F32)?, vae, rule, (rows, &data), fusion);
+    assert_eq!(training.step.plan().unwrap().verify(), Ok(()));
+    training.run(2);
+    let moments = match rule.optimizer {
+        Optimizer::Adam { .. } => &[Moment::Value, Moment::First, Moment::Second][..],
+        Optimizer::Sgd { .. } => &[Moment::Value, Moment::First],
+    };
+    let params = vae.params();
+    let arrays = params.iter().flat_map(|p| moments.iter().map(|&moment| (p.name.clone(), moment)));
+    let bits = arrays.flat_map(|(name, moment)| training.state.read_moment(&name, moment).unwrap());
+    Some((bits.map(f32::to_bits).collect(), training.step.take_totals().unwrap()))
+}
+
+fn same((found, sums): &(Vec<u32>, Vec<f64>), (expected, other_sums): &(Vec<u32>, Vec<f64>), what: &str) {
+    assert!(found == expected, "{what}: other bits in parameters or moments");
+    // The sums of programs are made row by row, or block by block.
+    for (a, b) in sums.iter().zip(other_sums) {
+        assert!((a - b).abs() <= 1e-5 * b.abs().max(1.0), "{what}: {sums:?} and {other_sums:?}");
+    }
+}
+
+#[test]
+fn shared_launches_leave_the_bits_alone() {
+    let base = |latent| VaeConfig { image: [7, 6], ..VaeConfig::new(latent) };
+    let models = [
+        base(3).hidden(&[19]),
+        VaeConfig { activation: Activation::Tanh, ..base(5).hidden(&[24, 17]) },
+        VaeConfig { binarisation: Binarisation::Dynamic, activation: Activation::Silu, ..base(2).hidden(&[40]) },
+    ];
+    let monte_carlo = UpdateRule { bound: Bound { kl: KlTerm::MonteCarlo, ..Bound::ELBO }, ..ADAM };
+    for (number, config) in models.into_iter().enumerate() {
+        let vae = Vae::new(config).unwrap();
+        for (rule, rows) in [(&ADAM, 10), (&SGD, 7), (&monte_carlo, 10), (&ADAM, 270)] {
+            let run = |fusion| trained(&vae, rule, rows, fusion);
+            let (Some(shared), Some(apart)) = (run(Fusion::all()), run(APART())) else { return };
+            same(&shared, &apart, &format!("model {number}, {rule:?}, {rows} rows"));
+        }
+    }
+}
+
+#[test]
+fn shared_launches_give_the_same_bits_under_every_schedule() {
+    let vae = Vae::new(VaeConfig { image: [7, 6], ..VaeConfig::new(3).hidden(&[19]) }).unwrap();
+    let run = || trained(&vae, &ADAM, 10, Fusion::all());
+    let Some(expected) = run() else { return };
+    for (schedule, found) in under_all_schedules(run) {
+        assert!(found.as_ref() == Some(&expected), "{schedule}");
+    }
+}
+
+/// The step of the usual model on an H200, which needs no GPU to be looked at.
+fn paper(config: VaeConfig, rows: usize, fusion: Fusion) -> PaperStep {
+    let g = Graph::new();
+    let outputs = training_step(&g, &Vae::new(config).unwrap(), &ADAM, TRAIN, rows);
+    let plan = Plan::build(&g, &outputs, fusion).unwrap();
+    PaperStep::of(&plan, Precision::F32, (9, 0), fusion.launches).unwrap()
+}
+
+#[test]
+fn the_longest_way_of_the_usual_step_has_seven_launches() {
+    let v1 = || VaeConfig::new(20).hidden(&[400]);
+    let (shared, apart) = (paper(v1(), 128, Fusion::all()), paper(v1(), 128, APART()));
+    assert!(shared.way.len() <= 7, "{:#?}", shared.launches);
+    assert!(apart.way.len() >= 11 && shared.launches.len() < apart.launches.len());
+    assert!(shared.microseconds < 0.8 * apart.microseconds, "{} and {}", shared.microseconds, apart.microseconds);
+    let kernels: Vec<&str> = shared.launches.iter().map(|launch| launch.kernel).collect();
+    assert_eq!(kernels.iter().filter(|kernel| **kernel == "rows_1").count(), 2, "{kernels:?}");
+    assert!(!kernels.contains(&"adam") && !kernels.contains(&"tick"), "{kernels:?}");
+    // Large batches are better off with whole tiles.
+    let large = paper(v1(), 8192, Fusion::all());
+    assert!(large.launches.iter().all(|launch| !launch.kernel.starts_with("rows")));
+    // What every launch waits for comes before it, and the last comes after all.
+    for (i, launch) in shared.launches.iter().enumerate() {
+        assert!(launch.waits.iter().all(|&j| j < i && shared.launches[j].time.1 < launch.time.0));
+    }
+}
+
+#[test]
+fn a_limited_gradient_is_not_used_before_its_norm_is_known() {
+    let g = Graph::new();
+    let limited = UpdateRule { clip: Some(1.0), ..ADAM };
+    let outputs = training_step(&g, &Vae::new(VaeConfig::new(2).hidden(&[50])).unwrap(), &limited, TRAIN, 16);
+    let plan = Plan::build(&g, &outputs, Fusion::all()).unwrap();
+    let step = PaperStep::of(&plan, Precision::F32, (9, 0), true).unwrap();
+    assert!(step.launches.iter().any(|launch| launch.kernel == "adam"));
+}
