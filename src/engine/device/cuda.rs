@@ -4,7 +4,7 @@
 //! (what kernels are given), `memory.rs` (slots by name), `mailbox.rs` (results that nobody
 //! waits for), `pinned.rs` (memory that the device reads and writes by itself), `driver.rs` (the calls), `nccl.rs` (sums over the GPUs of
 //! several processes), `ladder.rs` (the matrix product step by
-//! step), [`probe`] (whether there is a GPU, and why not), [`images`] (the kernels that nvcc compiled).
+//! step), `planes.rs` (its operands cut into bf16, and what that costs in accuracy), [`probe`] (whether there is a GPU, and why not), [`images`] (the kernels that nvcc compiled).
 //!
 //! ```text
 //! bind:  Plan ─ lower ─► launches, wave by wave: the first step of a wave on the main stream, the others beside it
@@ -35,6 +35,8 @@ pub(crate) mod nccl;
 pub(crate) mod params;
 #[cfg(feature = "cuda")]
 mod pinned;
+#[cfg(feature = "cuda")]
+pub mod planes;
 pub mod probe;
 #[cfg(feature = "cuda")]
 mod program;
