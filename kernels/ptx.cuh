@@ -72,6 +72,13 @@ __device__ __forceinline__ void ldmatrix_x4(u32 (&r)[4], const void* shared_row)
                  : "memory");
 }
 
+__device__ __forceinline__ void ldmatrix_x4_trans(u32 (&r)[4], const void* shared_row) {
+    asm volatile("ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16 {%0, %1, %2, %3}, [%4];"
+                 : "=r"(r[0]), "=r"(r[1]), "=r"(r[2]), "=r"(r[3])
+                 : "r"(shared_address(shared_row))
+                 : "memory");
+}
+
 __device__ __forceinline__ void ldmatrix_x2_trans(u32 (&r)[2], const void* shared_row) {
     asm volatile("ldmatrix.sync.aligned.m8n8.x2.trans.shared.b16 {%0, %1}, [%2];"
                  : "=r"(r[0]), "=r"(r[1])

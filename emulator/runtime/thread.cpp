@@ -113,8 +113,10 @@ void async_wait_all() {
 void check_shared_read(const void* p, unsigned bytes, unsigned alignment, const char* what, const char* file,
                        int line) {
     Site site{what, file, line};
-    if (!in_shared(p, bytes)) fault(Outcome::ILLEGAL_ADDRESS, site.text() + ": not in shared memory");
-    if (!aligned(p, alignment)) fault(Outcome::MISALIGNED, site.text() + ": from " + hex(p));
+    if (!in_shared(p, bytes)) fault(Outcome::ILLEGAL_ADDRESS, site.text() + ": " + hex(p) + " is not in shared memory");
+    if (!aligned(p, alignment)) {
+        fault(Outcome::MISALIGNED, site.text() + ": " + hex(p) + " is no multiple of " + std::to_string(alignment));
+    }
     block().current().site = site;
     race::access(p, bytes, false, 0);
 }

@@ -8,7 +8,10 @@ use elbo_emulator::{Emulator, Failure};
 mod checks;
 mod common;
 
-use checks::{ASYNC, BOUNDS, CheckParams, DIVERGENCE, ROUNDS, SUM, TICKET, TRANSPOSE, VOTES, WARP_MEMORY};
+use checks::{
+    ASYNC, BOUNDS, CheckParams, DIVERGENCE, LDMATRIX, LDMATRIX_TRANS, ROUNDS, SUM, TICKET, TRANSPOSE, VOTES,
+    WARP_MEMORY,
+};
 
 /// The test kernels; one test at a time, because the schedule and the report are the process's.
 fn emulator() -> Option<MutexGuard<'static, Emulator>> {
@@ -112,6 +115,38 @@ fn accesses_that_a_gpu_would_refuse_are_reported() {
         let (failure, report) = BOUNDS.failure(&emulator, bug);
         assert_eq!(failure, expected, "bug {bug}: {report}");
         assert!(report.contains(word) && report.contains("checks.cu:"), "bug {bug}: {report}");
+    }
+}
+
+#[test]
+fn matrices_come_to_the_lanes_that_mma_wants_them_in() {
+    let Some(emulator) = emulator() else { return };
+    let x: Vec<f32> = (0..512).map(|i| (i % 97) as f32 + 0.25).collect();
+    for check in [&LDMATRIX, &LDMATRIX_TRANS] {
+        assert_eq!(check.same_under_all(&emulator), x);
+        // Rows 0 and 8 of the eight chunks lie where they would without the swizzle; all others are found elsewhere.
+        let unswizzled = check.run(&emulator, 4).unwrap();
+        let wrong: Vec<usize> =
+            (0..16).filter(|row| (0..32).any(|i| unswizzled[row * 32 + i] != x[row * 32 + i])).collect();
+        assert_eq!(wrong, [1, 2, 3, 4, 5, 6, 7, 9, 10, 11, 12, 13, 14, 15]);
+    }
+}
+
+#[test]
+fn rows_and_lanes_that_ldmatrix_cannot_take_are_reported() {
+    let Some(emulator) = emulator() else { return };
+    for (check, name) in [(&LDMATRIX, "ldmatrix_x4"), (&LDMATRIX_TRANS, "ldmatrix_x4_trans")] {
+        for (bug, expected, words) in [
+            (1, Failure::Misaligned, "is no multiple of 16"),
+            (2, Failure::Failed, "thread (16,0,0) to (31,0,0)"),
+            (3, Failure::Failed, "thread (16,0,0) to (31,0,0) has ended"),
+            (5, Failure::IllegalAddress, "is not in shared memory"),
+        ] {
+            let (failure, report) = check.failure(&emulator, bug);
+            assert_eq!(failure, expected, "bug {bug}: {report}");
+            let site = format!("{name} at checks.cu:");
+            assert!(report.contains(words) && report.contains(&site), "bug {bug}: {report}");
+        }
     }
 }
 

@@ -7,14 +7,14 @@ use elbo_emulator::Emulator;
 mod checks;
 mod common;
 
-use checks::{ASYNC, ROUNDS, SUM, TICKET, TRANSPOSE, WARP_MEMORY};
+use checks::{ASYNC, LDMATRIX, ROUNDS, SUM, TICKET, TRANSPOSE, WARP_MEMORY};
 
 #[test]
 fn races_are_reported_and_only_races() {
     let Some(library) = common::checks("checks-races", true) else { return };
     let emulator = Emulator::open(&library, false).unwrap();
     assert!(emulator.detects_races());
-    for check in [&SUM, &TRANSPOSE, &ROUNDS, &ASYNC, &TICKET, &WARP_MEMORY] {
+    for check in [&SUM, &TRANSPOSE, &ROUNDS, &ASYNC, &LDMATRIX, &TICKET, &WARP_MEMORY] {
         check.same_under_all(&emulator);
     }
     for (check, bug, memory) in [
@@ -22,6 +22,7 @@ fn races_are_reported_and_only_races() {
         (&TRANSPOSE, 1, "shared memory"),
         (&ROUNDS, 1, "shared memory"),
         (&ASYNC, 2, "shared memory"),
+        (&LDMATRIX, 6, "shared memory"),
         (&TICKET, 1, "global memory"),
         (&WARP_MEMORY, 1, "shared memory"),
     ] {

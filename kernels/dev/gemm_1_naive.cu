@@ -1,15 +1,22 @@
-// The ladder, 1 of 8: the definition.
+// The ladder, 1 of 10: the definition.
 //
 //   C[i, j] = Σ_p A[i, p] · B[p, j]        A: [m, k], B: [k, n], C: [m, n], row-major
 //
-// gemm_1 … gemm_8 compute the same product, each one idea faster than the one before; gemm_7 and gemm_8 have the design of
-// the kernels that are used (../gemm_tile.cuh). All take GemmParams and read a, b, c, m, n, k and the leading dimensions
-// of it. The launch is in LADDER, src/engine/steps/gemm/cuda.rs.
+// gemm_1 … gemm_10 compute the same product, each one idea on from the one before; gemm_7 and gemm_8 have the design of
+// the kernels that are used (../gemm_tile.cuh). Up to gemm_8 all take GemmParams and read a, b, c, m, n, k and the
+// leading dimensions of it. The launch is in LADDER, src/engine/steps/gemm/cuda.rs. What limits a rung is counted from
+// its text and from data sheets; nothing was measured on a GPU.
 //
 // Here every thread computes one element of C. The trouble is which: the 32 threads of a warp run together, and here
 // neighbours take neighbouring rows, so that a warp covers 16 rows and 2 columns of C. In every step it reads 16
 // addresses of A that lie lda apart, each in a piece of memory of its own, and uses 4 of the 32 bytes that come with
 // each; of B it reads 2 neighbours. The stores to C use 8 of every 32 bytes.
+//
+// What limits it: pieces of memory. 17 of them, 544 bytes, for 32 multiply-adds: 0.12 FLOP per byte, if no
+// cache helps.
+//
+// Exercise: a block of 32 × 8 threads with row = threadIdx.x % 32 makes a warp 32 rows and one column. How many pieces
+// does a step take then, and how much of each store is used? (33; 4 of 32 bytes.)
 #include "../params.cuh"
 
 ELBO_KERNEL(dev_gemm_1, 256, GemmParams) {

@@ -1,8 +1,14 @@
-// The ladder, 2 of 8: neighbours read neighbours.
+// The ladder, 2 of 10: neighbours read neighbours.
 //
 // One change to gemm_1: neighbouring threads take neighbouring columns. In every step half a warp reads 16 neighbours of
 // a row of B, which is two pieces of 32 bytes used whole, and one element of A that is handed to all of them. The stores
 // to C are neighbours as well. Such accesses are called coalesced.
+//
+// What limits it: reads from afar. 64 bytes of B, the same for both halves of a warp, and two pieces of A are 128 bytes
+// for 32 multiply-adds: 0.5 FLOP per byte. And each multiply-add takes two read instructions.
+//
+// Exercise: let a whole warp lie in one row of C. What does it read in a step? (160 bytes: half the reads of A and twice
+// those of B. A square would be best, and gemm_3 makes one of the whole block.)
 #include "../params.cuh"
 
 ELBO_KERNEL(dev_gemm_2, 256, GemmParams) {

@@ -1,9 +1,15 @@
-// The ladder, 4 of 8: a column of eight sums per thread.
+// The ladder, 4 of 10: a column of eight sums per thread.
 //
 // Now shared memory is the limit: gemm_3 reads two numbers from it for every multiply-add, and a multiprocessor does four
 // times as many multiply-adds as it reads numbers (128 and 32 per cycle; on sm_75 and sm_80 64 and 32). So a thread keeps
-// eight sums, one below the other. It reads a number of B once for all eight: nine reads for eight multiply-adds. The tile
-// of a block grows to 64 × 64, and with it the use of everything that is copied. k advances in steps of 8.
+// eight sums, one below the other. It reads a number of B once for all eight: nine reads for eight multiply-adds. The
+// tile of a block grows to 64 × 64, and with it the use of everything that is copied. k advances in steps of 8.
+//
+// What limits it: shared memory still. Nine reads of a warp take nine cycles, the eight multiply-adds two (sm_75 and
+// sm_80: four), unless the compiler joins the reads of A for neighbouring k, of which four fit one of 16 bytes.
+//
+// Exercise: with 16 sums in a thread, how many reads for a multiply-add? Is there a number of sums for which it is below
+// one? (17/16. No: the number of A is used once, whatever the column's height.)
 #include "../params.cuh"
 
 ELBO_KERNEL(dev_gemm_4, 512, GemmParams) {

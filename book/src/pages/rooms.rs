@@ -156,8 +156,10 @@ fn ladder(out: &mut String) -> Result<()> {
     let mut files: Vec<String> = std::fs::read_dir(crate::root().join("kernels/dev"))?
         .flatten()
         .map(|e| e.file_name().to_string_lossy().into_owned())
+        .filter(|file| file.ends_with(".cu"))
         .collect();
-    files.sort();
+    // By their numbers: the tenth comes last.
+    files.sort_by_key(|file| file.split('_').nth(1).and_then(|number| number.parse::<u32>().ok()));
     for file in files {
         let head = source::head(&format!("kernels/dev/{file}"))?;
         let first = head.split("\n\n").next().unwrap_or("").replace('\n', " ");

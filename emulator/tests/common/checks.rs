@@ -46,6 +46,9 @@ pub const BOUNDS: Check =
     Check { kernel: "check_bounds", grid: [1, 1, 1], threads: 32, shared_bytes: 128, input: 32, output: 32, n: 0 };
 pub const ASYNC: Check =
     Check { kernel: "check_async", grid: [1, 1, 1], threads: 32, shared_bytes: 640, input: 160, output: 160, n: 0 };
+pub const LDMATRIX: Check =
+    Check { kernel: "check_ldmatrix", grid: [1, 1, 1], threads: 32, shared_bytes: 2048, input: 512, output: 512, n: 0 };
+pub const LDMATRIX_TRANS: Check = Check { n: 1, ..LDMATRIX };
 pub const TICKET: Check =
     Check { kernel: "check_ticket", grid: [7, 1, 1], threads: 32, shared_bytes: 4, input: 224, output: 8, n: 0 };
 pub const WARP_MEMORY: Check =

@@ -137,6 +137,42 @@ ELBO_KERNEL(check_ticket, 32, CheckParams) {
     }
 }
 
+// out [16, 32] = x, whose words are pairs of 16-bit numbers, through swizzled shared memory and ldmatrix; transposed
+// on the way, and back, if n is 1. Bug 1: a lane names an address inside of a row. 2: half a warp stays away. 3: half a warp
+// has ended. 4: rows are looked for where they would lie without the swizzle. 5: they are looked for in x itself.
+// 6: nobody waits for what the other lanes have copied.
+ELBO_KERNEL(check_ldmatrix, 32, CheckParams) {
+    ELBO_SHARED(u16, shared);  // [16 rows][8 chunks of 8]
+    const auto at = [](int row, int chunk) { return (row * 8 + (chunk ^ row % 8)) * 8; };
+    const int t = threadIdx.x;
+    for (int e = t; e < 128; e += 32) cp_async16(shared + at(e / 8, e % 8), p.x + 4 * e, true);
+    cp_async_commit();
+    cp_async_wait<0>();
+    if (p.bug != 6) __syncwarp();
+    if (p.bug == 3 && t >= 16) return;
+    for (int pair = 0; pair < 4; ++pair) {
+        // Lanes 0–7 name rows 0–7 of the first chunk, 8–15 rows 8–15 of it, 16–31 the rows of the second chunk.
+        const int row = t % 16, chunk = 2 * pair + t / 16;
+        const void* from = shared + (p.bug == 4 ? (row * 8 + chunk) * 8 : at(row, chunk)) + (p.bug == 1 && t == 9);
+        if (p.bug == 5) from = p.x + row * 32 + chunk * 4;
+        u32 r[4] = {};
+        if (p.bug != 2 || t < 16) {
+            if (p.n == 1) ldmatrix_x4_trans(r, from);
+            else ldmatrix_x4(r, from);
+        }
+        for (int i = 0; i < 4; ++i) {
+            const int row0 = i % 2 * 8, chunk0 = 2 * pair + i / 2;
+            if (p.n == 1) {
+                u16* const out = reinterpret_cast<u16*>(p.out) + (row0 + t % 4 * 2) * 64 + chunk0 * 8 + t / 4;
+                out[0] = static_cast<u16>(r[i]), out[64] = static_cast<u16>(r[i] >> 16);
+            } else {
+                p.out[(row0 + t / 4) * 32 + chunk0 * 4 + t % 4] = __uint_as_float(r[i]);
+            }
+        }
+    }
+    __syncthreads();
+}
+
 // Lanes hand a value on through shared memory. Bug 1: without __syncwarp, relying on lanes running in step.
 ELBO_KERNEL(check_warp_memory, 32, CheckParams) {
     ELBO_SHARED(float, shared);

@@ -5,7 +5,7 @@
 //! expected to take), `program.rs` and `params.rs` (what kernels are given), `memory.rs` (slots by name), `mailbox.rs` (results that nobody
 //! waits for), `pinned.rs` (memory that the device reads and writes by itself), `driver.rs` (the calls), `nccl.rs` (sums over the GPUs of
 //! several processes), `ladder.rs` (the matrix product step by
-//! step), [`probe`] (whether there is a GPU, and why not), [`images`] (the kernels that nvcc compiled).
+//! step), `planes.rs` (its operands cut into bf16, and what that costs in accuracy), [`probe`] (whether there is a GPU, and why not), [`images`] (the kernels that nvcc compiled).
 //!
 //! ```text
 //! bind:  Plan ─ lower ─► launches and what each waits for: the nodes and edges of the graph; those on the longest way
@@ -45,6 +45,8 @@ pub(crate) mod params;
 mod parts;
 #[cfg(feature = "cuda")]
 mod pinned;
+#[cfg(feature = "cuda")]
+pub mod planes;
 pub mod probe;
 #[cfg(feature = "cuda")]
 mod program;

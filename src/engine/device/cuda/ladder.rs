@@ -1,24 +1,36 @@
 //! The matrix products by themselves: the ladder (kernels/dev/), every rung launched, checked and timed, every kernel
 //! that plans can take, checked, and the one that they do take, timed in every precision.
+//!
+//! `planes.rs` launches the rungs that take their operands cut into planes of bf16.
 
 use super::Cuda;
 use super::driver::{DeviceBuffer, Launch};
 use super::params::{GemmParams, words, zeroed};
+use super::planes;
 use super::probe::Version;
 use crate::engine::device::Precision;
 use crate::engine::error::{Error, Result};
 use crate::engine::rng::{Draw, OPERANDS};
-use crate::engine::steps::gemm::cuda::{self as gemm, GemmLaunch, LADDER};
+use crate::engine::steps::gemm::cuda::{self as gemm, GemmLaunch, LADDER, Rung};
 
-/// What one kernel of the ladder did.
+/// What became of one kernel of the ladder.
 #[derive(Clone, Debug, PartialEq)]
 pub struct RungResult {
     /// The kernel's name: `dev_gemm_1` … and at the end the kernel that plans use for this shape.
     pub kernel: &'static str,
+    /// What it did, or why it cannot run for this shape or on this GPU.
+    pub climbed: std::result::Result<Climbed, String>,
+}
+
+/// What one kernel of the ladder did.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Climbed {
     /// ‖C − C₆₄‖ / ‖C₆₄‖ in the Frobenius norm, C₆₄ computed in f64 on the host.
     pub error: f64,
-    /// The shortest of the repetitions, in seconds on the device.
+    /// The shortest of the repetitions, in seconds on the device, from the operands in f32 to C.
     pub seconds: f64,
+    /// Of it, cutting the operands into planes of bf16; 0 for the kernels that take them in f32.
+    pub splitting: f64,
 }
 
 /// How far a kernel's results are from the same in f64, relative in the Frobenius norm.
@@ -78,7 +90,7 @@ impl Cuda {
     /// [`Error::Device`] from the device, and when a product is wrong.
     pub fn time_products(&self, n: usize, launches: usize, repetitions: usize) -> Result<Vec<TimedProduct>> {
         assert!(n > 0 && launches > 0 && repetitions > 0, "n {n}, {launches} launches, {repetitions} repetitions");
-        let matrices = Matrices::new(self, n, n.div_ceil(CHECKED_ROWS))?;
+        let matrices = Matrices::new(self, [n; 3], n.div_ceil(CHECKED_ROWS))?;
         let time = |&precision: &Precision| {
             let choice = gemm::choose(n, n, n, precision, self.capability(), false);
             let run = matrices.run(self, &choice, false)?;
@@ -103,39 +115,29 @@ impl Cuda {
         Precision::ALL.iter().map(time).collect()
     }
 
-    /// Runs every rung that this GPU can run on C = A·B, [n, n] each with normal numbers; n a multiple of 8.
+    /// Runs every rung of the ladder on C = A·B, [m, n] = [m, k]·[k, n], with normal numbers.
     ///
     /// # Panics
-    /// When n is not a multiple of 8, which some rungs need.
+    /// When m, n, k or `repetitions` is 0.
     ///
     /// # Errors
     /// [`Error::Device`] from the device.
-    pub fn climb_ladder(&self, n: usize, repetitions: usize) -> Result<Vec<RungResult>> {
-        assert!(n > 0 && n.is_multiple_of(8), "the ladder takes multiples of 8, not {n}");
-        debug_assert!(LADDER.iter().all(|rung| 8 % rung.multiple == 0));
-        let matrices = Matrices::new(self, n, 1)?;
+    pub fn climb_ladder(&self, [m, n, k]: [usize; 3], repetitions: usize) -> Result<Vec<RungResult>> {
+        assert!(m * n * k > 0 && repetitions > 0, "[{m}, {k}]·[{k}, {n}], {repetitions} repetitions");
+        let matrices = Matrices::new(self, [m, n, k], 1)?;
         let cc = self.capability();
-        let rungs = LADDER.iter().filter(|rung| rung.cc <= cc).map(|rung| GemmLaunch {
-            kernel: rung.name,
-            grid: rung.grid(n, n),
-            threads: rung.threads,
-            shared_bytes: rung.shared_bytes,
-            splits: 1,
-            k_per_split: n as u32,
-            workspace: 0,
-            tickets: 0,
-            cycles: 0,
-        });
-        let usual = gemm::choose(n, n, n, Precision::F32, cc, false);
-        let climb = |choice: GemmLaunch| {
-            let run = matrices.run(self, &choice, false)?;
-            let mut seconds = f64::INFINITY;
-            for _ in 0..repetitions {
-                seconds = seconds.min(self.driver.time(|| self.driver.launch(&run.launch))?);
-            }
-            Ok(RungResult { kernel: choice.kernel, error: matrices.error(&run.c), seconds })
+        let rung = |rung: &'static Rung| {
+            let climbed = match rung.obstacle([m, n, k], cc) {
+                Some(obstacle) => Err(obstacle),
+                None => Ok(matrices.time(self, &matrices.climb(self, rung)?, repetitions)?),
+            };
+            Ok(RungResult { kernel: rung.name, climbed })
         };
-        rungs.chain([usual]).map(climb).collect()
+        let mut results = LADDER.iter().map(rung).collect::<Result<Vec<_>>>()?;
+        let usual = gemm::choose(m, n, k, Precision::F32, cc, false);
+        let climbed = Ok(matrices.time(self, &matrices.run(self, &usual, false)?, repetitions)?);
+        results.push(RungResult { kernel: usual.kernel, climbed });
+        Ok(results)
     }
 
     /// Runs every kernel of the matrix product that this GPU can run, with one split and with several, on C = A·B with
@@ -144,7 +146,7 @@ impl Cuda {
     /// # Errors
     /// [`Error::Device`] from the device.
     pub fn check_products(&self, n: usize) -> Result<Vec<ProductCheck>> {
-        let matrices = Matrices::new(self, n, 1)?;
+        let matrices = Matrices::new(self, [n; 3], 1)?;
         let check = |choice: GemmLaunch| {
             let run = matrices.run(self, &choice, true)?;
             Ok(ProductCheck {
@@ -166,22 +168,23 @@ impl Cuda {
     /// # Errors
     /// [`Error::Device`] from the device.
     pub fn every_product(&self, n: usize, a: &[f32], b: &[f32]) -> Result<Vec<(&'static str, u32, Vec<f32>)>> {
-        let matrices = Matrices::of(self, n, a, b, 1)?;
+        let matrices = Matrices::of(self, [n; 3], a, b, 1)?;
         let compute = |choice: GemmLaunch| Ok((choice.kernel, choice.splits, matrices.run(self, &choice, false)?.c));
         gemm::every(n, n, n, self.capability()).into_iter().map(compute).collect()
     }
 
-    fn capability(&self) -> (u32, u32) {
+    pub(super) fn capability(&self) -> (u32, u32) {
         let Version(major, minor) = self.driver.gpu.compute_capability;
         (major, minor)
     }
 }
 
 /// A and B on the device, and what comes out in f64.
-struct Matrices {
-    n: usize,
-    a: DeviceBuffer,
-    b: DeviceBuffer,
+pub(super) struct Matrices {
+    /// m, n, k.
+    pub shape: [usize; 3],
+    pub a: DeviceBuffer,
+    pub b: DeviceBuffer,
     /// Of so many rows of A·B, one is in `truth`.
     every: usize,
     /// A·B: its rows 0, `every`, 2·`every` …
@@ -191,46 +194,85 @@ struct Matrices {
 }
 
 /// A launch that ran, with its results. What it points to lives as long.
-struct RungRun {
-    launch: Launch,
-    c: Vec<f32>,
-    column_sums: Vec<f32>,
-    _memory: [DeviceBuffer; 4],
+pub(super) struct RungRun {
+    /// What cuts the operands into planes before; empty for a kernel that takes them in f32.
+    pub splits: Vec<Launch>,
+    pub launch: Launch,
+    pub c: Vec<f32>,
+    /// Σ over the rows of B; empty if they were not asked for.
+    pub column_sums: Vec<f32>,
+    pub memory: Vec<DeviceBuffer>,
 }
 
 impl Matrices {
-    fn new(cuda: &Cuda, n: usize, every: usize) -> Result<Matrices> {
-        let numbers = |step: u32| -> Vec<f32> {
+    fn new(cuda: &Cuda, [m, n, k]: [usize; 3], every: usize) -> Result<Matrices> {
+        let numbers = |step: u32, count: usize| -> Vec<f32> {
             let draw = Draw { seed: 1, step, stream: OPERANDS };
-            (0..(n * n) as u64).map(|i| draw.normal(i)).collect()
+            (0..count as u64).map(|i| draw.normal(i)).collect()
         };
-        Matrices::of(cuda, n, &numbers(0), &numbers(1), every)
+        Matrices::of(cuda, [m, n, k], &numbers(0, m * k), &numbers(1, k * n), every)
     }
 
-    fn of(cuda: &Cuda, n: usize, a: &[f32], b: &[f32], every: usize) -> Result<Matrices> {
-        assert!(a.len() == n * n && b.len() == n * n, "{} and {} numbers for n = {n}", a.len(), b.len());
+    pub fn of(cuda: &Cuda, [m, n, k]: [usize; 3], a: &[f32], b: &[f32], every: usize) -> Result<Matrices> {
+        assert!(a.len() == m * k && b.len() == k * n, "{} and {} numbers for {m}, {n}, {k}", a.len(), b.len());
         let mut column_sums = vec![0.0; n];
         for row in b.chunks_exact(n) {
             column_sums.iter_mut().zip(row).for_each(|(sum, v)| *sum += f64::from(*v));
         }
-        let truth = product(a, b, n, every);
-        Ok(Matrices { n, a: cuda.matrix(a)?, b: cuda.matrix(b)?, every, truth, column_sums })
+        let truth = product(a, b, [m, n, k], every);
+        Ok(Matrices { shape: [m, n, k], a: cuda.matrix(a)?, b: cuda.matrix(b)?, every, truth, column_sums })
     }
 
     /// How far C is from A·B, in the rows that are known.
     fn error(&self, c: &[f32]) -> f64 {
-        let rows = c.chunks_exact(self.n).step_by(self.every);
+        let rows = c.chunks_exact(self.shape[1]).step_by(self.every);
         distance(rows.flatten(), &self.truth)
     }
 
-    /// Launches a kernel once and reads what it wrote; without `sums` the column sums stay NaN.
+    /// Launches a rung of the ladder once and reads what it wrote.
+    pub fn climb(&self, cuda: &Cuda, rung: &Rung) -> Result<RungRun> {
+        if rung.planes > 0 {
+            return planes::run(cuda, self, rung);
+        }
+        let [m, n, k] = self.shape;
+        let choice = GemmLaunch {
+            kernel: rung.name,
+            grid: rung.grid(m, n),
+            threads: rung.threads,
+            shared_bytes: rung.shared_bytes,
+            splits: 1,
+            k_per_split: k as u32,
+            workspace: 0,
+            tickets: 0,
+        };
+        self.run(cuda, &choice, false)
+    }
+
+    /// The times of a kernel that ran.
+    fn time(&self, cuda: &Cuda, run: &RungRun, repetitions: usize) -> Result<Climbed> {
+        let driver = &cuda.driver;
+        let shortest = |launches: &[&Launch]| {
+            let mut seconds = f64::INFINITY;
+            for _ in 0..repetitions {
+                let enqueue = || launches.iter().try_for_each(|launch| driver.launch(launch));
+                seconds = seconds.min(driver.time(enqueue)?);
+            }
+            Ok::<f64, Error>(seconds)
+        };
+        let splits: Vec<&Launch> = run.splits.iter().collect();
+        let splitting = if splits.is_empty() { 0.0 } else { shortest(&splits)? };
+        let seconds = shortest(&[splits.as_slice(), &[&run.launch]].concat())?;
+        Ok(Climbed { error: self.error(&run.c), seconds, splitting })
+    }
+
+    /// Launches a kernel once and reads what it wrote.
     fn run(&self, cuda: &Cuda, choice: &GemmLaunch, sums: bool) -> Result<RungRun> {
-        let (n, driver) = (self.n, &cuda.driver);
+        let ([m, n, k], driver) = (self.shape, &cuda.driver);
         // Not a number until the kernel has written it.
-        let (c, column_sums) = (cuda.matrix(&vec![f32::NAN; n * n])?, cuda.matrix(&vec![f32::NAN; n])?);
+        let c = cuda.matrix(&vec![f32::NAN; m * n])?;
+        let column_sums = cuda.matrix(&vec![f32::NAN; if sums { n } else { 0 }])?;
         let workspace = driver.alloc(4 * choice.workspace, "partial products")?;
         let tickets = driver.alloc(4 * choice.tickets, "tickets")?;
-        let size = n as i32;
         let params = GemmParams {
             a: self.a.address(),
             b: self.b.address(),
@@ -238,12 +280,12 @@ impl Matrices {
             col_sums: if sums { column_sums.address() } else { 0 },
             workspace: workspace.address(),
             tickets: tickets.address(),
-            m: size,
-            n: size,
-            k: size,
-            lda: size,
-            ldb: size,
-            ldc: size,
+            m: m as i32,
+            n: n as i32,
+            k: k as i32,
+            lda: k as i32,
+            ldb: n as i32,
+            ldc: n as i32,
             alpha: 1.0,
             splits: choice.splits as i32,
             k_per_split: choice.k_per_split as i32,
@@ -255,16 +297,22 @@ impl Matrices {
         let (kernel, threads, shared) = (choice.kernel, choice.threads, choice.shared_bytes);
         let launch = Launch { function, kernel, grid, threads, shared, params: words(&params) };
         driver.launch(&launch)?;
-        let (mut found, mut found_sums) = (vec![0.0; n * n], vec![0.0; n]);
-        driver.download(c.address(), &mut found)?;
-        driver.download(column_sums.address(), &mut found_sums)?;
-        Ok(RungRun { launch, c: found, column_sums: found_sums, _memory: [c, column_sums, workspace, tickets] })
+        let mut run = RungRun {
+            splits: vec![],
+            launch,
+            c: vec![0.0; m * n],
+            column_sums: vec![0.0; if sums { n } else { 0 }],
+            memory: vec![c, column_sums, workspace, tickets],
+        };
+        driver.download(run.memory[0].address(), &mut run.c)?;
+        driver.download(run.memory[1].address(), &mut run.column_sums)?;
+        Ok(run)
     }
 }
 
 impl Cuda {
     /// Numbers on the device.
-    fn matrix(&self, values: &[f32]) -> Result<DeviceBuffer> {
+    pub(super) fn matrix(&self, values: &[f32]) -> Result<DeviceBuffer> {
         let buffer = self.driver.alloc(4 * values.len(), "a matrix")?;
         self.driver.upload(buffer.address(), values)?;
         Ok(buffer)
@@ -272,9 +320,9 @@ impl Cuda {
 }
 
 /// One of `every` rows of A·B in f64, row by row so that B streams.
-fn product(a: &[f32], b: &[f32], n: usize, every: usize) -> Vec<f64> {
-    let mut c = vec![0.0; n.div_ceil(every) * n];
-    for (row, a) in c.chunks_exact_mut(n).zip(a.chunks_exact(n).step_by(every)) {
+fn product(a: &[f32], b: &[f32], [m, n, k]: [usize; 3], every: usize) -> Vec<f64> {
+    let mut c = vec![0.0; m.div_ceil(every) * n];
+    for (row, a) in c.chunks_exact_mut(n).zip(a.chunks_exact(k).step_by(every)) {
         for (a, b) in a.iter().zip(b.chunks_exact(n)) {
             row.iter_mut().zip(b).for_each(|(c, b)| *c += f64::from(*a) * f64::from(*b));
         }

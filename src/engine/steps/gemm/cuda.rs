@@ -321,27 +321,57 @@ pub(crate) struct Rung {
     pub shared_bytes: u32,
     /// m, n, k, lda, ldb and ldc must be multiples of this, and the pointers aligned to as many floats (at most 4).
     pub multiple: usize,
+    /// Planes of bf16 that the operands are cut into first (kernels/dev/planes.cuh); 0: it takes the operands in f32.
+    pub planes: usize,
     /// The least compute capability it runs on.
     pub cc: (u32, u32),
 }
 
 impl Rung {
+    const fn of_floats(
+        name: &'static str,
+        (side, threads, shared_bytes): (usize, u32, u32),
+        multiple: usize,
+        cc: (u32, u32),
+    ) -> Rung {
+        Rung { name, tile: (side, side), threads, shared_bytes, multiple, planes: 0, cc }
+    }
+
+    /// Three strips of 32 of k in bf16, of 128 rows and of 128 columns.
+    const fn of_planes(name: &'static str, planes: usize) -> Rung {
+        let shared_bytes = 3 * 2 * 128 * 32 * 2;
+        Rung { name, tile: (128, 128), threads: 256, shared_bytes, multiple: 1, planes, cc: (8, 0) }
+    }
+
+    /// Why it cannot compute [m, n] = [m, k]·[k, n] on a GPU of compute capability `cc`, if it cannot.
+    pub(crate) fn obstacle(&self, [m, n, k]: [usize; 3], cc: (u32, u32)) -> Option<String> {
+        if self.cc > cc {
+            let (major, minor) = self.cc;
+            return Some(format!("needs compute capability {major}.{minor}"));
+        }
+        let fits = [m, n, k].iter().all(|size| size.is_multiple_of(self.multiple));
+        (!fits).then(|| format!("takes multiples of {}", self.multiple))
+    }
+
     /// Blocks along n and along m.
     pub(crate) fn grid(&self, m: usize, n: usize) -> (u32, u32) {
         (n.div_ceil(self.tile.1) as u32, m.div_ceil(self.tile.0) as u32)
     }
 }
 
-/// The matrix product as a ladder, from the first idea to tensor cores.
+/// The matrix product as a ladder, from the first idea to sums of products on tensor cores that are as accurate as f32.
 pub(crate) const LADDER: &[Rung] = &[
-    Rung { name: "dev_gemm_1", tile: (16, 16), threads: 256, shared_bytes: 0, multiple: 1, cc: (7, 5) },
-    Rung { name: "dev_gemm_2", tile: (16, 16), threads: 256, shared_bytes: 0, multiple: 1, cc: (7, 5) },
-    Rung { name: "dev_gemm_3", tile: (16, 16), threads: 256, shared_bytes: 2 << 10, multiple: 1, cc: (7, 5) },
-    Rung { name: "dev_gemm_4", tile: (64, 64), threads: 512, shared_bytes: 4 << 10, multiple: 1, cc: (7, 5) },
-    Rung { name: "dev_gemm_5", tile: (128, 128), threads: 256, shared_bytes: 8 << 10, multiple: 1, cc: (7, 5) },
-    Rung { name: "dev_gemm_6", tile: (128, 128), threads: 256, shared_bytes: 8448, multiple: 4, cc: (7, 5) },
-    Rung { name: "dev_gemm_7", tile: (128, 128), threads: 256, shared_bytes: 33792, multiple: 4, cc: (7, 5) },
-    Rung { name: "dev_gemm_8", tile: (128, 128), threads: 256, shared_bytes: 18944, multiple: 4, cc: (8, 0) },
+    Rung::of_floats("dev_gemm_1", (16, 256, 0), 1, (7, 5)),
+    Rung::of_floats("dev_gemm_2", (16, 256, 0), 1, (7, 5)),
+    Rung::of_floats("dev_gemm_3", (16, 256, 2 << 10), 1, (7, 5)),
+    Rung::of_floats("dev_gemm_4", (64, 512, 4 << 10), 1, (7, 5)),
+    Rung::of_floats("dev_gemm_5", (128, 256, 8 << 10), 1, (7, 5)),
+    Rung::of_floats("dev_gemm_6", (128, 256, 8448), 4, (7, 5)),
+    Rung::of_floats("dev_gemm_7", (128, 256, 33792), 4, (7, 5)),
+    Rung::of_floats("dev_gemm_8", (128, 256, 18944), 4, (8, 0)),
+    Rung::of_planes("dev_gemm_9", 1),
+    Rung::of_planes("dev_gemm_10_x3", 2),
+    Rung::of_planes("dev_gemm_10_x6", 3),
 ];
 
 #[cfg(test)]
@@ -475,16 +505,39 @@ mod tests {
 
     #[test]
     fn the_ladder_has_a_kernel_for_every_rung() {
-        let text = ladder_text();
-        assert_eq!(text.len(), LADDER.len());
-        for (rung, text) in LADDER.iter().zip(text) {
+        let files = ladder_text();
+        let declared: usize = files.iter().map(|text| text.matches("ELBO_KERNEL(dev_gemm_").count()).sum();
+        assert_eq!(declared, LADDER.len());
+        for rung in LADDER {
+            let number: usize = rung.name.split('_').nth(2).unwrap().parse().unwrap();
+            let text = files[number - 1];
             assert!(text.contains(&format!("ELBO_KERNEL({}, {}, ", rung.name, rung.threads)), "{}", rung.name);
             assert!(rung.shared_bytes <= 48 << 10 && rung.multiple <= 4 && rung.cc <= (8, 0));
             assert_eq!(rung.grid(rung.tile.0 + 1, 3 * rung.tile.1), (3, 2));
         }
     }
 
-    fn ladder_text() -> [&'static str; 8] {
+    /// Each file says which rung it is, what limits it, and what to try.
+    #[test]
+    fn every_rung_says_what_limits_it_and_has_an_exercise() {
+        for (i, text) in ladder_text().iter().enumerate() {
+            let head: String = text.lines().take_while(|line| line.starts_with("//")).collect();
+            assert!(head.starts_with(&format!("// The ladder, {} of 10: ", i + 1)), "rung {}", i + 1);
+            assert!(head.contains("What limits it") && head.contains("Exercise: "), "rung {}", i + 1);
+        }
+    }
+
+    #[test]
+    fn a_rung_says_why_it_cannot_climb() {
+        let vectorised = LADDER.iter().find(|rung| rung.name == "dev_gemm_6").unwrap();
+        assert_eq!(vectorised.obstacle([4, 8, 12], (7, 5)), None);
+        assert_eq!(vectorised.obstacle([4, 7, 12], (7, 5)).unwrap(), "takes multiples of 4");
+        let planes = LADDER.iter().find(|rung| rung.name == "dev_gemm_9").unwrap();
+        assert_eq!(planes.obstacle([1, 7, 3], (8, 0)), None);
+        assert_eq!(planes.obstacle([1, 7, 3], (7, 5)).unwrap(), "needs compute capability 8.0");
+    }
+
+    fn ladder_text() -> [&'static str; 10] {
         [
             include_str!("../../../../kernels/dev/gemm_1_naive.cu"),
             include_str!("../../../../kernels/dev/gemm_2_coalesced.cu"),
@@ -494,6 +547,8 @@ mod tests {
             include_str!("../../../../kernels/dev/gemm_6_vectorised.cu"),
             include_str!("../../../../kernels/dev/gemm_7_pipelined.cu"),
             include_str!("../../../../kernels/dev/gemm_8_tensor_cores.cu"),
+            include_str!("../../../../kernels/dev/gemm_9_planes.cu"),
+            include_str!("../../../../kernels/dev/gemm_10_split.cu"),
         ]
     }
 }
