@@ -15,6 +15,9 @@
 //                      outputs[1] = Σ softplus(l) − x·l  constants of the program (c₀ = −c₁)
 //
 // where s is the product's element.
+//
+// Each is a function of a quad below, which says in FULL and ROW which operands it has; gemm_finish.cuh and rows.cu load them, call
+// the function for all quads of a thread and store what it returns.
 #pragma once
 #include "params.cuh"
 #include "program.cuh"
@@ -38,50 +41,70 @@ __device__ __forceinline__ float4 map_quad(float4 a, float4 b, F f) {
 
 // Adds the first n lanes, in the order of program_quad.
 __device__ __forceinline__ void add_lanes(float& sum, float4 v, int n) {
-    sum = __fadd_rn(sum, v.x);
+    if (n > 0) sum = __fadd_rn(sum, v.x);
     if (n > 1) sum = __fadd_rn(sum, v.y);
     if (n > 2) sum = __fadd_rn(sum, v.z);
     if (n > 3) sum = __fadd_rn(sum, v.w);
 }
 
-// Columns col … col + n of row `row`, with 1 ≤ n ≤ 4.
-template <class AnyProgram>
-__device__ __forceinline__ void hand_written(int epilogue, const AnyProgram& program, int row, int col, int n, float4 s,
-                                             float (&sums)[MAX_SUMS]) {
-    const auto operand = [&](int i) {
-        const Input& in = program.inputs[i];
-        return load_quad(element(in.ptr, in.stride, in.access == ACCESS_ROW ? 0 : row, col), n);
-    };
-    const float4 u = operand(0);  // b, h or x
-    float4 y;
-    switch (epilogue) {
-        case EPILOGUE_BIAS:
-            y = map_quad(s, u, [](f32 s, f32 b) { return s + b; });
-            break;
-        case EPILOGUE_BIAS_RELU:
-            y = map_quad(s, u, [](f32 s, f32 b) { return scalar::relu(s + b); });
-            break;
-        case EPILOGUE_BIAS_TANH:
-            y = map_quad(s, u, [](f32 s, f32 b) { return scalar::tanh(s + b); });
-            break;
-        case EPILOGUE_RELU_BACKWARD:
-            y = map_quad(s, u, [](f32 s, f32 h) { return s * scalar::step(h); });
-            break;
-        case EPILOGUE_TANH_BACKWARD:
-            y = map_quad(s, u, [](f32 s, f32 h) { return s * (f32(1.0f) - scalar::square(h)); });
-            break;
-        default: {
-            const f32 c0 = math::from_bits(program.code[0].imm), c1 = math::from_bits(program.code[1].imm);
-            const float4 l = map_quad(s, operand(1), [](f32 s, f32 b) { return s + b; });
-            const float4 e = map_quad(l, l, [](f32 l, f32) { return scalar::exp_minus_abs(l); });
-            const float4 softplus = map_quad(l, e, [](f32 l, f32 e) { return scalar::softplus_of_exp(l, e); });
-            const float4 sigmoid = map_quad(l, e, [](f32 l, f32 e) { return scalar::sigmoid_of_exp(l, e); });
-            y = map_quad(u, sigmoid, [=](f32 x, f32 sigmoid) { return x * c0 + c1 * sigmoid; });
-            const float4 x_l = map_quad(u, l, [](f32 x, f32 l) { return x * l; });
-            const float4 loss = map_quad(softplus, x_l, [](f32 softplus, f32 x_l) { return softplus - x_l; });
-            add_lanes(sums[0], loss, n);
-        }
+constexpr int NO_OPERAND = -1;
+
+// FULL: number of the operand with one value per element. ROW: of that with one value per column. LONG: the function has so many
+// instructions that a thread runs it quad by quad: other warps have enough to do while one waits for its operands.
+template <int FULL_, int ROW_, bool LONG_>
+struct HandWritten {
+    static constexpr int FULL = FULL_, ROW = ROW_;
+    static constexpr bool LONG = LONG_;
+};
+
+// y of a quad whose first n lanes count, given s and the operands; an operand that there is not is zero. What is summed is added
+// to `sum`. A quad with n = 0 comes to the short functions too, and its y goes nowhere.
+
+struct Bias : HandWritten<NO_OPERAND, 0, false> {
+    __device__ __forceinline__ float4 operator()(float4 s, float4, float4 b, int, float&) const {
+        return map_quad(s, b, [](f32 s, f32 b) { return s + b; });
     }
-    const Output& out = program.outputs[0];
-    store_quad(element(out.ptr, out.stride, row, col), y, n);
-}
+};
+
+struct BiasRelu : HandWritten<NO_OPERAND, 0, false> {
+    __device__ __forceinline__ float4 operator()(float4 s, float4, float4 b, int, float&) const {
+        return map_quad(s, b, [](f32 s, f32 b) { return scalar::relu(s + b); });
+    }
+};
+
+struct BiasTanh : HandWritten<NO_OPERAND, 0, true> {
+    __device__ __forceinline__ float4 operator()(float4 s, float4, float4 b, int, float&) const {
+        return map_quad(s, b, [](f32 s, f32 b) { return scalar::tanh(s + b); });
+    }
+};
+
+struct ReluBackward : HandWritten<0, NO_OPERAND, false> {
+    __device__ __forceinline__ float4 operator()(float4 s, float4 h, float4, int, float&) const {
+        return map_quad(s, h, [](f32 s, f32 h) { return s * scalar::step(h); });
+    }
+};
+
+struct TanhBackward : HandWritten<0, NO_OPERAND, false> {
+    __device__ __forceinline__ float4 operator()(float4 s, float4 h, float4, int, float&) const {
+        return map_quad(s, h, [](f32 s, f32 h) { return s * (f32(1.0f) - scalar::square(h)); });
+    }
+};
+
+struct Bernoulli : HandWritten<0, 1, true> {
+    f32 c0, c1;
+
+    template <class AnyProgram>
+    __device__ __forceinline__ explicit Bernoulli(const AnyProgram& program)
+        : c0(math::from_bits(program.code[0].imm)), c1(math::from_bits(program.code[1].imm)) {}
+
+    __device__ __forceinline__ float4 operator()(float4 s, float4 x, float4 b, int n, float& sum) const {
+        const f32 c0 = this->c0, c1 = this->c1;
+        const float4 l = map_quad(s, b, [](f32 s, f32 b) { return s + b; });
+        const float4 e = map_quad(l, l, [](f32 l, f32) { return scalar::exp_minus_abs(l); });
+        const float4 softplus = map_quad(l, e, [](f32 l, f32 e) { return scalar::softplus_of_exp(l, e); });
+        const float4 sigmoid = map_quad(l, e, [](f32 l, f32 e) { return scalar::sigmoid_of_exp(l, e); });
+        const float4 x_l = map_quad(x, l, [](f32 x, f32 l) { return x * l; });
+        add_lanes(sum, map_quad(softplus, x_l, [](f32 softplus, f32 x_l) { return softplus - x_l; }), n);
+        return map_quad(x, sigmoid, [=](f32 x, f32 sigmoid) { return x * c0 + c1 * sigmoid; });
+    }
+};

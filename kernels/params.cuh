@@ -1,5 +1,5 @@
 // What the host passes to kernels: one struct each, by value, mirrored field by field in src/engine/device/cuda/params.rs
-// (a test compares the sizes). All structs are at most 4096 bytes, the limit of kernel parameters.
+// (a test compares sizes and alignments). All structs are at most 4096 bytes, the limit of kernel parameters.
 #pragma once
 #include "elbo.cuh"
 
@@ -41,8 +41,9 @@ struct View {
 
 // ---- pointwise programs (src/engine/plan/program.rs) ----
 
-// One instruction. Registers are numbers below Program::regs. `imm` is what the operation says.
-struct Instr {
+// One instruction. Registers are numbers below Program::regs. `imm` is what the operation says. Aligned so that a kernel
+// fetches an instruction as one word of 64 bits.
+struct alignas(8) Instr {
     u8 op, dst, a, b;
     u32 imm;
 };
@@ -269,32 +270,32 @@ struct HashParams {  // kernels/noise_hash.cu: inputs first â€¦ first + count âˆ
     int which, _pad;
 };
 
-// The same sizes stand in src/engine/device/cuda/params.rs; a test there compares them.
-static_assert(sizeof(StepValues) == 48);
-static_assert(sizeof(Ctl) == 16);
-static_assert(sizeof(Clock) == 16);
-static_assert(sizeof(View) == 24);
-static_assert(sizeof(Instr) == 8);
-static_assert(sizeof(Input) == 16);
-static_assert(sizeof(Output) == 16);
-static_assert(sizeof(Program) == 3352);
-static_assert(sizeof(SmallProgram) == 920);
-static_assert(sizeof(RowsPhase) == 976);
-static_assert(sizeof(RowsParams) == 2952);
-static_assert(sizeof(PointwiseParams) == 3368);
-static_assert(sizeof(StepEnd) == 16);
-static_assert(sizeof(RuleParams) == 32);
-static_assert(sizeof(ParamPlaces) == 24);
-static_assert(sizeof(GemmParams) == 3560);
-static_assert(sizeof(BatchParams) == 64);
-static_assert(sizeof(ReduceParams) == 56);
-static_assert(sizeof(SoftmaxParams) == 80);
-static_assert(sizeof(MoveParams) == 112);
-static_assert(sizeof(Total) == 24);
-static_assert(sizeof(Metric) == 16);
-static_assert(sizeof(ScalarsParams) == 4032);
-static_assert(sizeof(OptimizeParams) == 112);
-static_assert(sizeof(TickParams) == 8);
-static_assert(sizeof(HashParams) == 40);
-static_assert(sizeof(RooflineParams) == 40);
-static_assert(sizeof(SumPartsParams) == 32);
+// Sizes and alignments are those of src/engine/device/cuda/params.rs; a test there compares them.
+static_assert(sizeof(StepValues) == 48 && alignof(StepValues) == 8);
+static_assert(sizeof(Ctl) == 16 && alignof(Ctl) == 4);
+static_assert(sizeof(Clock) == 16 && alignof(Clock) == 8);
+static_assert(sizeof(View) == 24 && alignof(View) == 8);
+static_assert(sizeof(Instr) == 8 && alignof(Instr) == 8);
+static_assert(sizeof(Input) == 16 && alignof(Input) == 8);
+static_assert(sizeof(Output) == 16 && alignof(Output) == 8);
+static_assert(sizeof(Program) == 3352 && alignof(Program) == 8);
+static_assert(sizeof(SmallProgram) == 920 && alignof(SmallProgram) == 8);
+static_assert(sizeof(RowsPhase) == 976 && alignof(RowsPhase) == 8);
+static_assert(sizeof(RowsParams) == 2952 && alignof(RowsParams) == 8);
+static_assert(sizeof(PointwiseParams) == 3368 && alignof(PointwiseParams) == 8);
+static_assert(sizeof(StepEnd) == 16 && alignof(StepEnd) == 8);
+static_assert(sizeof(RuleParams) == 32 && alignof(RuleParams) == 4);
+static_assert(sizeof(ParamPlaces) == 24 && alignof(ParamPlaces) == 8);
+static_assert(sizeof(GemmParams) == 3560 && alignof(GemmParams) == 8);
+static_assert(sizeof(BatchParams) == 64 && alignof(BatchParams) == 8);
+static_assert(sizeof(ReduceParams) == 56 && alignof(ReduceParams) == 8);
+static_assert(sizeof(SoftmaxParams) == 80 && alignof(SoftmaxParams) == 8);
+static_assert(sizeof(MoveParams) == 112 && alignof(MoveParams) == 8);
+static_assert(sizeof(Total) == 24 && alignof(Total) == 8);
+static_assert(sizeof(Metric) == 16 && alignof(Metric) == 8);
+static_assert(sizeof(ScalarsParams) == 4032 && alignof(ScalarsParams) == 8);
+static_assert(sizeof(OptimizeParams) == 112 && alignof(OptimizeParams) == 8);
+static_assert(sizeof(TickParams) == 8 && alignof(TickParams) == 8);
+static_assert(sizeof(HashParams) == 40 && alignof(HashParams) == 8);
+static_assert(sizeof(RooflineParams) == 40 && alignof(RooflineParams) == 8);
+static_assert(sizeof(SumPartsParams) == 32 && alignof(SumPartsParams) == 8);

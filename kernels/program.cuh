@@ -83,12 +83,25 @@ __device__ __forceinline__ float control_value(const StepValues& s, u32 field) {
     }
 }
 
+// Slot `pc` of the program as one word: one load, where a copy of the struct would be a load for each part.
+template <class AnyProgram>
+__device__ __forceinline__ u64 fetch(const AnyProgram& p, int pc) {
+    u64 word;
+    __builtin_memcpy(&word, &p.code[pc], sizeof word);
+    return word;
+}
+
+__device__ __forceinline__ Instr decode(u64 word) {
+    return {static_cast<u8>(word), static_cast<u8>(word >> 8), static_cast<u8>(word >> 16), static_cast<u8>(word >> 24),
+            static_cast<u32>(word >> 32)};
+}
+
 // Executes slots from … to − 1. A place (row, col, n) and `acc` mean something for N = 4 only.
 template <int N, class AnyProgram>
 __device__ __forceinline__ void program_run(const AnyProgram& p, int from, int to, const StepValues& s, QuadRegs regs,
                                             int row, int col, int n, float4 acc) {
     for (int pc = from; pc < to; pc++) {
-        const Instr i = p.code[pc];
+        const Instr i = decode(fetch(p, pc));
         switch (i.op) {
             case OP_ACC:
                 regs.base[i.dst * regs.stride] = acc;
@@ -112,9 +125,7 @@ __device__ __forceinline__ void program_run(const AnyProgram& p, int from, int t
                 }
                 break;
             case OP_POW: {
-                const Instr next = p.code[++pc];
-                const u64 low = next.op | next.dst << 8 | next.a << 16 | static_cast<u32>(next.b) << 24;
-                const double c = __longlong_as_double(static_cast<long long>(static_cast<u64>(next.imm) << 32 | low));
+                const double c = __longlong_as_double(static_cast<long long>(fetch(p, ++pc)));
                 const float* a = &regs.base[i.a * regs.stride].x;
                 float* y = &regs.base[i.dst * regs.stride].x;
                 // Not unrolled: four lanes of f64 arithmetic at a time would need more registers than all the rest.

@@ -43,3 +43,8 @@ __device__ __forceinline__ const float* element(const float* ptr, int stride, in
 
 // Columns of the quad that begins at `col`, in a row of `cols`: at most 4.
 __device__ __forceinline__ int lanes_from(int col, int cols) { return cols - col < 4 ? cols - col : 4; }
+
+// Whether every quad of a rectangle of `cols` columns has four lanes and may move as one access.
+__device__ __forceinline__ bool whole_quads(const float* ptr, int stride, int cols) {
+    return aligned16(ptr) && ((stride | cols) & 3) == 0;
+}

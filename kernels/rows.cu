@@ -75,6 +75,32 @@ __device__ __forceinline__ void multiply_rows(const RowsPhase& phase, int row0, 
     }
 }
 
+// Calls run(epilogue) with the hand-written epilogue of the phase.
+template <class Run>
+__device__ __forceinline__ void with_hand_written(const RowsPhase& phase, Run run) {
+    switch (phase.epilogue) {
+        case EPILOGUE_BIAS: run(Bias()); break;
+        case EPILOGUE_BIAS_RELU: run(BiasRelu()); break;
+        case EPILOGUE_BIAS_TANH: run(BiasTanh()); break;
+        case EPILOGUE_RELU_BACKWARD: run(ReluBackward()); break;
+        case EPILOGUE_TANH_BACKWARD: run(TanhBackward()); break;
+        case EPILOGUE_BERNOULLI: run(Bernoulli(phase.program)); break;
+    }
+}
+
+template <class Epilogue>
+__device__ __forceinline__ void run_hand_written(const SmallProgram& program, const Epilogue& epilogue, int row, int col,
+                                                 int n, float4 s, float& sum) {
+    float4 x = splat(0.f), b = splat(0.f);
+    if constexpr (Epilogue::FULL != NO_OPERAND) {
+        const Input& full = program.inputs[Epilogue::FULL];
+        x = load_quad(element(full.ptr, full.stride, row, col), n);
+    }
+    if constexpr (Epilogue::ROW != NO_OPERAND) b = load_quad(program.inputs[Epilogue::ROW].ptr + col, n);
+    const Output& out = program.outputs[0];
+    store_quad(element(out.ptr, out.stride, row, col), epilogue(s, x, b, n, sum), n);
+}
+
 // What becomes of the rows of a product, or a program without one. `group` threads interpret at a time.
 __device__ __forceinline__ void finish_rows(const RowsParams& p, const RowsPhase& phase, int row0, int rows, int pitch,
                                             const float* total, float* scratch) {
@@ -97,8 +123,10 @@ __device__ __forceinline__ void finish_rows(const RowsParams& p, const RowsPhase
     };
     if (thread < group) {
         if (!interpreted) {
-            each_quad([&](int row, int col, int n, float4 s) {
-                hand_written(phase.epilogue, phase.program, row, col, n, s, sums);
+            with_hand_written(phase, [&](auto epilogue) {
+                each_quad([&](int row, int col, int n, float4 s) {
+                    run_hand_written(phase.program, epilogue, row, col, n, s, sums[0]);
+                });
             });
         } else if (!with_compiled(phase.program, *values, compiled)) {
             const QuadRegs regs{reinterpret_cast<float4*>(scratch) + thread, group};

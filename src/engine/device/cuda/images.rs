@@ -62,14 +62,4 @@ pub fn kernels() -> &'static [KernelUse] {
     KERNELS
 }
 
-/// The kernels that have too few registers. There should be none: each spill is a trip to memory in an inner loop.
-pub fn spills() -> impl Iterator<Item = &'static KernelUse> {
-    KERNELS.iter().filter(|kernel| kernel.spill_stores + kernel.spill_loads > 0)
-}
-
-/// The kernels with a stack in local memory. There should be none.
-pub fn stacks() -> impl Iterator<Item = &'static KernelUse> {
-    KERNELS.iter().filter(|kernel| kernel.stack > 0)
-}
-
 include!(concat!(env!("OUT_DIR"), "/images.rs"));

@@ -1,7 +1,7 @@
 //! What the host passes to kernels: twins of the structs in kernels/params.cuh, field by field.
 //!
-//! A struct goes to a kernel by value, as its bytes. The sizes are compared with the C++ compiler's in
-//! `tests/device.rs`; the 4096 bytes of a kernel's parameters are checked here.
+//! A struct goes to a kernel by value, as its bytes. A test compares sizes and alignments with the C++ compiler's; the 4096
+//! bytes of a kernel's parameters are checked when this is compiled.
 
 use super::driver::{Address, Pod};
 use crate::engine::graph::MOST_SCHEDULES;
@@ -34,9 +34,10 @@ macro_rules! params {
             unsafe impl Pod for $name {}
         )*
 
-        /// (name, size in bytes) of every struct.
+        /// (name, size in bytes, alignment) of every struct.
         #[cfg(test)]
-        pub(crate) const SIZES: &[(&str, usize)] = &[$((stringify!($name), size_of::<$name>()),)*];
+        pub(crate) const SIZES: &[(&str, usize, usize)] =
+            &[$((stringify!($name), size_of::<$name>(), align_of::<$name>()),)*];
     };
 }
 
@@ -76,7 +77,8 @@ params! {
         pad: i32,
     }
 
-    /// One instruction.
+    /// One instruction. Aligned so that a kernel fetches it as one word.
+    #[repr(align(8))]
     Instr {
         op: u8,
         dst: u8,
@@ -361,12 +363,12 @@ pub(crate) fn words<T: Pod>(params: &T) -> Box<[u64]> {
 mod tests {
     use super::*;
 
-    /// Both C++ compilers check the sizes in params.cuh; here they are compared with Rust's.
+    /// Both C++ compilers check sizes and alignments in params.cuh; here they are compared with Rust's.
     #[test]
-    fn structs_have_the_size_they_have_in_the_kernels() {
+    fn structs_have_the_size_and_alignment_they_have_in_the_kernels() {
         let header = include_str!("../../../../kernels/params.cuh");
-        for (name, size) in SIZES {
-            let line = format!("static_assert(sizeof({name}) == {size});");
+        for (name, size, align) in SIZES {
+            let line = format!("static_assert(sizeof({name}) == {size} && alignof({name}) == {align});");
             assert!(header.contains(&line), "kernels/params.cuh lacks: {line}");
         }
     }

@@ -2,7 +2,7 @@
 //! products are.
 
 use super::Cuda;
-use super::driver::{Address, DeviceBuffer, Lane, Launch, Pod};
+use super::driver::{Address, DeviceBuffer, Launch, Pod};
 use super::ladder::{Matrices, RungRun};
 use super::params::words;
 use crate::engine::error::{Error, Result};
@@ -85,7 +85,7 @@ pub(super) fn run(cuda: &Cuda, matrices: &Matrices, rung: &Rung) -> Result<RungR
         params: words(&params),
     };
     for launch in splits.iter().chain([&launch]) {
-        driver.launch(launch, Lane::Main)?;
+        driver.launch(launch)?;
     }
     let mut found = vec![0.0; m * n];
     driver.download(c.address(), &mut found)?;

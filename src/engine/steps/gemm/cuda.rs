@@ -66,8 +66,9 @@ struct GemmKernel {
     depth: usize,
     stages: usize,
     padding: usize,
-    /// Blocks that fit a multiprocessor, and the share of the arithmetic's rate that eight warps reach. Estimates.
+    /// Blocks that fit a multiprocessor at a time: the fewer of those on sm_80 and on sm_90 (kernels/table.json).
     resident: usize,
+    /// The share of the arithmetic's rate that eight warps reach: an estimate.
     efficiency: f64,
 }
 
@@ -84,12 +85,18 @@ impl GemmKernel {
         GemmKernel { name, arithmetic, tile, threads, depth, stages, padding, resident, efficiency }
     }
 
-    const fn tensor(name: &'static str, arithmetic: Arithmetic, side: usize, threads: u32) -> GemmKernel {
+    const fn tensor(
+        name: &'static str,
+        arithmetic: Arithmetic,
+        side: usize,
+        threads: u32,
+        resident: usize,
+    ) -> GemmKernel {
         let (tile, padding) = ((side, side), 0);
-        let (depth, stages, resident, efficiency) = match side {
-            128 => (16, 3, 256 / threads as usize, 0.6),
-            64 => (16, 4, 3, 0.45),
-            _ => (64, 3, 4, 0.25),
+        let (depth, stages, efficiency) = match side {
+            128 => (16, 3, 0.6),
+            64 => (16, 4, 0.45),
+            _ => (64, 3, 0.25),
         };
         GemmKernel { name, arithmetic, tile, threads, depth, stages, padding, resident, efficiency }
     }
@@ -110,19 +117,19 @@ impl GemmKernel {
 const KERNELS: &[GemmKernel] = &[
     GemmKernel::simt("gemm_f32_128x128", 128, 256, (8, 4), (2, 0.85)),
     GemmKernel::simt("gemm_f32_64x64", 64, 128, (16, 4), (4, 0.75)),
-    GemmKernel::simt("gemm_f32_32x32", 32, 256, (32, 4), (2, 0.5)),
-    GemmKernel::tensor("gemm_tf32_128x128", Arithmetic::Tf32, 128, 128),
-    GemmKernel::tensor("gemm_tf32_64x64", Arithmetic::Tf32, 64, 128),
-    GemmKernel::tensor("gemm_tf32_32x32", Arithmetic::Tf32, 32, 128),
-    GemmKernel::tensor("gemm_bf16_128x128", Arithmetic::Bf16, 128, 128),
-    GemmKernel::tensor("gemm_bf16_64x64", Arithmetic::Bf16, 64, 128),
-    GemmKernel::tensor("gemm_bf16_32x32", Arithmetic::Bf16, 32, 128),
-    GemmKernel::tensor("gemm_bf16x3_128x128", Arithmetic::Bf16x3, 128, 256),
-    GemmKernel::tensor("gemm_bf16x3_64x64", Arithmetic::Bf16x3, 64, 128),
-    GemmKernel::tensor("gemm_bf16x3_32x32", Arithmetic::Bf16x3, 32, 128),
-    GemmKernel::tensor("gemm_bf16x6_128x128", Arithmetic::Bf16x6, 128, 256),
-    GemmKernel::tensor("gemm_bf16x6_64x64", Arithmetic::Bf16x6, 64, 128),
-    GemmKernel::tensor("gemm_bf16x6_32x32", Arithmetic::Bf16x6, 32, 128),
+    GemmKernel::simt("gemm_f32_32x32", 32, 256, (32, 4), (3, 0.5)),
+    GemmKernel::tensor("gemm_tf32_128x128", Arithmetic::Tf32, 128, 128, 2),
+    GemmKernel::tensor("gemm_tf32_64x64", Arithmetic::Tf32, 64, 128, 4),
+    GemmKernel::tensor("gemm_tf32_32x32", Arithmetic::Tf32, 32, 128, 3),
+    GemmKernel::tensor("gemm_bf16_128x128", Arithmetic::Bf16, 128, 128, 2),
+    GemmKernel::tensor("gemm_bf16_64x64", Arithmetic::Bf16, 64, 128, 4),
+    GemmKernel::tensor("gemm_bf16_32x32", Arithmetic::Bf16, 32, 128, 3),
+    GemmKernel::tensor("gemm_bf16x3_128x128", Arithmetic::Bf16x3, 128, 256, 1),
+    GemmKernel::tensor("gemm_bf16x3_64x64", Arithmetic::Bf16x3, 64, 128, 4),
+    GemmKernel::tensor("gemm_bf16x3_32x32", Arithmetic::Bf16x3, 32, 128, 3),
+    GemmKernel::tensor("gemm_bf16x6_128x128", Arithmetic::Bf16x6, 128, 256, 1),
+    GemmKernel::tensor("gemm_bf16x6_64x64", Arithmetic::Bf16x6, 64, 128, 3),
+    GemmKernel::tensor("gemm_bf16x6_32x32", Arithmetic::Bf16x6, 32, 128, 3),
 ];
 
 /// How a product is launched.
@@ -490,6 +497,37 @@ mod tests {
             for cc in [(8, 0), (9, 0)] {
                 let choice = choose(m, n, k, Precision::F32, cc, false);
                 assert!(choice.kernel.starts_with("gemm_bf16x6_"), "{m} {n} {k} on {cc:?}: {}", choice.kernel);
+            }
+        }
+    }
+
+    /// kernels/table.json is what nvcc made of the kernels (scripts/kernel_report.py).
+    #[test]
+    fn what_is_assumed_of_kernels_is_what_the_compiler_made_of_them() {
+        let table: serde_json::Value = serde_json::from_str(include_str!("../../../../kernels/table.json")).unwrap();
+        let entries = table["kernels"].as_array().unwrap();
+        let made = |kernel: &str, architecture: &str, figure: &str| {
+            let entry = entries.iter().find(|e| e["kernel"] == kernel && e["architecture"] == architecture);
+            let entry = entry.unwrap_or_else(|| panic!("{kernel} on {architecture} is not in kernels/table.json"));
+            entry[figure].as_u64().unwrap_or_else(|| panic!("{figure} in {entry}")) as usize
+        };
+        const ARCHITECTURES: [(&str, (u32, u32)); 2] = [("sm_80", (8, 0)), ("sm_90", (9, 0))];
+        for kernel in KERNELS {
+            for (architecture, cc) in ARCHITECTURES {
+                let made = |figure: &str| made(kernel.name, architecture, figure);
+                assert_eq!(kernel.threads as usize, made("threads"), "{} on {architecture}", kernel.name);
+                assert_eq!(kernel.shared_bytes(cc), made("dynamic_shared"), "{} on {architecture}", kernel.name);
+            }
+            let blocks = ARCHITECTURES.map(|(architecture, _)| made(kernel.name, architecture, "blocks"));
+            assert_eq!(kernel.resident, blocks[0].min(blocks[1]), "{}: {blocks:?}", kernel.name);
+        }
+        for rung in LADDER {
+            for (architecture, _) in ARCHITECTURES {
+                let made = |figure: &str| made(rung.name, architecture, figure);
+                assert_eq!(
+                    (rung.threads as usize, rung.shared_bytes as usize),
+                    (made("threads"), made("dynamic_shared"))
+                );
             }
         }
     }
