@@ -244,6 +244,7 @@ impl Matrices {
             k_per_split: k as u32,
             workspace: 0,
             tickets: 0,
+            cycles: 0,
         };
         self.run(cuda, &choice, false)
     }
