@@ -13,7 +13,7 @@ struct StepValues {
     float rate, root_scale;  // Optimizer::scalars
 };
 
-// Lives on the device; the last kernel of a step ticks it.
+// Lives on the device; the last block of a step ticks it (step_end.cuh).
 struct Ctl {
     u32 now;          // row of the table
     u32 bad_lookup;   // set by what moves by index when one names no row or column: MoveParams::lookup,
@@ -26,7 +26,7 @@ struct Clock {
     const StepValues* table;
 };
 
-// The end of a step: some launches wait for all others, and the last block of all of them to finish moves the clock on.
+// The end of a step: of the blocks of all launches that nothing in the step waits for, the last to finish moves the clock on.
 struct StepEnd {
     u32* ticket;  // zero before and after
     u32 blocks;   // of all launches that end the step together; 0: this one is none of them

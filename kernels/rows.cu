@@ -13,7 +13,7 @@
 //   sums of programs: one for each block
 //
 // The order of additions is that of gemm_f32_32x32: four slices of k, eight of every 32 each, then the splits. So a product
-// has the bits that it has alone.
+// has the bits that it has alone in f32; in other precisions it is f32 here.
 #include "compiled.cuh"
 #include "epilogue.cuh"
 #include "params.cuh"

@@ -49,7 +49,7 @@ struct Update {
         p = (f32(p) - rate * m).v;
     }
 
-    // Updates parameters at … at + n − 1, 1 ≤ n ≤ 4, with their gradients. ParamPlaces are stored before the square roots and
+    // Updates parameters at … at + n − 1, 1 ≤ n ≤ 4, with their gradients. The moments are stored before the square roots and
     // divisions of the parameters begin: fewer registers.
     __device__ __forceinline__ void adam_quad(const ParamPlaces& of, u64 at, float4 g, int n) const {
         float4 m = load_quad(of.m + at, n), v = load_quad(of.v + at, n), w = load_quad(of.p + at, n);

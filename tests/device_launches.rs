@@ -54,6 +54,8 @@ fn shared_launches_leave_the_bits_alone() {
         base(3).hidden(&[19]),
         VaeConfig { activation: Activation::Tanh, ..base(5).hidden(&[24, 17]) },
         VaeConfig { binarisation: Binarisation::Dynamic, activation: Activation::Silu, ..base(2).hidden(&[40]) },
+        // Long enough a sum for the heads' product to be split over k.
+        base(3).hidden(&[300]),
     ];
     let monte_carlo = UpdateRule { bound: Bound { kl: KlTerm::MonteCarlo, ..Bound::ELBO }, ..ADAM };
     for (number, config) in models.into_iter().enumerate() {

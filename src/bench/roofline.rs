@@ -53,8 +53,10 @@ impl WorkCount {
         WorkCount { flops: step.flops(), product: step.is_product(), bytes: step.bytes(), footprint: step.footprint() }
     }
 
-    fn on_gpu(step: &Step) -> WorkCount {
-        WorkCount { bytes: step.bytes_without_gradients(), ..WorkCount::of(step) }
+    /// `trains`: what products store are gradients, in a plan that updates parameters.
+    fn on_gpu(step: &Step, trains: bool) -> WorkCount {
+        let bytes = if trains { step.bytes_without_gradients() } else { step.bytes() };
+        WorkCount { bytes, ..WorkCount::of(step) }
     }
 }
 
@@ -70,7 +72,8 @@ pub struct Bandwidth {
 impl Roofline {
     /// t_roof on a GPU, in seconds.
     pub fn seconds_on_gpu(&self, steps: &[Step]) -> f64 {
-        let work: Vec<WorkCount> = steps.iter().map(WorkCount::on_gpu).collect();
+        let trains = steps.iter().any(Step::is_update);
+        let work: Vec<WorkCount> = steps.iter().map(|step| WorkCount::on_gpu(step, trains)).collect();
         let mut over: Vec<f64> = Vec::with_capacity(steps.len());
         for (step, work) in steps.iter().zip(&work) {
             let begin = step.waits().iter().map(|&i| over[i]).fold(0.0, f64::max);

@@ -80,6 +80,7 @@ impl Plan {
             "model": model, "batch": config.batch, "parameters": parameters, "nodes": graph.len(),
             "graph": self.graph.then(|| graph.to_string()), "flops": plan.flops(), "bytes": plan.bytes(),
             "waves": plan.waves(), "steps": plan.steps().iter().map(step_report).collect::<Vec<_>>(),
+            "launches": Value::Null,
         });
         #[cfg(feature = "cuda")]
         self.launches(&plan, &mut text, &mut report)?;
@@ -98,7 +99,8 @@ impl Plan {
         let device = executor.describe();
         let seconds = times(step, state, &plan, config.model.pixels(), self.time)?;
         for (step, seconds) in report["steps"].as_array_mut().into_iter().flatten().zip(&seconds) {
-            step["seconds"] = (*seconds).into();
+            // What is made by the launch of an earlier step has no time of its own.
+            step["seconds"] = if *seconds > 0.0 { (*seconds).into() } else { Value::Null };
         }
         report["device"] = device.as_str().into();
         self.answer.give(&(text + &table(&plan, &seconds, self.time, &device)), &report)

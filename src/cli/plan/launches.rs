@@ -38,13 +38,14 @@ pub(super) fn draw(step: &PaperStep, title: &str, path: &Path) -> Result<()> {
 
 /// The microseconds of launches that wait for all of the wave before, as the CPU's steps do.
 fn wave_by_wave(step: &PaperStep, plan: &Plan) -> (usize, f64) {
-    let mut waves = vec![0f64; plan.waves() + 1];
+    let mut waves: Vec<Option<f64>> = vec![None; plan.waves() + 1];
     for launch in &step.launches {
         let wave = launch.steps.first().map_or(plan.waves(), |&i| plan.steps()[i].wave());
-        waves[wave] = waves[wave].max(launch.time.1 - launch.time.0);
+        let takes = launch.time.1 - launch.time.0;
+        waves[wave] = Some(waves[wave].unwrap_or(0.0).max(takes));
     }
-    let used = waves.iter().filter(|&&longest| longest > 0.0).count();
-    (used, waves.iter().sum::<f64>() + used as f64 * step.figures.edge.value)
+    let longest: Vec<f64> = waves.into_iter().flatten().collect();
+    (longest.len(), longest.iter().sum::<f64>() + longest.len() as f64 * step.figures.edge.value)
 }
 
 /// The table, the longest way beside those of other forms, and the assumptions. `alone`: with a launch for every step.

@@ -1,17 +1,17 @@
 //! The CUDA executor: a plan bound to device memory, made a CUDA graph once and run again and again.
 //!
 //! Read in this order: `executor.rs` (how a plan runs), `parts.rs` (what is launched
-//! together), `lower.rs` (the launches), [`figures`] (how long they are
+//! together; `proof.rs` checks it), `lower.rs` (the launches), [`figures`] (how long they are
 //! expected to take), `program.rs` and `params.rs` (what kernels are given), `memory.rs` (slots by name), `mailbox.rs` (results that nobody
 //! waits for), `pinned.rs` (memory that the device reads and writes by itself), `driver.rs` (the calls), `nccl.rs` (sums over the GPUs of
 //! several processes), `ladder.rs` (the matrix product step by
 //! step), `planes.rs` (its operands cut into bf16, and what that costs in accuracy), [`probe`] (whether there is a GPU, and why not), [`images`] (the kernels that nvcc compiled).
 //!
 //! ```text
-//! bind:  Plan ─ lower ─► launches and what each waits for: the nodes and edges of the graph; those on the longest way
-//!        through it go first where several could run
+//! bind:  Plan ─ lower ─► launches and what each waits for: the nodes and edges of the graph; those on the way that
+//!        is expected to be the longest have a higher priority
 //! run:   the host works out the numbers of the next steps (learning rate, β, Adam's corrections) and uploads them as a
-//!        table; the graph is launched once per step; its last kernel moves on to the next row of the table
+//!        table; the graph is launched once per step; its last block moves on to the next row of the table
 //! look:  the running sums are copied into page-locked memory behind the steps; the host reads the newest that has come
 //! ```
 //!
@@ -50,6 +50,8 @@ pub mod planes;
 pub mod probe;
 #[cfg(feature = "cuda")]
 mod program;
+#[cfg(feature = "cuda")]
+mod proof;
 #[cfg(feature = "cuda")]
 mod roofline;
 #[cfg(feature = "cuda")]

@@ -102,7 +102,7 @@ impl Graph {
     ///
     /// # Panics
     /// When the first of a pair is no parameter or its gradient has another shape, when `rate` is neither number nor
-    /// schedule, or when the graph has an optimiser already.
+    /// schedule, when a parameter is there twice, or when the graph has an optimiser already.
     #[track_caller]
     pub fn optimize<'g>(&'g self, rule: Optimizer, rate: impl IntoRate<'g>, pairs: &[(Var<'_>, Var<'_>)]) {
         self.set_optimize(rule, rate.into_rate(self), pairs, None);
@@ -132,6 +132,8 @@ impl Graph {
                 Op::Leaf(Leaf::Slot(slot)) if self.slot(slot).kind == SlotKind::Param => slot,
                 _ => panic!("optimize: {} is not a parameter", param.made()),
             };
+            let name = &self.slot(slot).name;
+            assert!(placed.iter().all(|(known, _)| *known != slot), "optimize: parameter {name} is there twice");
             param.has_shape_of(&format!("optimize: parameter {} and its gradient", self.slot(slot).name), *grad);
             placed.push((slot, grad.id));
         }

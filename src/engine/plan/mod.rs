@@ -82,7 +82,7 @@ impl Step {
         self.kernel.bytes()
     }
 
-    /// As [`Step::bytes`], without gradients of parameters: a GPU may keep them in registers ([`Fusion::launches`]).
+    /// As [`Step::bytes`], without what are gradients of parameters if the plan updates any: a GPU may keep them in registers ([`Fusion::launches`]).
     pub fn bytes_without_gradients(&self) -> u64 {
         self.kernel.bytes() - self.kernel.gradient_bytes()
     }

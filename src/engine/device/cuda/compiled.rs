@@ -36,8 +36,7 @@ fn body(text: &'static str) -> &'static str {
     text.split_once("};\n\n").map_or("", |(body, _)| body)
 }
 
-/// The text of kernels/programs.cuh for the programs of some plans: those that take more than an instruction or two between
-/// loads and stores and have no hand-written epilogue, each form once.
+/// The text of kernels/programs.cuh for the programs of some plans that have no hand-written epilogue, each form once.
 pub fn text(plans: &[Plan]) -> String {
     let mut forms: Vec<(String, String)> = Vec::new();
     let programs = plans.iter().flat_map(|plan| plan.steps.iter().filter(|step| step.kernel.by_rows().is_some()));

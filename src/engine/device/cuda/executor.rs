@@ -188,6 +188,9 @@ impl CudaFunction {
     fn new(driver: &Rc<Driver>, precision: Precision, plan: Plan, merge: bool) -> Result<CudaFunction> {
         let parts = parts(&plan, driver.capability(), merge);
         let plan = plan.by_edges(parts.together());
+        if cfg!(debug_assertions) || driver.gpu.emulated() {
+            assert_eq!(parts.verify(&plan), Ok(()), "{plan}");
+        }
         let mut layout = Placement::default();
         let sizes = [4 * plan.arena, 8 * plan.totals, 4, size_of::<Ctl>(), TABLE * size_of::<StepValues>()];
         let offsets = sizes.map(|bytes| layout.place(bytes));
@@ -464,9 +467,11 @@ impl CompiledFunction for CudaFunction {
         // Every pass of a step is this one: same batch, same noise.
         let table = [step_values(&Sequence::new(&self.plan, call, updates)?); PASSES];
         let record = |together: &[Placed]| {
-            let repeated = (0..PASSES).flat_map(|_| together).enumerate();
+            // Those that end a step do so together; alone none of them does.
+            let launches: Vec<Launch> = together.iter().map(Placed::ending_nothing).collect();
+            let repeated = (0..PASSES).flat_map(|_| &launches).enumerate();
             let after = |i: usize| i.checked_sub(1).into_iter().collect();
-            let nodes = repeated.map(|(i, p)| LaunchNode { launch: &p.launch, waits: after(i), urgent: false });
+            let nodes = repeated.map(|(i, launch)| LaunchNode { launch, waits: after(i), urgent: false });
             Ok((together[0].steps.first().copied(), self.driver.graph(&nodes.collect::<Vec<_>>())?))
         };
         let graphs: Vec<(Option<usize>, LaunchGraph)> =
@@ -480,15 +485,12 @@ impl CompiledFunction for CudaFunction {
             best[step] = f64::INFINITY;
             for _ in 0..repetitions {
                 self.upload_table(&table)?;
-                // A launch that ends steps together with others does not do so alone.
-                self.driver.clear(self.ticket, size_of::<u32>())?;
                 let seconds = self.driver.time(|| graph.replay())?;
                 best[step] = best[step].min(seconds / PASSES as f64);
                 // The next table clears the mark.
                 bad = bad.or(self.bad_index()?);
             }
         }
-        self.driver.clear(self.ticket, size_of::<u32>())?;
         bad.map_or(Ok(best), Err)
     }
 }

@@ -14,13 +14,15 @@
 
 use std::fmt;
 
+use crate::engine::steps::gemm::cuda::multiprocessors;
+
 /// Where a figure comes from.
 #[derive(Clone, Copy, PartialEq, Debug)]
 pub enum Provenance {
     /// A file of `benches/results/`.
     Measured(&'static str),
-    /// A data sheet.
-    DataSheet(&'static str),
+    /// The boost clock that is published of a board.
+    Published(&'static str),
     /// Nobody measured it here.
     Estimated(&'static str),
 }
@@ -29,7 +31,7 @@ impl fmt::Display for Provenance {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Provenance::Measured(file) => write!(f, "measured: {file}"),
-            Provenance::DataSheet(which) => write!(f, "data sheet: {which}"),
+            Provenance::Published(board) => write!(f, "boost of the {board}, as published"),
             Provenance::Estimated(how) => write!(f, "estimated: {how}"),
         }
     }
@@ -80,20 +82,26 @@ impl Figures {
 
 /// The figures for a compute capability. The boards of one differ: they are those of the first one named.
 pub fn figures((major, minor): (u32, u32)) -> Figures {
-    use Provenance::{DataSheet, Estimated};
-    let (multiprocessors, mhz, gb_s, board) = match (major, minor) {
-        (7, _) => (40.0, 1590.0, 1300.0, "T4"),
-        (8, 0) => (108.0, 1410.0, 4000.0, "A100"),
-        (8, 6 | 7) => (82.0, 1695.0, 2500.0, "RTX 3090"),
-        (8, _) => (128.0, 2520.0, 4500.0, "RTX 4090"),
-        (9, _) => (132.0, 1980.0, 5500.0, "H200"),
-        (10 | 11, _) => (148.0, 1965.0, 7000.0, "B200"),
-        _ => (170.0, 2407.0, 5500.0, "RTX 5090"),
+    use Provenance::{Estimated, Published};
+    let (mhz, gb_s, board) = match (major, minor) {
+        (7, _) => (1590.0, 1300.0, "T4"),
+        (8, 0) => (1410.0, 4000.0, "A100"),
+        (8, 6 | 7) => (1695.0, 2500.0, "RTX 3090"),
+        (8, _) => (2520.0, 4500.0, "RTX 4090"),
+        (9, _) => (1980.0, 5500.0, "H200"),
+        (10 | 11, _) => (1965.0, 7000.0, "B200"),
+        _ => (2407.0, 5500.0, "RTX 5090"),
     };
+    let count = multiprocessors((major, minor)) as f64;
     let figure = |name, value, unit, source| Figure { name, value, unit, source };
     Figures {
-        multiprocessors: figure("multiprocessors", multiprocessors, "", DataSheet(board)),
-        clock: figure("clock", mhz, "MHz", DataSheet(board)),
+        multiprocessors: figure(
+            "multiprocessors",
+            count,
+            "",
+            Estimated("typical of the capability; grids depend on it too"),
+        ),
+        clock: figure("clock", mhz, "MHz", Published(board)),
         l2_bandwidth: figure("second-level cache", gb_s, "GB/s", Estimated("reads that hit, all multiprocessors")),
         edge: figure("edge of a graph", 1.2, "µs", Estimated("end of a kernel to the first instruction of the next")),
         interpreted: figure("interpreted instruction", 200.0, "cycles", Estimated("150 to 250, one after the other")),

@@ -4,6 +4,7 @@
 //! the same order on every GPU. The formulas stand at the head of each kernel file under "Launch:".
 
 use std::collections::{BTreeSet, HashMap};
+use std::mem::offset_of;
 
 use super::compiled;
 use super::driver::{Address, DeviceKernel, Driver, Launch, Pod};
@@ -31,7 +32,20 @@ pub(crate) struct Placed {
     pub waits: Vec<usize>,
     /// Whether it lies on the longest way through the step, by the time that launches are expected to take.
     pub urgent: bool,
+    /// The word of the parameters that says how many blocks end the step, if they do.
+    pub ends_step: Option<usize>,
     pub load: Load,
+}
+
+impl Placed {
+    /// The launch with the clock left alone.
+    pub fn ending_nothing(&self) -> Launch {
+        let mut launch = self.launch.clone();
+        if let Some(word) = self.ends_step {
+            launch.params[word] = 0;
+        }
+        launch
+    }
 }
 
 /// The words of a launch's parameters, given the data set it reads.
@@ -156,9 +170,11 @@ impl<'a> Lower<'a> {
                     self.update = plan.steps[*update].kernel.update();
                     step.kernel.lower(&mut self)?;
                     self.update = None;
-                    // Parameters and moments are read and written, gradients stay in registers.
-                    let gradients: u64 = step.kernel.writes().iter().map(View::bytes).sum();
-                    bytes += 5 * gradients;
+                    // Gradients stay in registers, in their place are what the update moves but for them.
+                    let rule = &plan.steps[*update].kernel;
+                    let share = step.kernel.gradient_bytes() as f64 / rule.gradient_bytes().max(1) as f64;
+                    bytes -= step.kernel.gradient_bytes();
+                    bytes += ((rule.bytes() - rule.gradient_bytes()) as f64 * share) as u64;
                 }
                 Part::Rows(steps) => {
                     bytes = steps.iter().map(|&i| plan.steps[i].bytes()).sum();
@@ -172,12 +188,14 @@ impl<'a> Lower<'a> {
             }
             let mut waits = union(waits.iter().map(|&j| ends[j].as_slice()));
             let own = self.out.launches.len() - first;
+            // The launches of an update are of different parameters; those of another step come one after the other.
+            let apart = plan.steps[part.steps()[0]].kernel.update().is_some();
             for launch in first..first + own {
                 let placed = &mut self.out.launches[launch];
                 placed.load.bytes += bytes as f64 / own as f64;
-                placed.waits = std::mem::replace(&mut waits, vec![launch]);
+                placed.waits = if apart { waits.clone() } else { std::mem::replace(&mut waits, vec![launch]) };
             }
-            ends.push(waits);
+            ends.push(if apart && own > 0 { (first..first + own).collect() } else { waits });
         }
         self.end_step()?;
         let figures = figures(self.compute_capability());
@@ -200,6 +218,7 @@ impl<'a> Lower<'a> {
             let end = words(&StepEnd { ticket: self.places.ticket, blocks, pad: 0 });
             let at = field / size_of::<u64>();
             self.out.launches[launch].launch.params[at..at + end.len()].copy_from_slice(&end);
+            self.out.launches[launch].ends_step = Some(at + offset_of!(StepEnd, blocks) / size_of::<u64>());
         }
         Ok(())
     }
@@ -238,7 +257,14 @@ impl<'a> Lower<'a> {
         };
         let launch = Launch { function, kernel, grid, threads, shared, params: words(params) };
         let load = Load { blocks: grid.map(u64::from).iter().product(), ..Load::default() };
-        self.out.launches.push(Placed { launch, steps: self.steps.clone(), waits: Vec::new(), urgent: false, load });
+        self.out.launches.push(Placed {
+            launch,
+            steps: self.steps.clone(),
+            waits: Vec::new(),
+            urgent: false,
+            ends_step: None,
+            load,
+        });
         Ok(self.out.launches.len() - 1)
     }
 

@@ -15,7 +15,7 @@ use crate::engine::plan::{Mem, Order, Plan, Step, View};
 use crate::engine::steps::Kernel;
 
 /// What is launched together.
-#[derive(Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq)]
 pub(crate) enum Part {
     /// A step as it is.
     Step(usize),
@@ -97,8 +97,10 @@ fn updates_of(plan: &Plan, order: &Order, step: usize) -> Vec<Merge> {
     let place = |view: &View| update.params.iter().position(|(_, gradient)| gradient.is_same_memory(view));
     let of_product = |product: usize| {
         let made = plan.steps[product].kernel.writes();
+        // One gradient of several parameters is copied by the plan; here only one could have it.
+        let is_one = |view: &View| update.params.iter().filter(|(_, gradient)| gradient.overlaps(view)).count() == 1;
         // What is no scratch memory is wanted by the caller.
-        if made.iter().any(|view| !matches!(view.mem, Mem::Buffer(_))) {
+        if made.iter().any(|view| !matches!(view.mem, Mem::Buffer(_)) || !is_one(view)) {
             return None;
         }
         let places = made.iter().map(place).collect::<Option<Vec<usize>>>()?;

@@ -151,7 +151,7 @@ impl Cuda {
         };
         let (a, b) = (numbers(0), numbers(1));
         let matrices = Matrices::of(self, shape, &a, &b, 1)?;
-        let exact = Exact::of(&a, &b, k);
+        let exact = TrueProduct::of(&a, &b, k);
         let mut errors = vec![];
         for rung in LADDER.iter().filter(|rung| rung.planes > 0) {
             if let Some(obstacle) = rung.obstacle(shape, self.capability()) {
@@ -169,15 +169,15 @@ impl Cuda {
 }
 
 /// A product in f64, and what its elements' errors are measured by.
-struct Exact {
+struct TrueProduct {
     sums: Vec<f64>,
     /// Σ|a·b|.
     magnitudes: Vec<f64>,
 }
 
-impl Exact {
-    fn of(a: &[f32], b: &[f32], k: usize) -> Exact {
-        let mut exact = Exact { sums: vec![0.0; SIDE * SIDE], magnitudes: vec![0.0; SIDE * SIDE] };
+impl TrueProduct {
+    fn of(a: &[f32], b: &[f32], k: usize) -> TrueProduct {
+        let mut exact = TrueProduct { sums: vec![0.0; SIDE * SIDE], magnitudes: vec![0.0; SIDE * SIDE] };
         for (row, a) in a.chunks_exact(k).enumerate() {
             for (a, b) in a.iter().zip(b.chunks_exact(SIDE)) {
                 for (column, b) in b.iter().enumerate() {
