@@ -9,6 +9,8 @@
 //!
 //! On the CPU the same form lost (`docs/rejected.md`), so this is no business of the plan.
 
+use std::collections::BTreeSet;
+
 use super::rows;
 use crate::engine::graph::Slot;
 use crate::engine::plan::{Mem, Order, Plan, Step, View};
@@ -131,7 +133,8 @@ fn with(plan: &Plan, merges: &[Merge]) -> Option<Parts> {
     let waits = |part: &Part| -> Vec<usize> {
         let own = part.steps();
         let steps = waits_of(plan, merges, part).into_iter().filter(|step| !own.contains(step));
-        steps.filter_map(|step| of_step[step]).collect()
+        let all: BTreeSet<usize> = steps.filter_map(|step| of_step[step]).collect();
+        all.into_iter().collect()
     };
     let waits: Vec<Vec<usize>> = parts.iter().map(waits).collect();
     sorted(parts, &waits)
