@@ -27,6 +27,7 @@ use std::fmt;
 use std::sync::Arc;
 
 pub use fuse::Fusion;
+#[cfg(any(test, feature = "cuda"))]
 use memory::Alive;
 #[cfg(feature = "cuda")]
 pub(crate) use order::Order;
@@ -213,6 +214,7 @@ impl Plan {
 
     /// The same plan for a device that begins a step when what it waits for is over, and the steps of each group together: with
     /// memory shared by the edges.
+    #[cfg(any(test, feature = "cuda"))]
     pub(crate) fn by_edges(mut self, groups: Vec<Vec<usize>>) -> Plan {
         let order = self.order();
         self.arena = memory::place(&mut self.buffers, &Alive::ByEdges(&order, &groups));
