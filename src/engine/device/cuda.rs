@@ -1,7 +1,7 @@
 //! The CUDA executor: a plan bound to device memory, made a CUDA graph once and run again and again.
 //!
 //! Read in this order: `executor.rs` (how a plan runs), `parts.rs` (what is launched
-//! together; `proof.rs` checks it), `lower.rs` (the launches), [`figures`] (how long they are
+//! together; `proof.rs` checks it), `lower.rs` (the launches), `figures.rs` (how long they are
 //! expected to take), `program.rs` and `params.rs` (what kernels are given), `memory.rs` (slots by name), `mailbox.rs` (results that nobody
 //! waits for), `pinned.rs` (memory that the device reads and writes by itself), `driver.rs` (the calls), `nccl.rs` (sums over the GPUs of
 //! several processes), `ladder.rs` (the matrix product step by
