@@ -87,3 +87,22 @@ fn options_of_an_answer_without_effect_are_refused() {
     fails(at.path(), &eval("--images 10"), &["--images", "--estimators"]);
     fails(at.path(), &eval("--bdmc 2 --samples 10"), &["--samples"]);
 }
+
+#[cfg(feature = "cuda")]
+#[test]
+fn options_about_launches_want_a_gpu_to_be_asked_for() {
+    let at = tempfile::tempdir().unwrap();
+    for line in ["plan --draw x.svg", "plan --device cpu --draw x.svg", "plan --capability 9.0"] {
+        let option = if line.contains("--draw") { "--draw" } else { "--capability" };
+        fails(at.path(), &split(line), &[option, "--device cuda"]);
+    }
+    fails(at.path(), &split("plan --device cuda --capability 6.0"), &["6.0", "at least 7.5"]);
+    fails(at.path(), &split("plan --device cuda --draw x.png"), &["svg", "png"]);
+    assert!(std::fs::read_dir(at.path()).unwrap().next().is_none(), "nothing is written");
+    let output = elbo(at.path(), &split("plan --device cuda --capability 9.0 --batch 16 --hidden 30 --draw x.svg"));
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let drawn = std::fs::read_to_string(at.path().join("x.svg")).unwrap();
+    let launches = drawn.matches("<title>").count();
+    let said = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(launches > 5 && said.contains(&format!("{launches} launches for")), "{launches} bars\n{said}");
+}
