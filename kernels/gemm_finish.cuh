@@ -1,5 +1,6 @@
 // What a matrix product does with its sums: slices and splits of k are added up in index order, then the elements are
-// stored, go through an epilogue, or update the parameters of which they are the gradients. No step depends on which block or thread comes first, so neither do the bits.
+// stored, go through an epilogue, or update the parameters of which they are the gradients. No step depends on which
+// block or thread comes first, so neither do the bits.
 #pragma once
 #include "epilogue.cuh"
 #include "gemm_tile.cuh"
@@ -255,7 +256,7 @@ __device__ __forceinline__ void hand_written(const GemmParams& p, Q& quads, floa
     }
 }
 
-// Calls each(row, col, n, sums) for the thread's quads with lanes inside of C, n of them: a loop that is not unrolled, its
+// Calls each(row, col, n, quad) for the thread's quads with lanes inside of C, n of them: a loop that is not unrolled, its
 // quads in shared memory, as many as fit at a time.
 template <class T, class Q, class Each>
 __device__ __forceinline__ void each_quad(const GemmParams& p, Q& quads, float* shared, Each each) {

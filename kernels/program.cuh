@@ -6,8 +6,8 @@
 // The branch on the instruction is uniform over the block. The program itself is a kernel parameter, that is, it is
 // read through the constant cache.
 //
-// AnyProgram is a Program or a SmallProgram. Three functions, in the order of their use: program_uniform once per thread, program_quad for every quad,
-// program_sums once per block. The kernels are pointwise.cu, rows.cu, scalars.cu and the matrix product's epilogue.
+// AnyProgram is a Program or a SmallProgram. Three functions, in the order of their use: program_uniform once per thread,
+// program_quad for every quad, program_sums once per block. The kernels are pointwise.cu, rows.cu, scalars.cu and the matrix product's epilogue.
 #pragma once
 #include "params.cuh"
 #include "philox.cuh"
