@@ -43,9 +43,10 @@ ELBO_KERNEL(batch, 256, BatchParams) {
     if (position < p.data_rows) {
         const Permutation order(values.seed, values.epoch, p.data_rows);
         const u32 row = values.shuffle ? order.at(position) : position;
+        const void* const data = p.data[blockIdx.z];
         const u64 at = static_cast<u64>(row) * p.out.cols + col;
-        quad = p.floats ? load_values<float, float4>(static_cast<const float*>(p.data) + at, n, p.unit)
-                        : load_values<u8, uchar4>(static_cast<const u8*>(p.data) + at, n, p.unit);
+        quad = p.floats ? load_values<float, float4>(static_cast<const float*>(data) + at, n, p.unit)
+                        : load_values<u8, uchar4>(static_cast<const u8*>(data) + at, n, p.unit);
     }
     store_quad(element(p.out.ptr, p.out.stride, i, col), quad, n);
 }

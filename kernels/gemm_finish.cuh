@@ -73,7 +73,7 @@ struct Place {
 
 template <class T, class Q>
 __device__ __forceinline__ Place place_of(const GemmParams& p, int q) {
-    const int row = blockIdx.y * T::ROWS + Q::row(q), col = blockIdx.x * T::COLS + Q::col(q);
+    const int row = tile_m_of(p) * T::ROWS + Q::row(q), col = blockIdx.x * T::COLS + Q::col(q);
     return {row, col, row < p.m && col < p.n ? lanes_from(col, p.n) : 0};
 }
 
@@ -108,18 +108,19 @@ __device__ __forceinline__ void store_quads(const float4 (&v)[N], const Place (&
 // the last sums all of them, its own included, in the order of the splits. Returns whether this block is the one.
 template <class T, class Q>
 __device__ __forceinline__ bool join_splits(const GemmParams& p, Q& quads, float& col_sum, float* shared) {
-    const int tiles = gridDim.x * gridDim.y, tile = blockIdx.y * gridDim.x + blockIdx.x;
+    const int split = split_of(p), tile_m = tile_m_of(p);
+    const int tiles = gridDim.x * p.tiles_m, tile = tile_m * gridDim.x + blockIdx.x;
     const int column = blockIdx.x * T::COLS + threadIdx.x;
-    const bool sums_column = p.col_sums != nullptr && blockIdx.y == 0 && threadIdx.x < T::COLS && column < p.n;
-    float4* const workspace = reinterpret_cast<float4*>(p.workspace);
+    const bool sums_column = p.col_sums.there() && tile_m == 0 && threadIdx.x < T::COLS && column < p.n;
+    float4* const workspace = reinterpret_cast<float4*>(static_cast<float*>(p.workspace));
     float* const columns = p.workspace + static_cast<long long>(p.splits) * tiles * T::ROWS * T::COLS;
     const auto at = [&](int split, int q) {  // [splits][tiles][COUNT][THREADS]
         return ((static_cast<long long>(split) * tiles + tile) * Q::COUNT + q) * T::THREADS + threadIdx.x;
     };
 
 #pragma unroll
-    for (int q = 0; q < Q::COUNT; ++q) workspace[at(blockIdx.z, q)] = quads.quad[q];
-    if (sums_column) columns[static_cast<long long>(blockIdx.z) * p.n + column] = col_sum;
+    for (int q = 0; q < Q::COUNT; ++q) workspace[at(split, q)] = quads.quad[q];
+    if (sums_column) columns[static_cast<long long>(split) * p.n + column] = col_sum;
     __threadfence();
     __syncthreads();
     u32* const last = reinterpret_cast<u32*>(shared);
@@ -277,9 +278,9 @@ __device__ __forceinline__ void each_quad(const GemmParams& p, Q& quads, float* 
 // Updates the parameters of which the sums are the gradients: C and, where it rides along, its column sums.
 template <class T, class Q>
 __device__ __forceinline__ void update_parameters(const GemmParams& p, Q& quads, float col_sum, float* shared) {
-    const Update update(p.clock, p.by, nullptr);
+    const Update update(p.clock, p.by, 1.0f);
     const bool is_adam = p.by.rule == 0;
-    if (p.of_col_sums.p != nullptr && blockIdx.y == 0) {
+    if (p.of_col_sums.p.there() && tile_m_of(p) == 0) {
         const int column = blockIdx.x * T::COLS + threadIdx.x;
         const float4 g = splat(col_sum);
         if (threadIdx.x < T::COLS && column < p.n) {
@@ -300,7 +301,7 @@ __device__ __forceinline__ void finish(const GemmParams& p, const Sums& sums, fl
     using Q = Quads<T, Sums>;
     Q quads(sums, shared);
     if (p.splits > 1 && !join_splits<T>(p, quads, col_sum, shared)) return;
-    if (p.col_sums != nullptr && p.of_col_sums.p == nullptr && blockIdx.y == 0) {
+    if (p.col_sums.there() && !p.of_col_sums.p.there() && tile_m_of(p) == 0) {
         const int column = blockIdx.x * T::COLS + threadIdx.x;
         if (threadIdx.x < T::COLS && column < p.n) p.col_sums[column] = col_sum;
     }
@@ -310,8 +311,8 @@ __device__ __forceinline__ void finish(const GemmParams& p, const Sums& sums, fl
         s = make_float4(__fmul_rn(p.alpha, s.x), __fmul_rn(p.alpha, s.y), __fmul_rn(p.alpha, s.z),
                         __fmul_rn(p.alpha, s.w));
     }
-    if (p.of_c.p != nullptr) return update_parameters<T>(p, quads, col_sum, shared);
-    if (p.c != nullptr) {
+    if (p.of_c.p.there()) return update_parameters<T>(p, quads, col_sum, shared);
+    if (p.c.there()) {
         Place at[Q::COUNT];
 #pragma unroll
         for (int q = 0; q < Q::COUNT; ++q) at[q] = place_of<T, Q>(p, q);
@@ -320,7 +321,7 @@ __device__ __forceinline__ void finish(const GemmParams& p, const Sums& sums, fl
     float program_sum[MAX_SUMS] = {};
     if (INTERPRETS<T> && p.epilogue == EPILOGUE_PROGRAM) interpret<T>(p, quads, program_sum, shared);
     else hand_written<T>(p, quads, program_sum[0], shared);
-    program_sums(p.program, program_sum, shared, threadIdx.x, T::THREADS, blockIdx.x + gridDim.x * blockIdx.y);
+    program_sums(p.program, program_sum, shared, threadIdx.x, T::THREADS, blockIdx.x + gridDim.x * tile_m_of(p));
 }
 
 // A whole product: what every kernel consists of.
@@ -330,7 +331,7 @@ __device__ __forceinline__ void multiply_matrices(const GemmParams& p, float* sh
     Sums sums;
     sums.clear();
     float col_sum = 0.f;
-    const bool sums_columns = p.col_sums != nullptr && blockIdx.y == 0 && threadIdx.x < T::COLS;
+    const bool sums_columns = p.col_sums.there() && tile_m_of(p) == 0 && threadIdx.x < T::COLS;
     along_k<T>(p, part, shared, [&](const float* a, const float* b) {
         if (sums_columns) {
 #pragma unroll 4

@@ -8,7 +8,7 @@
 //
 // A block computes one tile of C, ROWS × COLS. It walks along k in strips of DEPTH: while it multiplies one pair of
 // strips, the copies of the next STAGES − 1 pairs are on their way. gridDim.x counts tiles along n, gridDim.y along m,
-// gridDim.z the splits of k.
+// once for every split of k.
 //
 // The ordinary arithmetic wants strips in shared memory with k as the slow index, [DEPTH][ROWS] and [DEPTH][COLS], however
 // the operands are stored. Where memory has k as the fast index the copy transposes, 4 bytes at a time, which costs
@@ -125,6 +125,10 @@ struct Tile {
     static_assert(SHARED_FLOATS * 4 <= 48 * 1024, "more shared memory needs the consent of the driver");
 };
 
+// Which split of k is a block's, and which tile along m.
+__device__ __forceinline__ int split_of(const GemmParams& p) { return p.splits > 1 ? blockIdx.y / p.tiles_m : 0; }
+__device__ __forceinline__ int tile_m_of(const GemmParams& p) { return blockIdx.y - split_of(p) * p.tiles_m; }
+
 // What part of the product a block computes. k_per_split is a multiple of DEPTH, so that strips begin aligned.
 struct Part {
     int row0, col0, k_begin, k_end;
@@ -132,8 +136,8 @@ struct Part {
 
 template <class T>
 __device__ __forceinline__ Part part_of(const GemmParams& p) {
-    const int k_begin = blockIdx.z * p.k_per_split;
-    return {static_cast<int>(blockIdx.y) * T::ROWS, static_cast<int>(blockIdx.x) * T::COLS, k_begin,
+    const int k_begin = split_of(p) * p.k_per_split;
+    return {tile_m_of(p) * T::ROWS, static_cast<int>(blockIdx.x) * T::COLS, k_begin,
             min(p.k, k_begin + p.k_per_split)};
 }
 

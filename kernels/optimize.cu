@@ -18,21 +18,21 @@ struct Part {
 
 __device__ __forceinline__ Part part_of_run(const OptimizeParams& p) {
     const u64 thread = static_cast<u64>(blockIdx.x) * blockDim.x + threadIdx.x;
-    const u64 skip = reinterpret_cast<u64>(p.of.p) / 4 % 4;  // floats between the last boundary and the run's begin
+    const u64 skip = reinterpret_cast<u64>(p.of.p.first) / 4 % 4;  // floats between the last boundary and the run's begin
     const u64 begin = thread * 4 > skip ? thread * 4 - skip : 0;
     const u64 end = min(thread * 4 + 4 - skip, p.len);
     return {begin, begin < end ? static_cast<int>(end - begin) : 0};
 }
 
 ELBO_KERNEL(adam, 256, OptimizeParams) {
-    const Update update(p.clock, p.by, p.scale);
+    const Update update(p.clock, p.by, p.scale.there() ? *p.scale : 1.0f);
     const Part at = part_of_run(p);
     if (at.n > 0) update.adam_quad(p.of, at.first, load_quad(p.g + at.first, at.n), at.n);
     end_step(p.clock, p.end);
 }
 
 ELBO_KERNEL(sgd, 256, OptimizeParams) {
-    const Update update(p.clock, p.by, p.scale);
+    const Update update(p.clock, p.by, p.scale.there() ? *p.scale : 1.0f);
     const Part at = part_of_run(p);
     if (at.n > 0) update.sgd_quad(p.of, at.first, load_quad(p.g + at.first, at.n), at.n);
     end_step(p.clock, p.end);

@@ -1,7 +1,7 @@
 // What the host passes to kernels: one struct each, by value, mirrored field by field in src/engine/device/cuda/params.rs
 // (a test compares sizes and alignments). All structs are at most 4096 bytes, the limit of kernel parameters.
 #pragma once
-#include "elbo.cuh"
+#include "per_model.cuh"
 
 // The numbers of one step (src/engine/steps/mod.rs, StepValues), computed by the host in the same arithmetic as for the CPU.
 // The host uploads those of the next steps of a run as a table; `Ctl::now` says which row is this step's. So nothing
@@ -22,20 +22,20 @@ struct Ctl {
 };
 
 struct Clock {
-    Ctl* ctl;
-    const StepValues* table;
+    PerModel<Ctl> ctl;
+    PerModel<const StepValues> table;
 };
 
 // The end of a step: of the blocks of all launches that nothing in the step waits for, the last to finish moves the clock on.
 struct StepEnd {
-    u32* ticket;  // zero before and after
-    u32 blocks;   // of all launches that end the step together; 0: this one is none of them
+    PerModel<u32> ticket;  // zero before and after
+    u32 blocks;            // of a model, of all launches that end the step together; 0: this one is none of them
     u32 _pad;
 };
 
 // A rectangle of f32: element (r, c) is ptr[r * stride + c].
 struct View {
-    float* ptr;
+    PerModel<float> ptr;
     int rows, cols, stride, _pad;
 };
 
@@ -67,14 +67,14 @@ constexpr u32 CTL_STEP = 255;
 enum Access : int { ACCESS_FULL = 0, ACCESS_ROW = 1, ACCESS_COL = 2, ACCESS_SCALAR = 3 };
 
 struct Input {
-    const float* ptr;
+    PerModel<const float> ptr;
     int stride, access;
 };
 
 // Kind 0: store the register at (row, col). Kind 1: the sum of the register over everything the block processes goes to
 // ptr[the block's number], where the block's number counts blocks x first, then y; every block writes its own.
 struct Output {
-    float* ptr;
+    PerModel<float> ptr;
     int stride;
     u16 reg, kind;
 };
@@ -113,21 +113,22 @@ struct RuleParams {
 
 // A parameter with its moments; SGD has no v.
 struct ParamPlaces {
-    float *p, *m, *v;
+    PerModel<float> p, m, v;
 };
 
 // ---- the matrix product: C = op(A) · op(B), [m, n] = [m, k] · [k, n] ----
 
 struct GemmParams {
     Clock clock;
-    const float* a;   // stored [m, k], or [k, m] if ta
-    const float* b;   // stored [k, n], or [n, k] if tb
+    PerModel<const float> a;  // stored [m, k], or [k, m] if ta
+    PerModel<const float> b;  // stored [k, n], or [n, k] if tb
     int m, n, k, lda, ldb, ldc;
-    float* c;         // where the product is stored; null: it goes through an epilogue
-    float* col_sums;  // Σ_p op(B)[p, j], [n]; null without
-    float* workspace; // split-K: the splits' tiles, and [splits][n] behind them when there are col_sums; 16-byte aligned
-    u32* tickets;     // split-K: one counter per tile, zero before and after
+    PerModel<float> c;          // where the product is stored; null: it goes through an epilogue
+    PerModel<float> col_sums;   // Σ_p op(B)[p, j], [n]; null without
+    PerModel<float> workspace;  // split-K: the splits' tiles, and [splits][n] behind them when there are col_sums; 16-byte aligned
+    PerModel<u32> tickets;      // split-K: one counter per tile, zero before and after
     int splits, k_per_split;
+    int tiles_m, _pad;  // tiles of C along m: each split of k has so many of gridDim.y
     float alpha;      // multiplies the product
     int epilogue;     // number of a hand-written epilogue (kernels/epilogue.cuh); 0: run `program`
     int ta, tb;       // whether a is stored [k, m], b [n, k]
@@ -141,8 +142,8 @@ struct GemmParams {
 
 // y = op(a, b) through an epilogue, or the program alone where a is null.
 struct RowsPhase {
-    const float* a;   // stored [rows, k]
-    const float* b;   // stored [k, n], or [n, k] if tb
+    PerModel<const float> a;  // stored [rows, k]
+    PerModel<const float> b;  // stored [k, n], or [n, k] if tb
     int n, k, lda, ldb, tb;
     int splits, k_per_split;  // of the product's order of additions
     int epilogue;     // as in GemmParams
@@ -163,7 +164,7 @@ struct RowsParams {
 
 struct BatchParams {  // out[i, j] = data[order(cursor + i), j] / unit
     Clock clock;
-    const void* data;  // bytes, or f32
+    const void* data[MAX_MODELS];  // of every model: bytes, or f32
     u32 data_rows;
     int floats;  // 1: the data are f32
     View out;
@@ -172,12 +173,12 @@ struct BatchParams {  // out[i, j] = data[order(cursor + i), j] / unit
 };
 
 struct ReduceParams {  // out[o, i] = Σ_r or max_r x[o, r, i]; x contiguous (or one row of stride cols), out contiguous
-    const float* x;
-    float* out;
+    PerModel<const float> x;
+    PerModel<float> out;
     int outer, reduced, inner, max;
     int parts, per_part;  // inner = 1: blocks that share a row, and elements of each but the last
-    float* workspace;     // parts > 1: [outer][parts]
-    u32* tickets;         // parts > 1: one counter per row, zero before and after
+    PerModel<float> workspace;  // parts > 1: [outer][parts]
+    PerModel<u32> tickets;      // parts > 1: one counter per row, zero before and after
 };
 
 struct SoftmaxParams {  // rows of out are those of x, and of dy in a gradient, where x is the softmax's value
@@ -199,9 +200,9 @@ enum MoveKind : int {
 enum { MAX_RANK = 4 };
 
 struct MoveParams {
-    Ctl* ctl;
+    PerModel<Ctl> ctl;
     View x, out;
-    const float* index;  // gather, scatter, pick, place
+    PerModel<const float> index;  // gather, scatter, pick, place
     int kind;
     int start;           // pad: first column
     int rank;            // broadcast
@@ -212,14 +213,14 @@ struct MoveParams {
 enum { MAX_TOTALS = 16, MAX_METRICS = 16 };
 
 struct Total {
-    const float* partials;
-    float* total;
+    PerModel<const float> partials;
+    PerModel<float> total;
     int len, _pad;
 };
 
 struct Metric {
-    const float* value;
-    double* sum;
+    PerModel<const float> value;
+    PerModel<double> sum;
 };
 
 // One block: totals of partial sums in f64 in a fixed order, the program on one element, metrics (sum += value in f64).
@@ -235,8 +236,8 @@ struct ScalarsParams {
 struct OptimizeParams {  // one launch per run of neighbouring parameters
     Clock clock;
     ParamPlaces of;
-    const float* g;
-    const float* scale;  // multiplies the gradient; null: 1
+    PerModel<const float> g;
+    PerModel<const float> scale;  // multiplies the gradient; null: 1
     u64 len;
     RuleParams by;
     StepEnd end;
@@ -259,7 +260,7 @@ struct SumPartsParams {  // sum_parts.cu
 };
 
 struct TickParams {
-    Ctl* ctl;
+    PerModel<Ctl> ctl;
 };
 
 enum Hashed : int { HASH_POW = 32, HASH_UNIT_LOG = 33, HASH_SIN = 34, HASH_COS = 35, HASH_NORMAL = 36, HASH_UNIFORM = 37 };
@@ -286,8 +287,8 @@ static_assert(sizeof(PointwiseParams) == 3368 && alignof(PointwiseParams) == 8);
 static_assert(sizeof(StepEnd) == 16 && alignof(StepEnd) == 8);
 static_assert(sizeof(RuleParams) == 32 && alignof(RuleParams) == 4);
 static_assert(sizeof(ParamPlaces) == 24 && alignof(ParamPlaces) == 8);
-static_assert(sizeof(GemmParams) == 3560 && alignof(GemmParams) == 8);
-static_assert(sizeof(BatchParams) == 64 && alignof(BatchParams) == 8);
+static_assert(sizeof(GemmParams) == 3568 && alignof(GemmParams) == 8);
+static_assert(sizeof(BatchParams) == 184 && alignof(BatchParams) == 8);
 static_assert(sizeof(ReduceParams) == 56 && alignof(ReduceParams) == 8);
 static_assert(sizeof(SoftmaxParams) == 80 && alignof(SoftmaxParams) == 8);
 static_assert(sizeof(MoveParams) == 112 && alignof(MoveParams) == 8);

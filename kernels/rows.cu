@@ -114,7 +114,7 @@ __device__ __forceinline__ void finish_rows(const RowsParams& p, const RowsPhase
         for (int quad = thread; quad < quads; quad += group) {
             const int r = quad / across, col = quad % across * 4;
             float4 s = splat(0.f);
-            if (phase.a != nullptr) s = *reinterpret_cast<const float4*>(total + r * pitch + col);
+            if (phase.a.there()) s = *reinterpret_cast<const float4*>(total + r * pitch + col);
             run(row0 + r, col, lanes_from(col, phase.n), s);
         }
     };
@@ -148,7 +148,7 @@ __device__ __forceinline__ void run_rows(const RowsParams& p, float* shared) {
         const int pitch = (phase.n + 3) / 4 * 4;
         float* const total = shared;                 // [R][pitch]
         float* const scratch = shared + R * pitch;   // of the product, then of the program
-        if (phase.a != nullptr) multiply_rows<R>(phase, row0, rows, pitch, total, scratch);
+        if (phase.a.there()) multiply_rows<R>(phase, row0, rows, pitch, total, scratch);
         finish_rows(p, phase, row0, rows, pitch, total, scratch);
         // What this phase has written is there for the next one, and the shared memory is free.
         __syncthreads();

@@ -21,9 +21,9 @@ __device__ __forceinline__ f32 or_zero(f32 x, float least) { return math::select
 struct Update {
     f32 scale, rate, root_scale, beta1, beta2, one_minus_beta1, one_minus_beta2, eps, momentum;
 
-    __device__ __forceinline__ Update(const Clock& clock, const RuleParams& by, const float* scale_at) {
+    __device__ __forceinline__ Update(const Clock& clock, const RuleParams& by, float of_gradient) {
         const StepValues& values = clock.table[clock.ctl->now];
-        scale = scale_at ? *scale_at : 1.0f;
+        scale = of_gradient;
         rate = values.rate;
         root_scale = values.root_scale;
         beta1 = by.beta1;

@@ -97,3 +97,32 @@ fn auto_does_not_take_the_emulation() {
         "{message}"
     );
 }
+
+/// Replicas share launches, and each has the bytes of a run of its own.
+#[test]
+fn replicas_on_cuda_have_the_bytes_of_runs_alone() {
+    let at = tempfile::tempdir().unwrap();
+    let Some(run) = elbo(at.path(), &format!("{SMALL} --seed 5 --replicas 3 --device cuda --out all"), &[]) else {
+        return;
+    };
+    let told = text(&run.stderr);
+    assert!(run.status.success(), "{told}");
+    assert!(told.contains("3 runs, up to 3 at the same time, on one GPU"), "{told}");
+    assert!(told.contains("launches shared by"), "{told}");
+    let one_by_one = format!("{SMALL} --seed 5 --replicas 3 --jobs 1 --device cuda --out one-by-one");
+    let run = elbo(at.path(), &one_by_one, &[]).unwrap();
+    assert!(run.status.success() && !text(&run.stderr).contains("launches shared by"), "{}", text(&run.stderr));
+    for seed in 5..8 {
+        let alone = format!("{SMALL} --seed {seed} --device cuda --out alone{seed}");
+        assert!(elbo(at.path(), &alone, &[]).unwrap().status.success());
+        for file in ["checkpoint.safetensors", "metrics.jsonl", "samples.png"] {
+            let read = |run: String| fs::read(at.path().join(run).join(file)).unwrap();
+            let expected = read(format!("alone{seed}"));
+            assert!(read(format!("all/seed{seed}")) == expected, "{file} of seed {seed}: together and alone differ");
+            assert!(read(format!("one-by-one/seed{seed}")) == expected, "{file} of seed {seed}: one by one");
+        }
+    }
+    let many = elbo(at.path(), &format!("{SMALL} --replicas 20 --jobs 20 --device cuda --out many"), &[]).unwrap();
+    assert!(!many.status.success() && text(&many.stderr).contains("16"), "{}", text(&many.stderr));
+    assert!(!at.path().join("many").exists());
+}

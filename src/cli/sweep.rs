@@ -43,7 +43,7 @@ pub struct Sweep {
     pub replicas: Option<u32>,
     #[command(flatten)]
     pub begin: RunOptions,
-    /// Train so many runs at the same time [default: one per core, on a GPU 1]
+    /// Train so many runs at the same time [default: one per core, on a GPU 8, which share launches]
     #[arg(long, value_name = "N", help_heading = "Device")]
     pub jobs: Option<usize>,
     #[command(flatten)]

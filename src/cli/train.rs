@@ -45,7 +45,7 @@ pub struct Train {
     /// Each is a run in a folder of its own, with the bytes that it would have alone. The result is their mean and spread.
     #[arg(long, value_name = "R", help_heading = "Output")]
     pub replicas: Option<u32>,
-    /// Of the replicas, train so many at the same time [default: one per core, on a GPU 1]
+    /// Of the replicas, train so many at the same time [default: one per core, on a GPU 8, which share launches]
     #[arg(long, value_name = "N", requires = "replicas", hide_short_help = true, help_heading = "Output")]
     pub jobs: Option<usize>,
     /// Continue the run in this folder exactly where its checkpoint is

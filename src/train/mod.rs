@@ -163,7 +163,16 @@ impl Trainer {
     /// As [`Trainer::new`]; [`Error::File`] when the images are others than those of the checkpoint, its counters do not fit
     /// them, or when it has no moments.
     pub fn resume(checkpoint: &Checkpoint, data: &Splits, device: Device) -> Result<Trainer> {
-        let mut trainer = Trainer::new(checkpoint.config.clone(), data, device)?;
+        checkpoint.config.validate()?;
+        Trainer::resume_on(checkpoint, data, device.open()?)
+    }
+
+    /// As [`Trainer::resume`], on an executor that is there already.
+    ///
+    /// # Errors
+    /// As [`Trainer::resume`].
+    pub fn resume_on(checkpoint: &Checkpoint, data: &Splits, executor: Executor) -> Result<Trainer> {
+        let mut trainer = Trainer::new_on(checkpoint.config.clone(), data, executor)?;
         if let Some((set, there, here)) = checkpoint.images.as_ref().and_then(|i| i.difference(&trainer.hashes)) {
             let (found, expected) = (format!("others, with the hash {here}"), format!("those of the run, {there}"));
             let remedy = "resume it with the images that it was trained on, or start a new run on these";

@@ -90,6 +90,11 @@ pub(super) fn text(step: &PaperStep, alone: &PaperStep, plan: &Plan) -> String {
         alone.microseconds,
     );
     row("shared launches", step.launches.len(), step.way.len(), step.microseconds);
+    for (models, microseconds) in PaperStep::MODELS.into_iter().zip(step.of_models) {
+        let each = microseconds / models as f64;
+        let what = format!("the same for {models} models in one launch: {each:.1} µs a model");
+        row(&what, step.launches.len(), step.way.len(), microseconds);
+    }
     text += "\nThe prediction is the longest way through the graph, with room on the GPU for all that is beside it, and knows\n";
     text += "neither the time between two steps nor caches but the second level. It is made of these figures:\n";
     step.figures.all().iter().fold(text, |text, figure| text + &format!("  {figure}\n"))
@@ -111,9 +116,11 @@ pub(super) fn record(step: &PaperStep) -> Value {
             "measured": measured,
         })
     });
+    let models = PaperStep::MODELS.into_iter().zip(step.of_models);
+    let models: Vec<Value> = models.map(|(count, us)| json!({ "models": count, "predicted_us": us })).collect();
     json!({
         "capability": format!("{}.{}", step.capability.0, step.capability.1),
-        "predicted_us": step.microseconds, "longest_way": step.way, "figures": figures,
+        "predicted_us": step.microseconds, "models": models, "longest_way": step.way, "figures": figures,
         "launches": step.launches.iter().map(launch).collect::<Vec<_>>(),
     })
 }

@@ -17,7 +17,7 @@ use crate::cli::interrupt::{INTERRUPTED, Interrupt};
 use crate::cli::options::{Machine, Session};
 use crate::cli::{pictures, plural, progress, say};
 use crate::data::Splits;
-use crate::engine::device::Device;
+use crate::engine::device::{Device, Ensemble, Sharing};
 use crate::engine::error::{Error, Result};
 use crate::engine::file::Disk;
 use crate::train::ranks::{Ranks, gather_tasks, own_tasks};
@@ -25,6 +25,9 @@ use crate::train::sweep::{Sweep, SweptRun, in_parallel};
 use crate::train::{
     Alarm, Entry, EpochRecord, EpochTiming, Observer, Outcome, Run, StepRecord, StepReport, Trainer, quoted,
 };
+
+/// Runs at the same time on a GPU, unless other is asked for: with more, steps of the usual size fill it.
+const ON_A_GPU: usize = 8;
 
 /// How a sweep is trained and told of.
 pub(crate) struct Work<'a> {
@@ -52,11 +55,15 @@ impl Work<'_> {
     /// The device that is asked for.
     ///
     /// # Errors
-    /// [`Error::Argument`] also when no runs are to be trained at the same time.
+    /// [`Error::Argument`] also when no runs are to be trained at the same time, or more than a GPU takes.
     pub fn device(&self) -> Result<Device> {
-        match self.jobs {
-            Some(0) => Err(Error::argument("jobs", 0, "at least 1")),
-            _ => self.machine.device(),
+        let most = Ensemble::MOST_ON_A_GPU;
+        match (self.jobs, self.machine.device()?) {
+            (Some(0), _) => Err(Error::argument("jobs", 0, "at least 1")),
+            (Some(jobs), Device::Cuda { .. }) if jobs > most => {
+                Err(Error::argument("jobs", jobs, format!("at most {most} on a GPU")))
+            }
+            (_, device) => Ok(device),
         }
     }
 
@@ -77,6 +84,7 @@ impl Work<'_> {
         let count = sweep.runs.len();
         let own = own_tasks(ranks, count);
         let (jobs, device) = self.shared(device, own.len());
+        let ensemble = Ensemble::new(device, jobs)?;
         let rank = ranks.map_or(0, |ranks| ranks.rank());
         let show = SweepDisplay::new(self.session.quiet, own.iter().map(|&i| &sweep.runs[i]), data, rank);
         if rank == 0 {
@@ -87,6 +95,7 @@ impl Work<'_> {
                 Device::Cpu { threads } | Device::Tiles { threads, .. } => {
                     format!("each on {}", plural(threads, "thread"))
                 }
+                Device::Cuda { .. } if jobs > 1 => "on one GPU, where those of one kind share launches".into(),
                 Device::Cuda { .. } => "on one GPU".into(),
             };
             let of_ranks = ranks.map_or(String::new(), |ranks| format!(" on each of {}", plural(ranks.size(), "rank")));
@@ -100,7 +109,7 @@ impl Work<'_> {
                 return RunEnd::Stopped;
             }
             let run = &sweep.runs[own[i]];
-            let end = self.one(path, run, data, device, stop, &show).unwrap_or_else(|error| match error {
+            let end = self.one(path, run, data, &ensemble, stop, &show).unwrap_or_else(|error| match error {
                 Error::Locked { .. } => RunEnd::Elsewhere,
                 // Begun by another process between two looks at it.
                 Error::Occupied { .. } if Run::is_there(&path.join(&run.folder)) => RunEnd::Elsewhere,
@@ -112,6 +121,10 @@ impl Work<'_> {
             end
         });
         show.clear();
+        if let Some(Sharing { runs, launched }) = ensemble.sharing().filter(|_| !self.session.quiet) {
+            let mean = runs as f64 / launched.max(1) as f64;
+            say(format_args!("launches shared by {mean:.1} models on average"));
+        }
         let ends = gather_tasks(ranks, count, ends)?;
         if rank > 0 {
             return Ok(ExitCode::SUCCESS);
@@ -122,7 +135,7 @@ impl Work<'_> {
     /// How many runs at the same time, and on what each: cores are shared out, and the numbers do not depend on how.
     fn shared(&self, device: Device, runs: usize) -> (usize, Device) {
         let (Device::Cpu { threads } | Device::Tiles { threads, .. }) = device else {
-            return (self.jobs.unwrap_or(1).min(runs).max(1), device);
+            return (self.jobs.unwrap_or(ON_A_GPU).min(runs).max(1), device);
         };
         let cores = match threads {
             0 => std::thread::available_parallelism().map_or(1, usize::from),
@@ -143,7 +156,7 @@ impl Work<'_> {
         path: &Path,
         wanted: &SweptRun,
         data: &Splits,
-        device: Device,
+        ensemble: &Ensemble,
         stop: &AtomicBool,
         show: &SweepDisplay,
     ) -> Result<RunEnd> {
@@ -167,7 +180,7 @@ impl Work<'_> {
             }
         }
         let started = Instant::now();
-        let (run, mut trainer) = entry.start(wanted.config.clone(), data, device)?;
+        let (run, mut trainer) = entry.start_on(wanted.config.clone(), data, ensemble.open()?)?;
         trainer.pause_at = self.session.pause_at;
         let mut observer = SweptObserver {
             name: &wanted.folder,

@@ -1,6 +1,7 @@
 //! The CUDA executor: a plan bound to device memory, made a CUDA graph once and run again and again.
 //!
-//! Read in this order: `executor.rs` (how a plan runs), `parts.rs` (what is launched
+//! Read in this order: `executor.rs` (how a plan runs), `bound.rs` (the graphs it runs as), `ensemble.rs` (several models in one
+//! launch, with what their drivers share in `commons.rs`), `parts.rs` (what is launched
 //! together; `proof.rs` checks it), `lower.rs` (the launches), `figures.rs` (how long they are
 //! expected to take), `program.rs` and `params.rs` (what kernels are given), `memory.rs` (slots by name), `mailbox.rs` (results that nobody
 //! waits for), `pinned.rs` (memory that the device reads and writes by itself), `driver.rs` (the calls), `nccl.rs` (sums over the GPUs of
@@ -19,9 +20,15 @@
 //! made again only when a data set is loaded anew and its memory has moved.
 
 #[cfg(feature = "cuda")]
+mod bound;
+#[cfg(feature = "cuda")]
+mod commons;
+#[cfg(feature = "cuda")]
 pub mod compiled;
 #[cfg(feature = "cuda")]
 mod driver;
+#[cfg(feature = "cuda")]
+pub(super) mod ensemble;
 #[cfg(feature = "cuda")]
 pub mod executor;
 #[cfg(feature = "cuda")]

@@ -17,6 +17,7 @@ pub mod call;
 pub mod cpu;
 pub mod cuda;
 pub(crate) mod data;
+mod ensemble;
 mod function;
 pub(crate) mod memory;
 pub(crate) mod room;
@@ -30,6 +31,7 @@ use std::str::FromStr;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 pub use call::{Call, Key, Rows, Schedule};
+pub use ensemble::{Ensemble, Sharing};
 pub use function::{Array, Function, Layout, Many, Outputs};
 #[cfg(feature = "vae")]
 pub(crate) use state::ArrayKind;

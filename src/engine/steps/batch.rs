@@ -3,10 +3,16 @@
 //! out[i, j] = data[order(cursor + i), j] / unit, data bytes or f32, with order a counter-based permutation of the rows (a pure function of
 //! seed, epoch and position; see [`crate::engine::rng::Permutation`]) or the identity.
 
+#[cfg(feature = "cuda")]
+use std::mem::offset_of;
+
 use super::{Context, DataRows, DataUse, Kernel, Numbers, Region, Work};
 use crate::engine::device::cpu::Binder;
 #[cfg(feature = "cuda")]
-use crate::engine::device::cuda::{DeviceData, Lower, params::BatchParams};
+use crate::engine::device::cuda::{
+    DeviceData, Lower,
+    params::{BatchParams, MAX_MODELS},
+};
 #[cfg(feature = "cuda")]
 use crate::engine::error::Result;
 use crate::engine::graph::Slot;
@@ -68,15 +74,16 @@ impl Kernel for Batch {
     fn lower(&self, to: &mut Lower<'_>) -> Result<()> {
         let grid = [self.out.rows.max(1) as u32, self.out.cols.div_ceil(1024).max(1) as u32, 1];
         let (out, unit) = (to.view(&self.out), self.unit);
-        let params = BatchParams { clock: to.clock, out, unit, data: 0, data_rows: 0, floats: 0, pad: 0 };
+        let params = BatchParams { clock: to.clock, out, unit, data: [0; MAX_MODELS], data_rows: 0, floats: 0, pad: 0 };
         let launch = to.launch("batch", grid, 256, 0, &params)?;
         let found = move |data: &DeviceData| BatchParams {
-            data: data.address(),
+            // A launch for one model; an ensemble adds those of the others.
+            data: std::array::from_fn(|model| if model == 0 { data.address() } else { 0 }),
             data_rows: data.rows() as u32,
             floats: i32::from(data.floats),
             ..params
         };
-        to.reads_data(launch, self.slot, self.out.cols, found);
+        to.reads_data(launch, self.slot, self.out.cols, offset_of!(BatchParams, data), found);
         Ok(())
     }
 }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use super::checkpoint::Checkpoint;
 use super::{CHECKPOINT, CONFIG, LOCK, Run, must_be_a_folder, write_config};
 use crate::data::Splits;
-use crate::engine::device::Device;
+use crate::engine::device::{Device, Executor};
 use crate::engine::error::{Error, Result};
 use crate::engine::file::{Files, temporary_name};
 use crate::train::{TrainConfig, Trainer};
@@ -95,12 +95,21 @@ impl Entry {
     /// # Errors
     /// As [`Trainer::new`] and [`Trainer::resume`]; [`Error::Occupied`] when a run is to be begun where files are; [`Error::Io`].
     pub fn start(self, config: TrainConfig, data: &Splits, device: Device) -> Result<(Run, Trainer)> {
+        config.validate()?;
+        self.start_on(config, data, device.open()?)
+    }
+
+    /// As [`Entry::start`], on an executor that is there already.
+    ///
+    /// # Errors
+    /// As [`Entry::start`].
+    pub fn start_on(self, config: TrainConfig, data: &Splits, executor: Executor) -> Result<(Run, Trainer)> {
         let Some((run, checkpoint)) = self.there else {
-            let trainer = Trainer::new(config, data, device)?;
+            let trainer = Trainer::new_on(config, data, executor)?;
             return Ok((self.begin(&trainer.checkpoint()?)?, trainer));
         };
         let checkpoint = Checkpoint { config, ..checkpoint };
-        let trainer = Trainer::resume(&checkpoint, data, device)?;
+        let trainer = Trainer::resume_on(&checkpoint, data, executor)?;
         run.recover(checkpoint.progress.epoch, trainer.config())?;
         Ok((run, trainer))
     }

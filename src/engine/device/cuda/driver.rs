@@ -1,6 +1,6 @@
 //! A thin layer over the CUDA driver: one context, one stream, memory, modules, kernels by name, graphs.
 //!
-//! Only this file, `pinned.rs` and `probe.rs` know cudarc, and of cudarc only the driver's own functions: what the safe
+//! Only this file, `commons.rs`, `pinned.rs` and `probe.rs` know cudarc, and of cudarc only the driver's own functions: what the safe
 //! layer adds (event tracking per allocation, allocation by pools) would have a price in every step. Every failure
 //! becomes an [`Error::Device`] that names the call.
 
@@ -12,6 +12,7 @@ use std::rc::Rc;
 
 use cudarc::driver::{DriverError, result, sys};
 
+use super::ensemble::Berth;
 use super::images;
 use super::probe::{Gpu, Version, probe};
 use crate::engine::error::{Choice, Error, Remedy, Result};
@@ -63,14 +64,16 @@ pub(crate) struct Driver {
     functions: RefCell<HashMap<&'static str, DeviceKernel>>,
     /// The next image to be loaded when a kernel is in none of the modules.
     next_image: Cell<usize>,
+    /// Its place among others that it shares the stream with.
+    pub(super) berth: Option<Berth>,
 }
 
 impl Driver {
-    /// Opens GPU number `ordinal`.
+    /// Opens GPU number `ordinal`, with a stream of its own or in a place among others.
     ///
     /// # Errors
     /// [`Error::Device`] with the reason why there is none, and what can be done about it.
-    pub fn open(ordinal: usize) -> Result<Rc<Driver>> {
+    pub fn open(ordinal: usize, berth: Option<Berth>) -> Result<Rc<Driver>> {
         let name = format!("cuda:{ordinal}");
         let gpu = probe(ordinal).map_err(|why| why.of(&name))?;
         let failed = |call: &'static str| move |e| failure(&name, call, e);
@@ -86,15 +89,16 @@ impl Driver {
             .result()
             .map_err(failed.clone()("cuCtxGetStreamPriorityRange"))?;
         // A stream of its own: what other users of the default stream do is waited for there.
-        let stream = result::stream::create(result::stream::StreamKind::NonBlocking);
+        let own = || result::stream::create(result::stream::StreamKind::NonBlocking).map_err(failed("cuStreamCreate"));
         let driver = Driver {
             gpu,
             context,
-            stream: stream.map_err(failed("cuStreamCreate"))?,
+            stream: berth.as_ref().map_or_else(own, |berth| Ok(berth.stream()))?,
             priorities: [least, greatest],
             modules: RefCell::default(),
             functions: RefCell::default(),
             next_image: Cell::new(0),
+            berth,
         };
         Ok(Rc::new(driver))
     }
@@ -114,6 +118,10 @@ impl Driver {
         format!("cuda:{}", self.gpu.ordinal)
     }
 
+    pub(super) fn context(&self) -> sys::CUcontext {
+        self.context
+    }
+
     /// Makes the context current on this thread; everything below needs it.
     pub(super) fn enter(&self) -> Result<()> {
         // SAFETY: the context lives as long as the driver.
@@ -122,17 +130,25 @@ impl Driver {
 
     /// `bytes` bytes of device memory, zeroed. `what` says what for, in the message if there is not enough.
     pub fn alloc(self: &Rc<Driver>, bytes: usize, what: &str) -> Result<DeviceBuffer> {
-        self.enter()?;
-        // SAFETY: a plain allocation, freed by the buffer.
-        let ptr = unsafe { result::malloc_sync(bytes.max(1)) }.map_err(|e| match e.0 {
-            sys::CUresult::CUDA_ERROR_OUT_OF_MEMORY => self.out_of_memory(bytes, what),
-            _ => failure(&self.name(), "cuMemAlloc", e),
-        })?;
+        let ptr = match self.berth.as_ref().and_then(|berth| berth.take(bytes)) {
+            Some(place) => place,
+            None => self.malloc(bytes, what)?,
+        };
         let buffer = DeviceBuffer { driver: self.clone(), ptr };
         if bytes > 0 {
             self.clear(ptr, bytes)?;
         }
         Ok(buffer)
+    }
+
+    /// `bytes` bytes of device memory, whatever is in them, which the caller frees.
+    pub(super) fn malloc(&self, bytes: usize, what: &str) -> Result<Address> {
+        self.enter()?;
+        // SAFETY: a plain allocation.
+        unsafe { result::malloc_sync(bytes.max(1)) }.map_err(|e| match e.0 {
+            sys::CUresult::CUDA_ERROR_OUT_OF_MEMORY => self.out_of_memory(bytes, what),
+            _ => failure(&self.name(), "cuMemAlloc", e),
+        })
     }
 
     fn out_of_memory(&self, bytes: usize, what: &str) -> Error {
@@ -382,7 +398,9 @@ impl Drop for Driver {
         // SAFETY: buffers and graphs hold the driver, so nothing of it is in use any more.
         unsafe {
             let _ = result::stream::synchronize(self.stream);
-            let _ = result::stream::destroy(self.stream);
+            if self.berth.is_none() {
+                let _ = result::stream::destroy(self.stream);
+            }
             for &module in self.modules.borrow().iter() {
                 let _ = result::module::unload(module);
             }
@@ -406,6 +424,10 @@ impl DeviceBuffer {
 
 impl Drop for DeviceBuffer {
     fn drop(&mut self) {
+        // What takes the place next is enqueued behind whatever still uses it.
+        if self.driver.berth.as_ref().is_some_and(|berth| berth.give_back(self.ptr)) {
+            return;
+        }
         if self.driver.enter().is_ok() {
             // SAFETY: the memory was allocated by `Driver::alloc` and is not used any more; the driver waits for
             // running kernels first.

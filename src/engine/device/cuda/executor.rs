@@ -2,9 +2,12 @@
 
 use std::collections::HashMap;
 use std::rc::Rc;
+use std::sync::Arc;
 
+use super::bound::BoundPlan;
 use super::driver::{Address, DeviceBuffer, Driver, Launch, LaunchGraph, LaunchNode};
-use super::lower::{Chip, DataLaunch, Lower, Lowered, Placed, Places, Slots};
+use super::ensemble::{Berth, Harbour};
+use super::lower::{Chip, Lower, Lowered, Placed, Places, Slots};
 use super::mailbox::Mailbox;
 use super::memory::DeviceMemory;
 use super::params::{self, Clock, Ctl, HashParams, StepValues};
@@ -13,12 +16,9 @@ use super::pinned::Uploads;
 use super::probe::{Gpu, Version};
 use crate::engine::device::call::{Call, Sequence};
 use crate::engine::device::memory::check_size;
-use crate::engine::device::{
-    Backend, CompiledFunction, Memory, Precision, Snapshot, check_rows, check_steps, foreign_memory,
-};
+use crate::engine::device::{Backend, CompiledFunction, Memory, Precision, Snapshot, check_steps, foreign_memory};
 use crate::engine::error::{Choice, Error, Result};
 use crate::engine::graph::{Graph, Slot, SlotKind};
-use crate::engine::ops::layout::Lookup;
 use crate::engine::params::Params;
 use crate::engine::plan::{Fusion, Plan};
 
@@ -28,9 +28,6 @@ const TABLE: usize = 1024;
 /// Tables on their way at most. The caller's looks at the metrics, two under way, keep at most three portions before
 /// the device, so that a training never waits for room.
 const TABLES_UNDER_WAY: usize = 4;
-
-/// Steps in the larger of the two recorded graphs, among which the host's cost of a launch is shared out.
-const UNROLL: usize = 8;
 
 /// How often a step is repeated to be timed: what a launch costs the host must not count, and is hidden in a graph.
 const PASSES: usize = 16;
@@ -74,22 +71,6 @@ struct CudaFunction {
     driver: Rc<Driver>,
 }
 
-struct BoundPlan {
-    /// The number of the memory.
-    memory: u64,
-    launches: Vec<Placed>,
-    /// Those that end a step.
-    last: Vec<usize>,
-    data: Vec<DataLaunch>,
-    /// The versions of the data sets that the launches point to.
-    versions: Vec<u64>,
-    lookups: Vec<Lookup>,
-    /// Graphs of one step and of [`UNROLL`] steps, recorded at the first run.
-    one: Option<LaunchGraph>,
-    many: Option<LaunchGraph>,
-    _shared: Option<DeviceBuffer>,
-}
-
 /// Parts of one allocation, each at a multiple of 256 bytes.
 #[derive(Default)]
 struct Placement(usize);
@@ -108,7 +89,18 @@ impl Cuda {
     /// # Errors
     /// [`Error::Device`] with the reason why it cannot be used, and the remedy.
     pub fn open(ordinal: usize, precision: Precision) -> Result<Cuda> {
-        let driver = Driver::open(ordinal)?;
+        Cuda::on(Driver::open(ordinal, None)?, precision)
+    }
+
+    /// A GPU whose steps are made together with those of other models in the harbour.
+    ///
+    /// # Errors
+    /// As [`Cuda::open`]; [`Error::Argument`] when the harbour is full.
+    pub(crate) fn moored(harbour: &Arc<Harbour>, ordinal: usize, precision: Precision) -> Result<Cuda> {
+        Cuda::on(Driver::open(ordinal, Some(harbour.enter()?))?, precision)
+    }
+
+    fn on(driver: Rc<Driver>, precision: Precision) -> Result<Cuda> {
         let cc = driver.gpu.compute_capability;
         if precision != Precision::F32 && cc < Version(8, 0) {
             return Err(Error::Device {
@@ -178,7 +170,7 @@ impl Backend for Cuda {
         let function =
             CudaFunction::new(&self.driver, self.precision, Plan::of(&graph.composed(), fusion)?, fusion.launches)?;
         // What the kernels have no room for is said now, not at the first run.
-        function.lower(Slots::Nowhere)?;
+        function.lower(Slots::Nowhere, 0)?;
         Ok(Box::new(function))
     }
 }
@@ -223,8 +215,8 @@ impl CudaFunction {
         })
     }
 
-    /// The launches, with addresses in memory.
-    fn lower(&self, slots: Slots<'_>) -> Result<Lowered> {
+    /// The launches, with addresses in memory, or `back` bytes before.
+    fn lower(&self, slots: Slots<'_>, back: Address) -> Result<Lowered> {
         let places = Places {
             arena: self.arena,
             tensors: &self.tensors,
@@ -233,28 +225,9 @@ impl CudaFunction {
             ticket: self.ticket,
             clock: self.clock,
             slots,
+            back,
         };
         Lower::new(Chip::There(&self.driver), self.precision, &self.plan, places).run(&self.parts)
-    }
-
-    /// Workspace and tickets of sums that several blocks share.
-    fn shared_memory(&self, lowered: &mut Lowered) -> Result<Option<DeviceBuffer>> {
-        let mut layout = Placement::default();
-        let mut places = Vec::new();
-        for sum in &lowered.shared_sums {
-            places.push([layout.place(4 * sum.floats), layout.place(4 * sum.tickets)]);
-        }
-        if places.is_empty() {
-            return Ok(None);
-        }
-        let buffer = self.driver.alloc(layout.0, "the partial sums of a plan")?;
-        for (sum, places) in lowered.shared_sums.iter().zip(places) {
-            let params = &mut lowered.launches[sum.launch].launch.params;
-            for (field, place) in sum.fields.into_iter().zip(places) {
-                params[field / size_of::<u64>()] = buffer.address() + place;
-            }
-        }
-        Ok(Some(buffer))
     }
 
     /// Points the launches into `memory`, if they do not already, and looks up the data sets for the steps of `call`.
@@ -267,74 +240,40 @@ impl CudaFunction {
         if self.bound.as_ref().is_none_or(|bound| bound.memory != memory.number) {
             let named = |kind| matches!(kind, SlotKind::Param | SlotKind::Buffer);
             self.plan.slots.iter().filter(|slot| named(slot.kind)).try_for_each(|slot| memory.check(slot))?;
-            let mut lowered = self.lower(Slots::At(memory))?;
-            let shared = self.shared_memory(&mut lowered)?;
-            self.bound = Some(BoundPlan {
-                memory: memory.number,
-                last: lowered.last(),
-                launches: lowered.launches,
-                versions: vec![0; lowered.data.len()],
-                data: lowered.data,
-                lookups: lowered.lookups,
-                one: None,
-                many: None,
-                _shared: shared,
-            });
+            let mut lowered = self.lower(Slots::At(memory), 0)?;
+            let mut layout = Placement::default();
+            let places =
+                lowered.shared_sums.iter().map(|sum| [4 * sum.floats, 4 * sum.tickets].map(|n| layout.place(n)));
+            let places: Vec<[Address; 2]> = places.collect();
+            let shared = match places.is_empty() {
+                true => None,
+                false => Some(self.driver.alloc(layout.0, "the partial sums of a plan")?),
+            };
+            let begin = shared.as_ref().map_or(0, DeviceBuffer::address);
+            lowered.place_sums(begin, &places);
+            let as_first = |berth: &Berth| {
+                let mut as_first = self.lower(Slots::At(memory), berth.offset())?;
+                as_first.place_sums(begin.wrapping_sub(berth.offset()), &places);
+                Ok(as_first)
+            };
+            let as_first = self.driver.berth.as_ref().map(as_first).transpose()?;
+            self.bound = Some(BoundPlan::new(memory.number, lowered, as_first, shared));
         }
-        self.find_data(memory, call)
-    }
-
-    /// Points the launches to the data sets, if they have moved.
-    fn find_data(&mut self, memory: &DeviceMemory, call: &Call<'_>) -> Result<()> {
-        let bound = self.bound.as_mut().expect("bound before");
-        for (at, usage) in bound.data.iter().enumerate() {
-            let data = memory.data(&usage.slot, usage.cols)?;
-            check_rows(&usage.slot, data.rows(), call.rows.cursor, call.steps, self.plan.batch_rows)?;
-            if bound.versions[at] != data.version {
-                bound.launches[usage.launch].launch.params = usage.params(data);
-                bound.versions[at] = data.version;
-                // The recorded graphs hold the old address.
-                (bound.one, bound.many) = (None, None);
-            }
-        }
-        Ok(())
+        let bound = self.bound.as_mut().expect("bound above");
+        bound.find_data(memory, call, self.plan.batch_rows)
     }
 
     fn bound(&self) -> &BoundPlan {
         self.bound.as_ref().expect("bound before")
     }
 
-    /// The launches of `steps` steps. A step begins when those launches of the one before are over that end it.
-    fn nodes(&self, steps: usize) -> Vec<LaunchNode<'_>> {
-        let BoundPlan { launches, last, .. } = self.bound();
-        let node = |step: usize, placed: &'_ Placed| {
-            let first = step * launches.len();
-            let own = placed.waits.iter().map(|i| first + i);
-            match placed.waits.is_empty() && step > 0 {
-                true => last.iter().map(|i| first - launches.len() + i).collect(),
-                false => own.collect(),
-            }
-        };
-        let all = (0..steps).flat_map(|step| launches.iter().map(move |placed| (step, placed)));
-        all.map(|(step, placed)| LaunchNode {
-            launch: &placed.launch,
-            waits: node(step, placed),
-            urgent: placed.urgent,
-        })
-        .collect()
-    }
-
-    /// Makes the graphs, if they are not there.
-    fn record(&mut self, many: bool) -> Result<()> {
-        if self.bound().one.is_none() {
-            let graph = self.driver.graph(&self.nodes(1))?;
-            self.bound.as_mut().expect("bound before").one = Some(graph);
+    /// Makes `steps` steps, for which the table is there: with other models of the ensemble, if there is one.
+    fn replay(&mut self, steps: usize) -> Result<()> {
+        let bound = self.bound.as_mut().expect("bound before");
+        match (&self.driver.berth, bound.shown()) {
+            (Some(berth), Some(shown)) => berth.run(&shown, steps, |models| bound.replay(&self.driver, models, steps)),
+            _ => bound.replay(&self.driver, &[], steps),
         }
-        if many && self.bound().many.is_none() {
-            let graph = self.driver.graph(&self.nodes(UNROLL))?;
-            self.bound.as_mut().expect("bound before").many = Some(graph);
-        }
-        Ok(())
     }
 
     /// Uploads a table of at most [`TABLE`] rows and sets the clock to its first one.
@@ -389,14 +328,8 @@ impl CompiledFunction for CudaFunction {
         let (mut left, mut bad) = (call.steps, None);
         while left > 0 {
             let now = left.min(TABLE);
-            self.record(now >= UNROLL)?;
             self.upload_next(&mut sequence, now)?;
-            for _ in 0..now / UNROLL {
-                self.bound().many.as_ref().expect("recorded above").replay()?;
-            }
-            for _ in 0..now % UNROLL {
-                self.bound().one.as_ref().expect("recorded above").replay()?;
-            }
+            self.replay(now)?;
             left -= now;
             self.position = sequence.position();
             // The next portion clears the mark.

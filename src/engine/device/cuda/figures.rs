@@ -10,6 +10,9 @@
 //! t(step)   = max over ways through the graph of Σ ( t(launch) + edge )
 //! ```
 //!
+//! Of R models in one launch every launch has R times the blocks and the bytes, and R times the arithmetic on the multiprocessor
+//! with most of it once all are at work; instructions of programs wait for each other only in turns of [`HIDDEN`] blocks.
+//!
 //! The model knows no tail effects, no caches but the second level, and no clocks but one.
 
 use std::fmt;
@@ -109,6 +112,9 @@ pub fn figures((major, minor): (u32, u32)) -> Figures {
     }
 }
 
+/// Blocks of a multiprocessor among which it hides how long an instruction of a program takes: 2048 threads in blocks of 256.
+const HIDDEN: f64 = 8.0;
+
 /// What a launch has to do.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Load {
@@ -124,6 +130,21 @@ pub(crate) struct Load {
 }
 
 impl Load {
+    /// The same for so many models.
+    pub(crate) fn of_models(&self, models: usize, figures: &Figures) -> Load {
+        let (one, all) = (self.blocks as f64, (self.blocks * models as u64) as f64);
+        let turns = |blocks: f64, at_once: f64| (blocks / (figures.multiprocessors.value * at_once)).ceil().max(1.0);
+        let instructions = turns(all, HIDDEN) / turns(one, HIDDEN);
+        let times = |count: usize| (count as f64 * instructions).ceil() as usize;
+        Load {
+            blocks: self.blocks * models as u64,
+            bytes: self.bytes * models as f64,
+            cycles: self.cycles * turns(all, 1.0) / turns(one, 1.0),
+            interpreted: times(self.interpreted),
+            compiled: times(self.compiled),
+        }
+    }
+
     /// Its time in microseconds, by the formula above.
     pub(crate) fn microseconds(&self, figures: &Figures) -> f64 {
         let mhz = figures.clock.value;
@@ -150,6 +171,17 @@ mod tests {
         assert!((time(Load { cycles: 5940.0, ..load }) - 3.0).abs() < 1e-12, "5940 cycles at 1980 MHz");
         assert!((time(Load { interpreted: 99, ..load }) - 11.0).abs() < 1e-12, "99 · 200 cycles more");
         assert!((time(Load { compiled: 99, ..load }) - 4.0).abs() < 1e-12, "99 · 60 cycles more");
+    }
+
+    #[test]
+    fn models_cost_nothing_until_all_multiprocessors_are_at_work() {
+        let h200 = figures((9, 0));
+        let time = |load: Load, models| load.of_models(models, &h200).microseconds(&h200);
+        let load = Load { blocks: 33, cycles: 1980.0, compiled: 33, ..Load::default() };
+        assert!((time(load, 1) - 2.0).abs() < 1e-12 && (time(load, 4) - 2.0).abs() < 1e-12);
+        assert!((time(load, 8) - 3.0).abs() < 1e-12, "two blocks for each, whose programs hide each other");
+        let moved = Load { blocks: 66, bytes: 5.5e6, ..Load::default() };
+        assert!((time(moved, 2) - 2.0).abs() < 1e-12 && (time(moved, 4) - 4.0).abs() < 1e-12);
     }
 
     #[test]

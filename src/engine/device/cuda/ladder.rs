@@ -290,11 +290,12 @@ impl Matrices {
             alpha: 1.0,
             splits: choice.splits as i32,
             k_per_split: choice.k_per_split as i32,
+            tiles_m: choice.grid.1 as i32,
             ..zeroed()
         };
         let function = driver.function(choice.kernel)?;
         driver.allow_shared(function, choice.shared_bytes)?;
-        let grid = [choice.grid.0, choice.grid.1, choice.splits];
+        let grid = choice.blocks();
         let (kernel, threads, shared) = (choice.kernel, choice.threads, choice.shared_bytes);
         let launch = Launch { function, kernel, grid, threads, shared, params: words(&params) };
         driver.launch(&launch)?;

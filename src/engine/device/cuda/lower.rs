@@ -56,6 +56,8 @@ pub(crate) struct DataLaunch {
     pub slot: String,
     pub cols: usize,
     pub launch: usize,
+    /// Where the struct of parameters has the address of the data set of each model, in bytes.
+    pub field: usize,
     params: Parameters,
 }
 
@@ -77,6 +79,15 @@ pub(crate) struct Lowered {
 }
 
 impl Lowered {
+    /// Says where the memory of every shared sum is, its workspace and its counters: so many bytes behind `begin`.
+    pub fn place_sums(&mut self, begin: Address, places: &[[Address; 2]]) {
+        for (sum, places) in self.shared_sums.iter().zip(places) {
+            for (field, place) in sum.fields.into_iter().zip(places) {
+                self.launches[sum.launch].launch.params[field / size_of::<u64>()] = begin.wrapping_add(*place);
+            }
+        }
+    }
+
     /// The launches that no other waits for.
     pub fn last(&self) -> Vec<usize> {
         let mut awaited = vec![false; self.launches.len()];
@@ -110,6 +121,8 @@ pub(crate) struct Places<'a> {
     pub ticket: Address,
     pub clock: Clock,
     pub slots: Slots<'a>,
+    /// How many bytes before it everything is said to be: 0, or to compare it with what lies so much before it.
+    pub back: Address,
 }
 
 /// Where parameters and buffers are.
@@ -150,7 +163,8 @@ impl<'a> Lower<'a> {
     pub fn new(gpu: Chip<'a>, precision: Precision, plan: &'a Plan, places: Places<'a>) -> Lower<'a> {
         let out = Lowered { launches: Vec::new(), data: Vec::new(), lookups: Vec::new(), shared_sums: Vec::new() };
         let (steps, update, ends, partials) = (Vec::new(), None, HashMap::new(), HashMap::new());
-        let clock = places.clock;
+        let Clock { ctl, table } = places.clock;
+        let clock = Clock { ctl: ctl.wrapping_sub(places.back), table: table.wrapping_sub(places.back) };
         Lower { gpu, precision, plan, places, clock, steps, update, ends, out, partials }
     }
 
@@ -199,7 +213,9 @@ impl<'a> Lower<'a> {
         }
         self.end_step()?;
         let figures = figures(self.compute_capability());
-        mark_urgent(&mut self.out.launches, &figures);
+        for launch in longest_way(&self.out.launches, &figures, 1).1 {
+            self.out.launches[launch].urgent = true;
+        }
         Ok(self.out)
     }
 
@@ -215,7 +231,7 @@ impl<'a> Lower<'a> {
             return Ok(());
         };
         for (launch, field) in last.into_iter().zip(fields) {
-            let end = words(&StepEnd { ticket: self.places.ticket, blocks, pad: 0 });
+            let end = words(&StepEnd { ticket: self.places.ticket.wrapping_sub(self.places.back), blocks, pad: 0 });
             let at = field / size_of::<u64>();
             self.out.launches[launch].launch.params[at..at + end.len()].copy_from_slice(&end);
             self.out.launches[launch].ends_step = Some(at + offset_of!(StepEnd, blocks) / size_of::<u64>());
@@ -290,16 +306,17 @@ impl<'a> Lower<'a> {
     }
 
     /// Says that launch number `launch` reads the data set `slot`, in rows of `cols` numbers: its parameters when the data
-    /// are found are `params` of them.
+    /// are found are `params` of them, with the address at byte `field`.
     pub fn reads_data<P: Pod>(
         &mut self,
         launch: usize,
         slot: Slot,
         cols: usize,
+        field: usize,
         params: impl Fn(&DeviceData) -> P + 'static,
     ) {
         let params = Box::new(move |data: &DeviceData| words(&params(data)));
-        self.out.data.push(DataLaunch { slot: self.name(slot).into(), cols, launch, params });
+        self.out.data.push(DataLaunch { slot: self.name(slot).into(), cols, launch, field, params });
     }
 
     /// Says that launch number `launch` splits a sum over blocks. See [`SharedSum`].
@@ -340,7 +357,7 @@ impl<'a> Lower<'a> {
             },
             Mem::Tensor(t) => self.places.tensors[t as usize],
         };
-        base + 4 * view.offset as Address
+        (base + 4 * view.offset as Address).wrapping_sub(self.places.back)
     }
 
     /// A view as the kernels take it.
@@ -352,7 +369,11 @@ impl<'a> Lower<'a> {
     /// Where a parameter and its moments are.
     pub fn param(&self, slot: Slot) -> ParamPlaces {
         match &self.places.slots {
-            Slots::At(memory) => memory.param(self.name(slot)),
+            Slots::At(memory) => {
+                let ParamPlaces { p, m, v } = memory.param(self.name(slot));
+                let [p, m, v] = [p, m, v].map(|at| at.wrapping_sub(self.places.back));
+                ParamPlaces { p, m, v }
+            }
             Slots::Nowhere => {
                 let p = self.place_in_order(slot);
                 ParamPlaces { p, m: p, v: p }
@@ -366,7 +387,7 @@ impl<'a> Lower<'a> {
 
     /// Where the running sum of a metric is.
     pub fn running_sum(&self, number: usize) -> Address {
-        self.places.sums + 8 * number as Address
+        (self.places.sums + 8 * number as Address).wrapping_sub(self.places.back)
     }
 
     fn name(&self, slot: Slot) -> &str {
@@ -398,13 +419,13 @@ fn union<'a>(lists: impl Iterator<Item = &'a [usize]>) -> Vec<usize> {
     all.into_iter().collect()
 }
 
-/// The longest way through the launches, in microseconds, and the launches on it.
-pub(crate) fn longest_way(launches: &[Placed], figures: &Figures) -> (f64, Vec<usize>) {
+/// The longest way through the launches for so many models, in microseconds, and the launches on it.
+pub(crate) fn longest_way(launches: &[Placed], figures: &Figures, models: usize) -> (f64, Vec<usize>) {
     let mut over: Vec<f64> = Vec::with_capacity(launches.len());
     let latest = |waits: &[usize], over: &[f64]| waits.iter().copied().max_by(|&a, &b| over[a].total_cmp(&over[b]));
     for placed in launches {
         let begin = latest(&placed.waits, &over).map_or(0.0, |i| over[i]);
-        over.push(begin + figures.edge.value + placed.load.microseconds(figures));
+        over.push(begin + figures.edge.value + placed.load.of_models(models, figures).microseconds(figures));
     }
     let all: Vec<usize> = (0..launches.len()).collect();
     let mut at = latest(&all, &over);
@@ -416,12 +437,6 @@ pub(crate) fn longest_way(launches: &[Placed], figures: &Figures) -> (f64, Vec<u
     }
     way.reverse();
     (total, way)
-}
-
-fn mark_urgent(launches: &mut [Placed], figures: &Figures) {
-    for launch in longest_way(launches, figures).1 {
-        launches[launch].urgent = true;
-    }
 }
 
 /// A plan that the kernels' fixed-size parameters have no room for.

@@ -41,6 +41,8 @@ pub struct PaperStep {
     pub way: Vec<usize>,
     /// What the longest way takes, in microseconds: the step, if the GPU has room for everything beside it.
     pub microseconds: f64,
+    /// What it takes for as many models in one launch as [`PaperStep::MODELS`] says.
+    pub of_models: [f64; 3],
     /// For which compute capability.
     pub capability: (u32, u32),
     /// By which figures.
@@ -48,6 +50,9 @@ pub struct PaperStep {
 }
 
 impl PaperStep {
+    /// Numbers of models for which a step is predicted.
+    pub const MODELS: [usize; 3] = [2, 4, 8];
+
     /// The launches of a plan on a GPU of compute capability `cc`, and their expected time (see [`Figures`]). `merge`:
     /// with [`Fusion::launches`](crate::engine::plan::Fusion::launches).
     ///
@@ -62,11 +67,20 @@ impl PaperStep {
             .collect();
         let tensors = vec![0; plan.tensors.len()];
         let clock = Clock { ctl: 0, table: 0 };
-        let places =
-            Places { arena: 0, tensors: &tensors, cells: &cells, sums: 0, ticket: 0, clock, slots: Slots::Nowhere };
+        let places = Places {
+            arena: 0,
+            tensors: &tensors,
+            cells: &cells,
+            sums: 0,
+            ticket: 0,
+            clock,
+            slots: Slots::Nowhere,
+            back: 0,
+        };
         let lowered = Lower::new(Chip::Paper(cc), precision, plan, places).run(&parts)?;
         let figures = figures(cc);
-        let (microseconds, way) = longest_way(&lowered.launches, &figures);
+        let (microseconds, way) = longest_way(&lowered.launches, &figures, 1);
+        let of_models = Self::MODELS.map(|models| longest_way(&lowered.launches, &figures, models).0);
         let mut launches: Vec<PaperLaunch> = Vec::with_capacity(lowered.launches.len());
         for placed in &lowered.launches {
             let ready = placed.waits.iter().map(|&i| launches[i].time.1).fold(0.0, f64::max);
@@ -82,6 +96,6 @@ impl PaperStep {
                 time: (begin, begin + placed.load.microseconds(&figures)),
             });
         }
-        Ok(PaperStep { launches, way, microseconds, capability: cc, figures })
+        Ok(PaperStep { launches, way, microseconds, of_models, capability: cc, figures })
     }
 }

@@ -17,6 +17,10 @@ pub(crate) const MAX_PHASES: usize = 3;
 pub(crate) const MAX_REGS: usize = 64;
 pub(crate) const MAX_TOTALS: usize = 16;
 pub(crate) const MAX_METRICS: usize = 16;
+/// The most models of a launch.
+pub(crate) const MAX_MODELS: usize = 16;
+/// Bytes from an array of one model to that of the next, where they share launches.
+pub(crate) const MODEL_STRIDE: Address = 1 << 26;
 
 /// Declares `#[repr(C)]` structs without padding that may be passed to kernels.
 macro_rules! params {
@@ -183,6 +187,8 @@ params! {
         tickets: Address,
         splits: i32,
         k_per_split: i32,
+        tiles_m: i32,
+        pad: i32,
         alpha: f32,
         epilogue: i32,
         ta: i32,
@@ -222,7 +228,7 @@ params! {
     /// Of `batch`.
     BatchParams {
         clock: Clock,
-        data: Address,
+        data: [Address; MAX_MODELS],
         data_rows: u32,
         floats: i32,
         out: View,
@@ -371,6 +377,17 @@ mod tests {
             let line = format!("static_assert(sizeof({name}) == {size} && alignof({name}) == {align});");
             assert!(header.contains(&line), "kernels/params.cuh lacks: {line}");
         }
+    }
+
+    #[test]
+    fn models_lie_as_the_kernels_think() {
+        let header = include_str!("../../../../kernels/per_model.cuh");
+        let shift = MODEL_STRIDE.trailing_zeros();
+        let lines = [
+            format!("constexpr u64 MODEL_STRIDE = 1ull << {shift};"),
+            format!("enum {{ MAX_MODELS = {MAX_MODELS} }};"),
+        ];
+        assert!(MODEL_STRIDE.is_power_of_two() && lines.iter().all(|line| header.contains(line)), "{lines:?}");
     }
 
     #[test]

@@ -137,7 +137,7 @@ const KERNELS: &[GemmKernel] = &[
 pub(crate) struct GemmLaunch {
     /// The kernel's name.
     pub kernel: &'static str,
-    /// Blocks along n and along m. The third dimension of the grid is `splits`.
+    /// Tiles along n and along m. Each split has so many blocks.
     pub grid: (u32, u32),
     pub threads: u32,
     pub shared_bytes: u32,
@@ -150,6 +150,13 @@ pub(crate) struct GemmLaunch {
     pub tickets: usize,
     /// What it is expected to take, in cycles of the busiest multiprocessor.
     pub cycles: u64,
+}
+
+impl GemmLaunch {
+    /// The grid: the splits come one after the other along m.
+    pub(crate) fn blocks(&self) -> [u32; 3] {
+        [self.grid.0, self.grid.1 * self.splits, 1]
+    }
 }
 
 /// Multiply-adds from which f32 products may take the tensor cores. Below, they would gain microseconds at best, and the

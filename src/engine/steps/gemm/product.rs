@@ -133,6 +133,7 @@ impl Kernel for Product {
         let (x, y) = choice.grid;
         let mut params = self.operands(to);
         (params.splits, params.k_per_split) = (choice.splits as i32, choice.k_per_split as i32);
+        params.tiles_m = y as i32;
         match &self.out {
             Target::Store(view) => {
                 (params.c, params.ldc) = (to.address(view), view.stride as i32);
@@ -151,7 +152,7 @@ impl Kernel for Product {
         // An interpreted epilogue needs its registers for one warp at a time, at least.
         let registers = self.program().filter(|_| interprets).map_or(0, |p| 32 * 16 * p.regs as u32);
         let shared = choice.shared_bytes.max(registers);
-        let launch = to.launch(choice.kernel, [x, y, choice.splits], choice.threads, shared, &params)?;
+        let launch = to.launch(choice.kernel, choice.blocks(), choice.threads, shared, &params)?;
         to.multiplies(launch, choice.cycles as f64);
         to.can_end_step(launch, offset_of!(GemmParams, end));
         if let Some(program) = self.program().filter(|_| interprets) {
