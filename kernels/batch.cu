@@ -10,6 +10,7 @@
 // warp lie side by side; with 16 bytes to a thread its four writes would not.
 #include "params.cuh"
 #include "philox.cuh"
+#include "ptx.cuh"
 #include "quad.cuh"
 
 __device__ __forceinline__ float in_units(float value, float unit) { return (f32(value) / unit).v; }
@@ -31,6 +32,7 @@ __device__ __forceinline__ float4 load_values(const T* values, int n, float unit
 }
 
 ELBO_KERNEL(batch, 256, BatchParams) {
+    begin_launch();
     const u32 i = blockIdx.x;
     const int col = 4 * (blockIdx.y * blockDim.x + threadIdx.x);
     if (i >= static_cast<u32>(p.out.rows) || col >= p.out.cols) return;

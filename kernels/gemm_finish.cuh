@@ -327,6 +327,7 @@ __device__ __forceinline__ void finish(const GemmParams& p, const Sums& sums, fl
 // A whole product: what every kernel consists of.
 template <class T, class Sums>
 __device__ __forceinline__ void multiply_matrices(const GemmParams& p, float* shared) {
+    begin_launch();
     const Part part = part_of<T>(p);
     Sums sums;
     sums.clear();

@@ -8,6 +8,7 @@
 //   transpose: grid = max(⌈out.rows / 32⌉ · ⌈out.cols / 32⌉, 1), shared = 32 · 33 · 4 bytes; a block per tile of out
 //   scatter:   grid = max(out.rows, 1) · max(⌈out.cols / 256⌉, 1), shared = 32 bytes; a block per 256 columns of a row
 #include "params.cuh"
+#include "ptx.cuh"
 #include "quad.cuh"
 
 // The number in index[r] if it is one of `n` rows or columns, and otherwise −1 and a sign to the host.
@@ -127,6 +128,7 @@ __device__ __forceinline__ void scatter(const MoveParams& p, u32* found) {
 
 ELBO_KERNEL(move_elements, 256, MoveParams) {
     ELBO_SHARED(float, shared);
+    begin_launch();
     switch (p.kind) {
         case MOVE_TRANSPOSE: transpose(p, shared); break;
         case MOVE_SCATTER: scatter(p, reinterpret_cast<u32*>(shared)); break;

@@ -8,6 +8,7 @@
 //
 // A thread takes a quad. Runs begin anywhere, so quads are cut at 16-byte boundaries of the memory, which leaves a
 // shorter one at either end; where the four arrays are not aligned alike, all accesses are of single floats.
+#include "ptx.cuh"
 #include "update.cuh"
 
 // A thread's part of the run: elements first … first + n − 1; n ≤ 0 where there is none.
@@ -25,6 +26,7 @@ __device__ __forceinline__ Part part_of_run(const OptimizeParams& p) {
 }
 
 ELBO_KERNEL(adam, 256, OptimizeParams) {
+    begin_launch();
     const Update update(p.clock, p.by, p.scale.there() ? *p.scale : 1.0f);
     const Part at = part_of_run(p);
     if (at.n > 0) update.adam_quad(p.of, at.first, load_quad(p.g + at.first, at.n), at.n);
@@ -32,6 +34,7 @@ ELBO_KERNEL(adam, 256, OptimizeParams) {
 }
 
 ELBO_KERNEL(sgd, 256, OptimizeParams) {
+    begin_launch();
     const Update update(p.clock, p.by, p.scale.there() ? *p.scale : 1.0f);
     const Part at = part_of_run(p);
     if (at.n > 0) update.sgd_quad(p.of, at.first, load_quad(p.g + at.first, at.n), at.n);
@@ -39,4 +42,7 @@ ELBO_KERNEL(sgd, 256, OptimizeParams) {
 }
 
 // Ends a step that no other kernel ends.
-ELBO_KERNEL(tick, 1, TickParams) { p.ctl->now += 1; }
+ELBO_KERNEL(tick, 1, TickParams) {
+    begin_launch();
+    p.ctl->now += 1;
+}

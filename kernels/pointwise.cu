@@ -14,9 +14,11 @@
 // 2048 blocks, which fill every GPU, a block takes several quads per thread, so that the uniform registers are worth
 // their filling.
 #include "compiled.cuh"
+#include "ptx.cuh"
 
 ELBO_KERNEL_RESIDENT(pointwise, 256, 3, PointwiseParams) {
     ELBO_SHARED(float4, file);
+    begin_launch();
     const Program& program = p.program;
     const u32 across = (static_cast<u32>(program.cols) + 3) / 4;
     const u32 quads = program.rows * across;

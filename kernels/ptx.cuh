@@ -1,4 +1,5 @@
-// The instructions that C++ has no word for: asynchronous copies to shared memory, and the tensor cores.
+// The instructions that C++ has no word for: asynchronous copies to shared memory, the tensor cores, and what launches have to
+// say to each other.
 //
 // Every function here has a twin of the same name in the emulator, and no other file contains PTX. The asynchronous
 // copies and the tensor cores begin with sm_80; for sm_75 a copy is a load and a store, and a kernel that uses the
@@ -16,6 +17,20 @@
 
 __device__ __forceinline__ u32 shared_address(const void* pointer) {
     return static_cast<u32>(__cvta_generic_to_shared(pointer));
+}
+
+// ---- launches that are set up ahead ----
+//
+// What every kernel of a plan begins with, before it touches global memory: it waits until the launches that this one comes
+// after are over and what they wrote is there, and then lets those that come after this one be set up, to wait in turn. So
+// the time that a launch needs to begin passes while the one before still runs. Every thread must call it: a launch whose
+// threads had not waited could be over before one that it comes after, and then those behind it would not wait for that.
+// (PTX ISA, griddepcontrol: sm_90. Without an edge of that kind in the graph it does nothing, and so on older GPUs.)
+__device__ __forceinline__ void begin_launch() {
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900
+    asm volatile("griddepcontrol.wait;" ::: "memory");
+    asm volatile("griddepcontrol.launch_dependents;" ::: "memory");
+#endif
 }
 
 // ---- copies from global to shared memory that pass the registers by ----

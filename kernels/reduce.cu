@@ -18,6 +18,7 @@
 //   threads = 256, shared = 1024 bytes
 //   grid    = max(⌈outer · inner / (256 / along)⌉, 1)
 #include "params.cuh"
+#include "ptx.cuh"
 #include "quad.cuh"
 #include "reduce_block.cuh"
 
@@ -84,6 +85,7 @@ __device__ __forceinline__ void reduce_row(const ReduceParams& p, float* shared,
 
 ELBO_KERNEL(reduce_rows, 1024, ReduceParams) {
     ELBO_SHARED(float, shared);
+    begin_launch();
     if (p.max) reduce_row(p, shared, Max());
     else reduce_row(p, shared, Sum());
 }
@@ -123,6 +125,7 @@ __device__ __forceinline__ void reduce_col(const ReduceParams& p, float* shared,
 
 ELBO_KERNEL(reduce_cols, 256, ReduceParams) {
     ELBO_SHARED(float, shared);
+    begin_launch();
     if (p.max) reduce_col(p, shared, Max());
     else reduce_col(p, shared, Sum());
 }

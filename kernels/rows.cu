@@ -17,6 +17,7 @@
 #include "compiled.cuh"
 #include "epilogue.cuh"
 #include "params.cuh"
+#include "ptx.cuh"
 
 constexpr int ROWS_THREADS = 256, SLICES = 4, SLICE_DEPTH = 8, STRIP = SLICES * SLICE_DEPTH;
 
@@ -141,6 +142,7 @@ __device__ __forceinline__ void finish_rows(const RowsParams& p, const RowsPhase
 
 template <int R>
 __device__ __forceinline__ void run_rows(const RowsParams& p, float* shared) {
+    begin_launch();
     const int row0 = blockIdx.x * R, rows = min(R, p.rows - row0);
 #pragma unroll 1
     for (int i = 0; i < p.phases_len; ++i) {

@@ -7,6 +7,7 @@
 //
 // Four stages, each after a barrier because it reads from memory what the one before wrote there.
 #include "program.cuh"
+#include "ptx.cuh"
 #include "step_end.cuh"
 
 // Every warp's part of every total in shared memory, then one thread per total adds the eight parts.
@@ -28,6 +29,7 @@ __device__ __forceinline__ void add_up_totals(const ScalarsParams& p, double* pa
 
 ELBO_KERNEL_RESIDENT(scalars, 256, 1, ScalarsParams) {
     ELBO_SHARED(float4, shared);
+    begin_launch();
     const int thread = threadIdx.x;
     const StepValues values = p.clock.table[p.clock.ctl->now];
 

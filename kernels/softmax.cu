@@ -7,6 +7,7 @@
 //   threads = 256, shared = 4 · (256 / 32 + 1) bytes
 //   grid    = ⌈out.rows · team / 256⌉
 #include "params.cuh"
+#include "ptx.cuh"
 #include "quad.cuh"
 #include "reduce_block.cuh"
 
@@ -36,6 +37,7 @@ struct Team {
 // y = e^(x − m) / Σ e^(x − m), or its logarithm (x − m) − ln Σ e^(x − m), with m = max x.
 ELBO_KERNEL(softmax_rows, 256, SoftmaxParams) {
     ELBO_SHARED(float, shared);
+    begin_launch();
     const int n = p.out.cols;
     const Team team(n, shared);
     if (team.row >= p.out.rows) return;
@@ -58,6 +60,7 @@ ELBO_KERNEL(softmax_rows, 256, SoftmaxParams) {
 // dx = y (dy − Σ y dy), or of the logarithm dy − e^y Σ dy; p.x is y.
 ELBO_KERNEL(softmax_grad_rows, 256, SoftmaxParams) {
     ELBO_SHARED(float, shared);
+    begin_launch();
     const int n = p.out.cols;
     const Team team(n, shared);
     if (team.row >= p.out.rows) return;

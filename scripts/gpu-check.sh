@@ -9,7 +9,7 @@
 #   --python PROGRAM   the Python that has torch and jax                 [default: python3]
 #   --out FOLDER       where results go                                  [default: $OUT, or gpu-check-results]
 #   --minutes N        time for everything; what is left then is not run [default: 25]
-#   --only STAGES      some of machine,smoke,plan,latency,products,tests,hash,determinism,speed,mnist,bench,sanitizer,
+#   --only STAGES      some of machine,smoke,plan,latency,products,tests,hash,determinism,launches,speed,mnist,bench,sanitizer,
 #                      by commas                                         [default: all]
 #   --classes LIST     classes of precision whose speed is measured      [default: f32,tf32,bf16]
 #   --rounds N         rounds of speed and products, in turn with others [default: 3]
@@ -22,7 +22,7 @@
 set -u
 here=$(cd "$(dirname "$0")" && pwd)
 bin=$here data="" peers="" python=python3 out=${OUT:-gpu-check-results} minutes=25 emulated="" rounds=3
-every_stage=machine,smoke,plan,latency,products,tests,hash,determinism,speed,mnist,bench,sanitizer
+every_stage=machine,smoke,plan,latency,products,tests,hash,determinism,launches,speed,mnist,bench,sanitizer
 stages=$every_stage
 classes=f32,tf32,bf16
 
@@ -226,6 +226,26 @@ stage_determinism() {
     # Equal noise and another order of additions: two instruction sets of one CPU were 0.01 and 0.10 nats apart after two
     # epochs of MNIST with seeds 7 and 8.
     step "CPU and GPU" 10 python3 "$report" near "$work/first" "$work/cpu" --bound 0.3
+}
+
+# What launches cost: set up ahead of what they wait for or not, in turn, and eight models in one launch or one after the
+# other. The bytes must be equal.
+stage_launches() {
+    local steps=1024 check=469 on=cuda round
+    [[ $emulated ]] && { steps=1 check=2 on=cpu; }
+    for round in 1 2 3; do
+        step "ahead #$round" 60 "${speed[@]}" digits v1 128 0 $steps 5 $check --device $on
+        step "not ahead #$round" 60 env ELBO_AHEAD=off "${speed[@]}" digits v1 128 0 $steps 5 $check --device $on
+        [[ $emulated ]] && break
+    done
+    local options=("${short[@]}" --seed 1 --quiet --device cuda)
+    step "run ahead" 120 "${elbo[@]}" train "${options[@]}" --out "$work/ahead" || return
+    step "run not ahead" 120 env ELBO_AHEAD=off "${elbo[@]}" train "${options[@]}" --out "$work/not-ahead" || return
+    step "equal bytes" 10 python3 "$report" same "$work/ahead" "$work/not-ahead"
+    local replicas=8; [[ $emulated ]] && replicas=3
+    step "$replicas models together" 240 "${elbo[@]}" train "${options[@]}" --replicas $replicas --out "$work/together" || return
+    step "$replicas models in turn" 400 "${elbo[@]}" train "${options[@]}" --replicas $replicas --jobs 1 --out "$work/in-turn" || return
+    step "equal bytes of models" 10 python3 "$report" same "$work/together/seed2" "$work/in-turn/seed2"
 }
 
 stage_mnist() {

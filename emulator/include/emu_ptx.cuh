@@ -5,6 +5,13 @@
 #pragma once
 #include "emu.cuh"
 
+namespace emu {
+void begin_launch();
+}
+
+// A launch that was set up ahead may touch no global memory before, and no thread of it may end without.
+inline void begin_launch() { emu::begin_launch(); }
+
 // ---- cp.async ----
 
 // `valid` false: the destination becomes zero and the source is not read.

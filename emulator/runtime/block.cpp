@@ -85,6 +85,7 @@ void Block::thread_main() {
 
 void Block::end_thread() {
     Thread& self = *current_;
+    if (self.ahead) fail("a launch that was set up ahead ended without begin_launch(), " + where());
     warps_[self.linear / 32].ended |= 1u << self.lane;
     self.site = Site{"the end of the kernel"};
     self.state = State::ENDED;
@@ -112,7 +113,7 @@ void Block::fail_from_signal(std::string (*explain)()) {
 
 // ---- the whole block ----
 
-void Block::prepare(dim3 shape) {
+void Block::prepare(dim3 shape, bool ahead) {
     count_ = shape.x * shape.y * shape.z;
     while (stacks_.size() < count_) stacks_.push_back(new Stack);
     if (threads_.size() < count_) threads_.resize(count_);
@@ -133,15 +134,16 @@ void Block::prepare(dim3 shape) {
         thread.copies.clear();
         thread.groups.clear();
         thread.uncommitted = 0;
+        thread.ahead = ahead;
         warps_[i / 32].exists |= 1u << thread.lane;
         make_ready(thread);
     }
 }
 
-bool Block::run(const Kernel& kernel, const void* params, dim3 shape) {
+bool Block::run(const Kernel& kernel, const void* params, dim3 shape, bool ahead) {
     kernel_ = &kernel;
     params_ = params;
-    prepare(shape);
+    prepare(shape, ahead);
     schedule().begin_interval();
     race::begin_block();
     current_ = pick();

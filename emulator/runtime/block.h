@@ -40,6 +40,7 @@ struct Thread {
     std::vector<AsyncCopy> copies;      // not yet done, oldest first
     std::vector<unsigned> groups;       // sizes of the committed groups, oldest first
     unsigned uncommitted = 0;           // copies behind the last committed group
+    bool ahead = false;                 // set up ahead of what it comes after, and has not waited for it
 };
 
 // Sets of lanes.
@@ -53,7 +54,8 @@ constexpr unsigned MAX_THREADS = MAX_STACKS;
 class Block {
 public:
     // Runs `kernel` for one block; false: it failed, and failure() says how.
-    bool run(const Kernel& kernel, const void* params, dim3 shape);
+    // `ahead`: it begins while launches that it comes after may still run.
+    bool run(const Kernel& kernel, const void* params, dim3 shape, bool ahead);
 
     Thread& current() { return *current_; }
     unsigned thread_count() const { return count_; }
@@ -81,7 +83,7 @@ private:
     void make_ready(Thread& thread);
     void release_barrier();
     void try_to_complete(Thread& waiting);
-    void prepare(dim3 shape);
+    void prepare(dim3 shape, bool ahead);
     std::string explain_deadlock() const;
     std::string describe(const Thread& thread) const;
 

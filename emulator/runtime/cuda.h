@@ -145,6 +145,10 @@ struct CUlaunchAttribute {
         } cluster;
     } value;
 };
+enum { DEPENDENCY_PROGRAMMATIC = 1, PORT_PROGRAMMATIC = 1 };
+struct CUgraphEdgeData {
+    unsigned char from_port, to_port, type, reserved[5];
+};
 union CUlaunchAttributeValue {
     char bytes[64];
     int priority;

@@ -192,6 +192,32 @@ API cuGraphAddKernelNode_v2(CUgraphNode* node, CUgraph graph, const CUgraphNode*
     });
 }
 
+// An edge of which a kernel need not be over for the next to begin: that waits itself (begin_launch in kernels/ptx.cuh).
+API cuGraphAddDependencies_v2(CUgraph graph, const CUgraphNode* from, const CUgraphNode* to, const CUgraphEdgeData* edges,
+                              size_t count) {
+    return with_context([&] {
+        if (!graphs().has(graph)) return CUDA_ERROR_INVALID_HANDLE;
+        Work& work = *graph->work;
+        for (size_t i = 0; i < count; ++i) {
+            size_t before = number_of(from[i], work), after = number_of(to[i], work);
+            if (before >= after || after == work.nodes.size()) return CUDA_ERROR_INVALID_VALUE;
+            Node& node = work.nodes[after];
+            if (std::count(node.after.begin(), node.after.end(), before) != 0) return CUDA_ERROR_INVALID_VALUE;
+            CUgraphEdgeData edge = edges == nullptr ? CUgraphEdgeData{} : edges[i];
+            bool ahead = edge.type == DEPENDENCY_PROGRAMMATIC;
+            bool kernels = work.nodes[before].kind == Node::KERNEL && node.kind == Node::KERNEL;
+            // The other ports are of an edge that does not wait for memory.
+            if (ahead ? edge.from_port != PORT_PROGRAMMATIC || !kernels : edge.type != 0 || edge.from_port != 0) {
+                return CUDA_ERROR_INVALID_VALUE;
+            }
+            if (ahead && compute_capability() < 90) return CUDA_ERROR_NOT_SUPPORTED;
+            node.after.push_back(before);
+            node.ahead = node.ahead || ahead;
+        }
+        return CUDA_SUCCESS;
+    });
+}
+
 API cuGraphKernelNodeSetAttribute(CUgraphNode node, int attribute, const CUlaunchAttributeValue* value) {
     return with_context([&] {
         if (attribute != ATTRIBUTE_PRIORITY) return CUDA_ERROR_NOT_SUPPORTED;

@@ -156,7 +156,7 @@ Outcome run_blocks(const Launch& launch, const void* params) {
                          static_cast<u32>(number / launch.grid.x % launch.grid.y),
                          static_cast<u32>(number / launch.grid.x / launch.grid.y)};
         poison_shared();
-        if (!block().run(*launch.kernel, params, launch.block)) {
+        if (!block().run(*launch.kernel, params, launch.block, launch.ahead)) {
             fail_launch(launch, block().failure());
             return fault_code;
         }

@@ -20,6 +20,7 @@ struct Launch {
     dim3 grid, block;
     unsigned shared_bytes;
     const void* params;
+    bool ahead = false;  // by an edge of the kind that lets it begin before what it comes after is over
 };
 
 // Are grid, block and shared memory within the limits of the device and of the kernel?

@@ -16,6 +16,7 @@
 
 #include "block.h"
 #include "launch.h"
+#include "memory.h"
 
 namespace emu::race {
 
@@ -281,7 +282,17 @@ void fence() {
     epoch[linear] = ++now;
 }
 
+// Threads of a launch that was set up ahead see what the launches before it wrote only after they have waited for them.
+void must_have_begun(const void* address, uintptr_t pc) {
+    auto p = static_cast<const unsigned char*>(address);
+    if (!block().is_running() || !block().current().ahead || p < memory_begin() || p >= memory_end()) return;
+    block().current().ahead = false;
+    fault(Outcome::FAILED, "global memory is touched before begin_launch() has waited for the launches before, at " +
+                               (pc != 0 ? place_of(pc) : block().current().site.text()));
+}
+
 void access(const void* address, size_t bytes, bool write, uintptr_t pc) {
+    must_have_begun(address, pc);
     each_word(address, bytes, write, false, pc);
 }
 
@@ -289,6 +300,7 @@ void access(const void* address, size_t bytes, bool write, uintptr_t pc) {
 // acquired.
 void atomic(const void* address, size_t bytes, uintptr_t pc) {
     if (!is_enabled) return;
+    must_have_begun(address, pc);
     each_word(address, bytes, true, true, pc);
     unsigned linear = block().current().linear;
     auto location = reinterpret_cast<uintptr_t>(address);

@@ -25,5 +25,7 @@ void fence();
 // The running thread touches memory; `pc` is the place in the kernel, 0 for "where the thread stands" (Thread::site).
 void access(const void* address, size_t bytes, bool write, uintptr_t pc);
 void atomic(const void* address, size_t bytes, uintptr_t pc);
+// Fails if it is global memory and the running thread has not waited for the launches that its own comes after.
+void must_have_begun(const void* address, uintptr_t pc);
 
 }  // namespace emu::race

@@ -25,6 +25,8 @@ void kernel_fault(const char* what, const char* file, int line) {
 
 void thread_fence() { race::fence(); }
 
+void begin_launch() { block().current().ahead = false; }
+
 // ---- votes ----
 
 void Ballot::complete(void* const lanes[32], u32 mask) {
@@ -84,6 +86,7 @@ void async_copy(void* shared, const void* global, unsigned bytes, bool valid, co
     if (!aligned(shared, bytes) || (valid && !aligned(global, bytes))) {
         fault(Outcome::MISALIGNED, thread.site.text() + ": from " + hex(global) + " to " + hex(shared));
     }
+    if (valid) race::must_have_begun(global, 0);
     race::access(shared, bytes, true, 0);
     memset(shared, 0xff, bytes);
     thread.copies.push_back(AsyncCopy{static_cast<unsigned char*>(shared), global, bytes, valid, thread.site});

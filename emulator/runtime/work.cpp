@@ -38,7 +38,7 @@ CUresult run_in_order(const Work& work, std::vector<bool> wanted);
 CUresult run_node(const Node& node) {
     switch (node.kind) {
         case Node::KERNEL:
-            return code_of(run(Launch{node.kernel, node.grid, node.block, node.shared_bytes, node.params.data()}));
+            return code_of(run(Launch{node.kernel, node.grid, node.block, node.shared_bytes, node.params.data(), node.ahead}));
         case Node::COPY:
             memcpy(node.to, node.staged.empty() ? node.from : node.staged.data(), node.bytes);
             return CUDA_SUCCESS;

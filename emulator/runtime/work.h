@@ -33,6 +33,7 @@ struct Node {
     unsigned shared_bytes = 0;
     std::vector<unsigned char> params;
     int priority = 0;  // no promise: a node of any priority may run first
+    bool ahead = false;  // may begin before a node that it comes after is over
 
     // COPY: `staged` holds the bytes where the source was pageable memory of the host.
     unsigned char* to = nullptr;

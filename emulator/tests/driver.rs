@@ -1,219 +1,16 @@
 //! The emulated driver as cudarc sees it: memory, launches, errors, streams, capture and graphs.
 
-use std::ffi::{CString, c_void};
+use std::ffi::c_void;
 use std::ptr::{null, null_mut};
-use std::sync::{LazyLock, Mutex, MutexGuard, PoisonError};
 
+use common::driver::{AddParams, Buffer, CheckParams, Device, Stream, add, device, instantiate, ok};
 use cudarc::driver::sys::{self, CUresult, cudaError_enum as Code};
-use elbo_emulator::Emulator;
 
 mod common;
 
-/// The emulator with the test kernels as this process's CUDA driver, initialised; one test at a time.
-struct Device {
-    emulator: Emulator,
-    context: sys::CUcontext,
-    module: sys::CUmodule,
-}
-
-// SAFETY: handles of the driver may be used by any thread.
-unsafe impl Send for Device {}
-
-fn device() -> Option<MutexGuard<'static, Device>> {
-    static DEVICE: LazyLock<Option<Mutex<Device>>> = LazyLock::new(|| {
-        let library = common::checks("checks-driver", false)?;
-        let emulator = Emulator::open(&library, true).expect("the library opens");
-        let (mut context, mut module) = (null_mut(), null_mut());
-        // SAFETY: the pointers are to live variables.
-        unsafe {
-            assert!(sys::is_culib_present());
-            ok(sys::cuInit(0));
-            ok(sys::cuDevicePrimaryCtxRetain(&mut context, 0));
-            ok(sys::cuCtxSetCurrent(context));
-            ok(sys::cuModuleLoadData(&mut module, c"an image".as_ptr().cast()));
-        }
-        Some(Mutex::new(Device { emulator, context, module }))
-    });
-    let device = DEVICE.as_ref()?.lock().unwrap_or_else(PoisonError::into_inner);
-    // SAFETY: the context exists.
-    unsafe { ok(sys::cuCtxSetCurrent(device.context)) };
-    device.emulator.clear();
-    device.emulator.set_schedule("forward").expect("a schedule");
-    Some(device)
-}
-
-#[track_caller]
-fn ok(result: CUresult) {
-    assert_eq!(result, Code::CUDA_SUCCESS);
-}
-
-impl Device {
-    fn function(&self, name: &str) -> Result<sys::CUfunction, CUresult> {
-        let (name, mut function) = (CString::new(name).unwrap(), null_mut());
-        // SAFETY: module and pointers are valid.
-        match unsafe { sys::cuModuleGetFunction(&mut function, self.module, name.as_ptr()) } {
-            Code::CUDA_SUCCESS => Ok(function),
-            error => Err(error),
-        }
-    }
-
-    /// Launches a kernel of 32 threads per block with a struct of parameters.
-    fn launch<P>(&self, name: &str, blocks: u32, shared: u32, stream: sys::CUstream, params: &mut P) -> CUresult {
-        let mut arguments = [std::ptr::from_mut(params).cast::<c_void>()];
-        let function = self.function(name).expect("a kernel of the tests");
-        // SAFETY: the parameters mirror the kernel's struct.
-        unsafe {
-            sys::cuLaunchKernel(function, blocks, 1, 1, 32, 1, 1, shared, stream, arguments.as_mut_ptr(), null_mut())
-        }
-    }
-}
-
-impl Device {
-    /// A node of one block of `check_add`, after others.
-    fn node(
-        &self,
-        graph: sys::CUgraph,
-        after: &[sys::CUgraphNode],
-        params: &mut AddParams,
-    ) -> Result<sys::CUgraphNode, CUresult> {
-        let mut arguments = [std::ptr::from_mut(params).cast::<c_void>()];
-        let node = sys::CUDA_KERNEL_NODE_PARAMS {
-            func: self.function("check_add").expect("a kernel of the tests"),
-            gridDimX: 1,
-            gridDimY: 1,
-            gridDimZ: 1,
-            blockDimX: 32,
-            blockDimY: 1,
-            blockDimZ: 1,
-            sharedMemBytes: 0,
-            kernelParams: arguments.as_mut_ptr(),
-            extra: null_mut(),
-            kern: null_mut(),
-            ctx: null_mut(),
-        };
-        let mut handle = null_mut();
-        // SAFETY: the parameters mirror the kernel's struct, and the driver copies them.
-        match unsafe { sys::cuGraphAddKernelNode_v2(&mut handle, graph, after.as_ptr(), after.len(), &node) } {
-            Code::CUDA_SUCCESS => Ok(handle),
-            error => Err(error),
-        }
-    }
-}
-
-/// A buffer of floats on the device.
-struct Buffer {
-    at: sys::CUdeviceptr,
-    len: usize,
-}
-
-impl Buffer {
-    fn new(values: &[f32]) -> Buffer {
-        let mut at = 0;
-        // SAFETY: the sizes are those of the slice.
-        unsafe {
-            ok(sys::cuMemAlloc_v2(&mut at, size_of_val(values)));
-            ok(sys::cuMemcpyHtoD_v2(at, values.as_ptr().cast(), size_of_val(values)));
-        }
-        Buffer { at, len: values.len() }
-    }
-
-    fn read(&self) -> Vec<f32> {
-        let mut values = vec![0.0; self.len];
-        // SAFETY: the sizes are those of the vector.
-        unsafe { ok(sys::cuMemcpyDtoH_v2(values.as_mut_ptr().cast(), self.at, 4 * self.len)) };
-        values
-    }
-}
-
-impl Drop for Buffer {
-    fn drop(&mut self) {
-        // SAFETY: the allocation is this buffer's own.
-        unsafe { sys::cuMemFree_v2(self.at) };
-    }
-}
-
-struct Stream(sys::CUstream);
-
-impl Stream {
-    fn new() -> Stream {
-        let mut stream = null_mut();
-        // SAFETY: the pointer is to a live variable; 1 is CU_STREAM_NON_BLOCKING.
-        unsafe { ok(sys::cuStreamCreate(&mut stream, 1)) };
-        Stream(stream)
-    }
-
-    fn begin(&self) {
-        // SAFETY: the stream exists.
-        unsafe {
-            ok(sys::cuStreamBeginCapture_v2(self.0, sys::CUstreamCaptureMode_enum::CU_STREAM_CAPTURE_MODE_THREAD_LOCAL))
-        }
-    }
-
-    fn end(&self) -> Result<sys::CUgraph, CUresult> {
-        let mut graph = null_mut();
-        // SAFETY: the stream exists.
-        match unsafe { sys::cuStreamEndCapture(self.0, &mut graph) } {
-            Code::CUDA_SUCCESS => Ok(graph),
-            error => Err(error),
-        }
-    }
-
-    fn synchronize(&self) -> CUresult {
-        // SAFETY: the stream exists.
-        unsafe { sys::cuStreamSynchronize(self.0) }
-    }
-
-    /// `other` waits for what this stream has been given so far.
-    fn before(&self, other: &Stream) {
-        let mut event = null_mut();
-        // SAFETY: the streams exist, and so does the event between its creation and its end.
-        unsafe {
-            ok(sys::cuEventCreate(&mut event, 2));
-            ok(sys::cuEventRecord(event, self.0));
-            ok(sys::cuStreamWaitEvent(other.0, event, 0));
-            ok(sys::cuEventDestroy_v2(event));
-        }
-    }
-}
-
-impl Drop for Stream {
-    fn drop(&mut self) {
-        // SAFETY: the stream is this struct's own.
-        unsafe { sys::cuStreamDestroy_v2(self.0) };
-    }
-}
-
-fn instantiate(graph: sys::CUgraph) -> sys::CUgraphExec {
-    let mut exec = null_mut();
-    // SAFETY: the graph exists.
-    unsafe { ok(sys::cuGraphInstantiateWithFlags(&mut exec, graph, 0)) };
-    exec
-}
-
-/// Mirrors CheckParams and AddParams of checks.cu.
-#[repr(C)]
-struct CheckParams {
-    x: sys::CUdeviceptr,
-    out: sys::CUdeviceptr,
-    ticket: sys::CUdeviceptr,
-    n: i32,
-    bug: i32,
-}
-#[repr(C)]
-struct AddParams {
-    x: sys::CUdeviceptr,
-    out: sys::CUdeviceptr,
-    value: f32,
-    n: i32,
-}
-
-fn add(from: &Buffer, to: &Buffer, value: f32) -> AddParams {
-    AddParams { x: from.at, out: to.at, value, n: to.len as i32 }
-}
-
 #[test]
 fn the_device_describes_itself() {
-    let Some(device) = device() else { return };
+    let Some(device) = device(false) else { return };
     use sys::CUdevice_attribute_enum as Attribute;
     let (mut version, mut major, mut optin, mut name) = (0, 0, 0, [0; 64]);
     // SAFETY: all pointers are to live variables.
@@ -236,7 +33,7 @@ fn the_device_describes_itself() {
 
 #[test]
 fn kernels_compute_and_memory_starts_as_nan() {
-    let Some(device) = device() else { return };
+    let Some(device) = device(false) else { return };
     let x = Buffer::new(&[1.0; 40]);
     let mut out = 0;
     // SAFETY: the pointer is to a live variable.
@@ -251,7 +48,7 @@ fn kernels_compute_and_memory_starts_as_nan() {
 
 #[test]
 fn wrong_calls_have_the_errors_of_the_driver() {
-    let Some(device) = device() else { return };
+    let Some(device) = device(false) else { return };
     let x = Buffer::new(&[1.0; 32]);
     assert_eq!(device.function("no_such_kernel"), Err(Code::CUDA_ERROR_NOT_FOUND));
     let function = device.function("check_add").unwrap();
@@ -297,7 +94,7 @@ fn wrong_calls_have_the_errors_of_the_driver() {
 
 #[test]
 fn a_failed_kernel_shows_at_the_next_wait_and_stays() {
-    let Some(device) = device() else { return };
+    let Some(device) = device(false) else { return };
     let (x, out) = (Buffer::new(&[1.0; 32]), Buffer::new(&[0.0; 32]));
     for (bug, n, expected, words) in [
         (1, 32, Code::CUDA_ERROR_ILLEGAL_ADDRESS, "wrote behind allocation"),
@@ -321,7 +118,7 @@ fn a_failed_kernel_shows_at_the_next_wait_and_stays() {
 
 #[test]
 fn a_graph_replays_the_parameters_that_were_captured() {
-    let Some(device) = device() else { return };
+    let Some(device) = device(false) else { return };
     let x = Buffer::new(&[0.0; 32]);
     let stream = Stream::new();
     stream.begin();
@@ -388,7 +185,7 @@ fn made(device: &Device, edge: bool, schedule: &str) -> f32 {
 
 #[test]
 fn a_graph_made_node_by_node_keeps_to_its_edges_and_no_others() {
-    let Some(device) = device() else { return };
+    let Some(device) = device(false) else { return };
     let results = |edge| common::SCHEDULES.map(|schedule| made(&device, edge, schedule));
     assert_eq!(results(true), [3.0; 5]);
     assert!(results(false).contains(&1.0));
@@ -431,7 +228,7 @@ fn fork(device: &Device, joined: bool, schedule: &str, captured: bool) -> f32 {
 
 #[test]
 fn a_missing_dependency_between_streams_shows_under_some_schedule() {
-    let Some(device) = device() else { return };
+    let Some(device) = device(false) else { return };
     for captured in [false, true] {
         let results = |joined| common::SCHEDULES.map(|schedule| fork(&device, joined, schedule, captured));
         assert_eq!(results(true), [3.0; 5]);
@@ -441,7 +238,7 @@ fn a_missing_dependency_between_streams_shows_under_some_schedule() {
 
 #[test]
 fn what_may_not_happen_during_capture_spoils_it() {
-    let Some(device) = device() else { return };
+    let Some(device) = device(false) else { return };
     let x = Buffer::new(&[0.0; 32]);
     let host = [1.0f32; 32];
     let stream = Stream::new();
@@ -474,7 +271,7 @@ fn what_may_not_happen_during_capture_spoils_it() {
 
 #[test]
 fn nothing_runs_before_somebody_waits() {
-    let Some(device) = device() else { return };
+    let Some(device) = device(false) else { return };
     let x = Buffer::new(&[0.0; 32]);
     let stream = Stream::new();
     let mut pinned = null_mut();
@@ -514,7 +311,7 @@ fn nothing_runs_before_somebody_waits() {
 
 #[test]
 fn memory_in_use_is_what_was_taken_and_not_given_back() {
-    let Some(device) = device() else { return };
+    let Some(device) = device(false) else { return };
     let before = device.emulator.memory_in_use();
     let taken = || device.emulator.memory_in_use() - before;
     let mut pinned = null_mut();
@@ -532,7 +329,7 @@ fn memory_in_use_is_what_was_taken_and_not_given_back() {
 
 #[test]
 fn launch_attributes_are_accepted_or_refused() {
-    let Some(device) = device() else { return };
+    let Some(device) = device(false) else { return };
     let x = Buffer::new(&[0.0; 32]);
     let mut params = add(&x, &x, 1.0);
     let mut arguments = [(&raw mut params).cast::<c_void>()];

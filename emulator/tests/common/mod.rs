@@ -1,5 +1,7 @@
 //! The test kernels, compiled once per test binary.
 
+pub mod driver;
+
 use std::path::{Path, PathBuf};
 
 /// The schedules under which a correct kernel must give the same bits.

@@ -191,6 +191,21 @@ ELBO_KERNEL(check_votes, 64, CheckParams) {
     p.out[t] = static_cast<float>((odd == 0xaaaaaaaau) + 2 * any + 4 * all + 8 * count + 1024 * and_ + 2048 * or_);
 }
 
+// out[t] = x[t] + 1, and what was read too early, in a launch that is set up ahead. Before it waits it reads (bug 1), writes (2), counts (3) or starts a
+// copy (4); or half of its threads do not wait at all (5).
+ELBO_KERNEL(check_ahead, 32, CheckParams) {
+    ELBO_SHARED(float, shared);
+    int t = threadIdx.x;
+    float x = p.bug == 1 ? p.x[t] : 0.0f;
+    if (p.bug == 2) p.out[t] = x;
+    if (p.bug == 3) atomicAdd(p.ticket, 0u);
+    if (p.bug == 4) cp_async4(shared + t, p.x + t, true);
+    if (p.bug == 5 && t >= 16) return;
+    begin_launch();
+    cp_async_wait_all();
+    p.out[t] = __fadd_rn(__fadd_rn(p.x[t], 1.0f), x);
+}
+
 // out[t] = x[t] + value, for streams and graphs.
 struct AddParams {
     const float* x;

@@ -62,10 +62,20 @@ pub(crate) struct Driver {
     priorities: [i32; 2],
     modules: RefCell<Vec<sys::CUmodule>>,
     functions: RefCell<HashMap<&'static str, DeviceKernel>>,
+    /// Whether launches of a graph may be set up while those that they wait for still run.
+    ahead: Cell<bool>,
     /// The next image to be loaded when a kernel is in none of the modules.
     next_image: Cell<usize>,
     /// Its place among others that it shares the stream with.
     pub(super) berth: Option<Berth>,
+}
+
+/// The compute capability and the CUDA of the driver from which on a launch can be set up ahead (programmatic dependent launch).
+const AHEAD: (Version, Version) = (Version(9, 0), Version(12, 3));
+
+/// Whether `ELBO_AHEAD=off` forbids it, to measure what it is worth.
+fn is_switched_off() -> bool {
+    std::env::var("ELBO_AHEAD").is_ok_and(|value| value == "off")
 }
 
 impl Driver {
@@ -90,6 +100,7 @@ impl Driver {
             .map_err(failed.clone()("cuCtxGetStreamPriorityRange"))?;
         // A stream of its own: what other users of the default stream do is waited for there.
         let own = || result::stream::create(result::stream::StreamKind::NonBlocking).map_err(failed("cuStreamCreate"));
+        let ahead = gpu.compute_capability >= AHEAD.0 && gpu.driver >= AHEAD.1 && !is_switched_off();
         let driver = Driver {
             gpu,
             context,
@@ -97,6 +108,7 @@ impl Driver {
             priorities: [least, greatest],
             modules: RefCell::default(),
             functions: RefCell::default(),
+            ahead: Cell::new(ahead),
             next_image: Cell::new(0),
             berth,
         };
@@ -309,6 +321,18 @@ impl Driver {
     /// [`Error::Device`] when the driver refuses.
     pub fn graph(self: &Rc<Driver>, nodes: &[LaunchNode<'_>]) -> Result<LaunchGraph> {
         self.enter()?;
+        if self.ahead.get() {
+            match self.graph_with(nodes, true) {
+                // A driver that does not want it: then never again.
+                Err(Error::Device { .. }) => self.ahead.set(false),
+                made => return made,
+            }
+        }
+        self.graph_with(nodes, false)
+    }
+
+    /// The same, `ahead`: a launch may begin before those that it waits for are over, since its kernel waits itself.
+    fn graph_with(self: &Rc<Driver>, nodes: &[LaunchNode<'_>], ahead: bool) -> Result<LaunchGraph> {
         let mut graph = ptr::null_mut();
         // SAFETY: the driver writes a handle.
         unsafe { sys::cuGraphCreate(&mut graph, 0) }.result().map_err(self.failed("cuGraphCreate"))?;
@@ -316,7 +340,12 @@ impl Driver {
         let mut handles: Vec<sys::CUgraphNode> = Vec::with_capacity(nodes.len());
         for node in nodes {
             let waits: Vec<sys::CUgraphNode> = node.waits.iter().map(|&i| handles[i]).collect();
-            handles.push(self.add_node(graph.graph, node, &waits)?);
+            let at_once: &[sys::CUgraphNode] = if ahead { &[] } else { &waits };
+            let handle = self.add_node(graph.graph, node, at_once)?;
+            if ahead {
+                self.wait_ahead(graph.graph, handle, &waits)?;
+            }
+            handles.push(handle);
         }
         let flags = sys::CUgraphInstantiate_flags::CUDA_GRAPH_INSTANTIATE_FLAG_USE_NODE_PRIORITY;
         // SAFETY: the graph was just made.
@@ -325,6 +354,22 @@ impl Driver {
         // SAFETY: the graph was just instantiated.
         unsafe { result::graph::upload(graph.exec, self.stream) }.map_err(self.failed("cuGraphUpload"))?;
         Ok(graph)
+    }
+
+    /// Lets `node` wait for others in the way of `begin_launch` in kernels/ptx.cuh.
+    fn wait_ahead(&self, graph: sys::CUgraph, node: sys::CUgraphNode, waits: &[sys::CUgraphNode]) -> Result<()> {
+        let edge = sys::CUgraphEdgeData {
+            // CU_GRAPH_KERNEL_NODE_PORT_PROGRAMMATIC
+            from_port: 1,
+            to_port: 0,
+            type_: sys::CUgraphDependencyType::CU_GRAPH_DEPENDENCY_TYPE_PROGRAMMATIC as u8,
+            reserved: [0; 5],
+        };
+        let (edges, nodes) = (vec![edge; waits.len()], vec![node; waits.len()]);
+        // SAFETY: graph and nodes exist, and the lists are of one length.
+        unsafe { sys::cuGraphAddDependencies_v2(graph, waits.as_ptr(), nodes.as_ptr(), edges.as_ptr(), waits.len()) }
+            .result()
+            .map_err(self.failed("cuGraphAddDependencies"))
     }
 
     fn add_node(
