@@ -10,7 +10,8 @@
 //!
 //! The ladder computes C = A·B, [M, N] = [M, K]·[K, N], of normal numbers; 1024 each if not given. The error is
 //! ‖C − C₆₄‖ / ‖C₆₄‖; the time the shortest of the repetitions (20) on the device, from operands in f32 to C. Rungs 9 and
-//! 10 cut the operands into planes of bf16 first; how long that takes stands beside. A rung that cannot run says why.
+//! later ones cut the operands into planes of bf16 first; how long that takes stands beside. Rung 12 adds a bias and takes what
+//! is above zero; below it stands what that costs in a kernel of its own. A rung that cannot run says why.
 //!
 //! `products` stops at a product that is wrong. Its times are medians and shortest of the repetitions, each of as many
 //! launches as make 2³⁷ multiply-adds (128 at most, 1 on the emulated driver), and its last line has them as JSON;
@@ -95,6 +96,9 @@ fn climb([m, n, k]: [usize; 3], repetitions: usize) -> elbo::Result<()> {
                 let gain = *first.get_or_insert(climbed.seconds) / climbed.seconds;
                 let (kernel, error) = (rung.kernel, climbed.error);
                 println!("{kernel:<22} {error:>9.1e} {ms:>11.4} {splitting:>11.4} {rate:>10.1} {gain:>8.1}");
+                if let Some(apart) = climbed.apart {
+                    println!("{:<22} {:>9} {:>11.4}", "  in two kernels", "", 1e3 * apart);
+                }
             }
             Err(obstacle) => println!("{:<22} {obstacle}", rung.kernel),
         }

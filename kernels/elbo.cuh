@@ -7,7 +7,7 @@
 //   1. A kernel takes one struct by value and is declared with ELBO_KERNEL. Its name is unique in the project.
 //   2. Shared memory is dynamic and taken with ELBO_SHARED; there is no static __shared__ array. The host passes the
 //      size.
-//   3. PTX stands in ptx.cuh alone, behind small functions that have a twin in the emulator.
+//   3. PTX stands in ptx.cuh and hopper.cuh alone, behind small functions that have a twin in the emulator.
 //
 // No C++ standard header is included, so that fewer host compilers are in the way. Arithmetic that must have the same
 // bits as on the CPU is written with __fadd_rn, __fmul_rn, …, which are never fused.

@@ -9,8 +9,9 @@
 
 An error is, in every kernel: a stack frame, a spilled register, a load from or store to local memory in the machine code. By
 the table, for each kernel and architecture: more registers than allowed, fewer blocks on a multiprocessor than demanded, fewer
-multiply-adds (FFMA) or products on tensor cores (HMMA) in the main loop than demanded, which happens when a loop is no longer
-unrolled. The limits are what one nvcc makes; the table names its version.
+multiply-adds (FFMA) or products on tensor cores (HMMA; HGMMA, those of a warpgroup) in the main loop than demanded, which happens
+when a loop is no longer unrolled. And what ptxas says when it makes the products of a warpgroup wait for each other (C7510 to
+C7519). The limits are what one nvcc makes; the table names its version.
 
 `dynamic_shared` in the table is what the host asks for at the launch: it goes into the number of blocks. It is written by
 hand and stays when the table is rewritten; a test in src/engine/steps/gemm/cuda.rs compares it with what that file says. A
@@ -38,7 +39,7 @@ ROOT = pathlib.Path(__file__).resolve().parent.parent
 TABLE = ROOT / "kernels" / "table.json"
 
 # Of the instruction counts, those that a line of the report has.
-COUNTED = ("FFMA", "HMMA", "LDS", "LDG", "LDGSTS")
+COUNTED = ("FFMA", "HMMA", "HGMMA", "LDS", "LDG", "LDGSTS")
 
 
 # ---- what a multiprocessor holds ----
@@ -226,7 +227,7 @@ def loops(code, labels):
 def main_loop(code, labels):
     """Counts of the loop that does a product's work, or None: the instructions of a loop that no loop inside it has.
 
-    That with most HMMA, or FFMA where there is none; if loops copy asynchronously, one of those or of the loops inside them.
+    That with most HGMMA, or HMMA where there is none, or FFMA; if loops copy asynchronously, one of those or of the loops inside them.
     So an interpreter, a loop with divisions and therefore FFMA, is not taken for the product. Before sm_80 nothing tells them
     apart."""
     all_loops = loops(code, labels)
@@ -234,7 +235,7 @@ def main_loop(code, labels):
     if copying:
         all_loops = [loop for loop in all_loops if any(loop <= other for other in copying)]
     own = [counts(code[i] for i in loop.difference(*(other for other in all_loops if other < loop))) for loop in all_loops]
-    return max(own, key=lambda of: (of["HMMA"], of["FFMA"]), default=None)
+    return max(own, key=lambda of: (of["HGMMA"], of["HMMA"], of["FFMA"]), default=None)
 
 
 def threads_of(cubin):
@@ -302,6 +303,7 @@ def compiled(tools, source, arch, folder, defines=()):
             "static_shared": used[name]["smem"], "stack": used[name]["stack frame"],
             "spills": used[name]["spill stores"] + used[name]["spill loads"],
             "local": whole["LDL"] + whole["STL"], "whole": whole, "loop": loop,
+            "serialized": sum(f"'{name}'" in line for line in said.splitlines() if re.search(r"\bC751\d\b", line)),
         })
     return kernels
 
@@ -329,7 +331,7 @@ def entry_of(kernel, dynamic_shared):
     entry["registers"] = kernel["registers"]
     entry["blocks"] = resident_blocks(kernel["architecture"], kernel["threads"], kernel["registers"], shared)
     if kernel["loop"]:
-        entry.update((key.lower(), kernel["loop"][key]) for key in ("FFMA", "HMMA") if kernel["loop"][key])
+        entry.update((key.lower(), kernel["loop"][key]) for key in ("FFMA", "HMMA", "HGMMA") if kernel["loop"][key])
     return entry
 
 
@@ -341,6 +343,7 @@ FIGURES = (
     ("blocks", lambda found, allowed: found >= allowed, "at least", "use fewer registers or less shared memory"),
     ("ffma", lambda found, allowed: found >= allowed, "at least", "look whether the main loop is still unrolled"),
     ("hmma", lambda found, allowed: found >= allowed, "at least", "look whether the main loop is still unrolled"),
+    ("hgmma", lambda found, allowed: found >= allowed, "at least", "look whether the main loop is still unrolled"),
     ("threads", lambda found, allowed: found == allowed, "exactly", "the launch bounds have changed"),
 )
 
@@ -348,6 +351,7 @@ LOCAL = (
     ("stack", "bytes of stack", "an array with an index known at run time only, or a copied parameter struct"),
     ("spills", "bytes of spilled registers", "too few registers: keep fewer values at a time, or let fewer blocks be resident"),
     ("local", "loads and stores of local memory", "local memory lies in the GPU's memory: see stack and spills"),
+    ("serialized", "warnings that products of a warpgroup wait for each other", "touch no accumulator before the wait"),
 )
 
 
@@ -455,6 +459,29 @@ ELBO_KERNEL_RESIDENT(spills, 1024, 2, RooflineParams) {
 }
 """
 
+# Accumulators that are touched between two products of a warpgroup, without a wait.
+BAD_FOR_HOPPER = """
+#include "hopper.cuh"
+
+struct Params {
+    float* to;
+    u64 a, b;
+};
+
+ELBO_KERNEL(touched, 128, Params) {
+    float s[64] = {};
+    wgmma_fence(s);
+    wgmma_m64n128k16_bf16(s, p.a, p.b);
+    wgmma_commit();
+    s[3] *= 2.f;
+    wgmma_m64n128k16_bf16(s, p.a, p.b);
+    wgmma_commit();
+    wgmma_wait<0>(s);
+#pragma unroll
+    for (int i = 0; i < 64; i++) p.to[i * 128 + threadIdx.x] = s[i];
+}
+"""
+
 
 def self_test(tools):
     # Occupancy, against NVIDIA's calculator: registers, shared memory, warps and blocks as the limit.
@@ -468,6 +495,9 @@ def self_test(tools):
         source = pathlib.Path(folder) / "self_test.cu"
         source.write_text(BAD)
         kernels = compiled(tools, source, "sm_80", folder)
+        hopper = pathlib.Path(folder) / "self_test_sm90a.cu"
+        hopper.write_text(BAD_FOR_HOPPER)
+        touched = compiled(tools, hopper, "sm_90", folder)
     entries = [entry_of(kernel, 0) for kernel in kernels]
     good = next(e for e in entries if e["kernel"] == "good")
     only_good = [k for k in kernels if k["kernel"] == "good"]
@@ -483,6 +513,7 @@ def self_test(tools):
         among = [k for k in kernels if k["kernel"] == name]
         refused(f"{name} on sm_80: {because}", entries[:0], among)
         assert any("loads and stores of local" in line for line in local_memory(among[0])), name
+    refused("touched on sm_90: warnings that products of a warpgroup wait", entries[:0], touched)
     refused(f"registers: found {good['registers']}, allowed at most {good['registers'] - 1}",
             [{**good, "registers": good["registers"] - 1}])
     refused("blocks: found", [{**good, "blocks": good["blocks"] + 1}])

@@ -583,14 +583,16 @@ fn what_cannot_run_is_an_error_that_says_why() {
 #[test]
 fn every_rung_of_the_ladder_is_right() {
     let Some(gpu) = cuda(Precision::F32) else { return };
-    let tensor_cores = probe(0).unwrap().compute_capability >= Version(8, 0);
-    for [m, n, k] in [[8, 8, 8], [40, 40, 40], [1, 1, 1], [3, 130, 5], [131, 7, 33], [132, 140, 100], [129, 133, 71]] {
+    let capability = probe(0).unwrap().compute_capability;
+    for [m, n, k] in
+        [[8, 8, 8], [40, 40, 40], [1, 1, 1], [3, 130, 5], [131, 7, 33], [132, 140, 100], [129, 133, 71], [5, 9, 330]]
+    {
         let rungs = gpu.climb_ladder([m, n, k], 1).unwrap();
-        assert_eq!(rungs.len(), 12, "{rungs:?}");
+        assert_eq!(rungs.len(), 14, "{rungs:?}");
         for (i, rung) in rungs.iter().enumerate() {
             let multiple = if (5..8).contains(&i) { 4 } else { 1 };
             let bound = match rung.kernel {
-                "dev_gemm_8" | "dev_gemm_9" => 6e-3,
+                "dev_gemm_8" | "dev_gemm_9" | "dev_gemm_11" | "dev_gemm_12" => 6e-3,
                 "dev_gemm_10_x3" => 3e-5,
                 _ => 1e-6,
             };
@@ -598,9 +600,14 @@ fn every_rung_of_the_ladder_is_right() {
                 Ok(climbed) => {
                     assert!(climbed.error < bound, "{m} {n} {k}: {rung:?}");
                     assert!(climbed.seconds >= 0.0 && climbed.splitting >= 0.0, "{m} {n} {k}: {rung:?}");
+                    assert_eq!(climbed.apart.is_some(), rung.kernel == "dev_gemm_12", "{m} {n} {k}: {rung:?}");
                 }
                 Err(reason) if reason.starts_with("takes") => assert!(m % multiple + n % multiple + k % multiple > 0),
-                Err(reason) => assert!(!tensor_cores && reason.starts_with("needs"), "{m} {n} {k}: {rung:?}"),
+                Err(reason) => {
+                    let hopper = ["dev_gemm_11", "dev_gemm_12"].contains(&rung.kernel);
+                    let fits = if hopper { capability == Version(9, 0) } else { capability >= Version(8, 0) };
+                    assert!(!fits && reason.starts_with("needs"), "{m} {n} {k}: {rung:?}");
+                }
             }
         }
     }

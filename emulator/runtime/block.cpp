@@ -1,7 +1,7 @@
 // Runs one block: each thread is a fiber that runs until it waits; whoever is ready goes on, as the schedule chooses.
 //
-// Nothing ever blocks the OS thread. When no thread is ready and some have not ended, that is a deadlock, and what each
-// waits for is the report.
+// Nothing ever blocks the OS thread. When no thread is ready, copies of tiles that are on their way come (hopper.h). When there is
+// none either and some threads have not ended, that is a deadlock, and what each waits for is the report.
 #include "block.h"
 
 #include <algorithm>
@@ -9,6 +9,7 @@
 #include <cstdio>
 #include <cstring>
 
+#include "hopper.h"
 #include "race.h"
 #include "schedule.h"
 #include "watchdog.h"
@@ -63,7 +64,9 @@ Thread* Block::pick() {
 void Block::suspend(State state) {
     Thread& self = *current_;
     if (state != State::READY) self.state = state;
+    if (live_ > 0 && schedule().hurries()) hopper::finish_a_copy();
     Thread* next = pick();
+    while (next == nullptr && live_ > 0 && hopper::finish_a_copy()) next = pick();
     watchdog::progress = watchdog::progress + 1;
     if (next == &self) return;
     current_ = next;
@@ -123,6 +126,7 @@ void Block::prepare(dim3 shape, bool ahead) {
     failure_.clear();
     explain_ = nullptr;
     for (Warp& warp : warps_) warp = Warp{};
+    for (Warpgroup& warpgroup : warpgroups_) warpgroup.here = 0;
     for (unsigned i = 0; i < count_; ++i) {
         Thread& thread = threads_[i];
         thread.context = stacks_[i]->start(thread_main);
@@ -146,12 +150,14 @@ bool Block::run(const Kernel& kernel, const void* params, dim3 shape, bool ahead
     prepare(shape, ahead);
     schedule().begin_interval();
     race::begin_block();
+    hopper::begin_block();
     current_ = pick();
     threadIdx = current_->index;
     switch_context(main_, current_->context);
     // Here again: all threads have ended, or one failed, or none is ready.
     if (explain_ != nullptr) failure_ = explain_();
     if (failure_.empty() && live_ > 0) failure_ = explain_deadlock();
+    if (failure_.empty()) failure_ = hopper::left_undone();
     current_ = nullptr;
     return failure_.empty();
 }
@@ -240,6 +246,42 @@ void Block::try_to_complete(Thread& waiting) {
     for (uint32_t rest = here; rest != 0; rest &= rest - 1) make_ready(lanes[std::countr_zero(rest)]);
 }
 
+// ---- warpgroups and mbarriers ----
+
+void Block::warpgroup_rendezvous(const Site& site, void* slot, void (*complete)(void* const slots[128], unsigned warp)) {
+    Thread& self = *current_;
+    self.site = site;
+    unsigned number = self.linear / 128;
+    Warpgroup& warpgroup = warpgroups_[number];
+    for (unsigned warp = 4 * number; warp < 4 * number + 4; ++warp) {
+        if (warps_[warp].exists == FULL_WARP && warps_[warp].ended == 0) continue;
+        fail(site.text() + ": warp " + std::to_string(warp) + " of the warpgroup has ended or does not exist");
+    }
+    if (warpgroup.here == 0) warpgroup.site = site;
+    if (!(warpgroup.site == site)) {
+        fail("divergent warpgroup: " + site.text() + ", while others of it wait in " + warpgroup.site.text());
+    }
+    warpgroup.slots[self.linear % 128] = slot;
+    self.state = State::IN_WARPGROUP;
+    if (++warpgroup.here == 128) {
+        warpgroup.here = 0;
+        complete(warpgroup.slots, 4 * number);
+        for (unsigned i = 128 * number; i < 128 * number + 128; ++i) make_ready(threads_[i]);
+    }
+    suspend(self.state);
+}
+
+void Block::wait_at(const u64* barrier) {
+    current_->barrier = barrier;
+    suspend(State::AT_MBARRIER);
+}
+
+void Block::wake_waiting(const u64* barrier) {
+    for (unsigned i = 0; i < count_; ++i) {
+        if (threads_[i].state == State::AT_MBARRIER && threads_[i].barrier == barrier) make_ready(threads_[i]);
+    }
+}
+
 // ---- reports ----
 
 std::string Block::describe(const Thread& thread) const {
@@ -250,6 +292,8 @@ std::string Block::describe(const Thread& thread) const {
             snprintf(mask, sizeof mask, "0x%08x", thread.call->mask);
             return "waits in " + thread.site.text() + " for the lanes of mask " + mask;
         }
+        case State::IN_WARPGROUP: return "waits in " + thread.site.text() + " for the four warps of its warpgroup";
+        case State::AT_MBARRIER: return "waits in " + thread.site.text() + " for " + hopper::missing(thread);
         case State::ENDED: return "has ended";
         case State::READY: return "could go on";
     }

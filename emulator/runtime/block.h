@@ -26,7 +26,7 @@ struct AsyncCopy {
     Site site;
 };
 
-enum class State : uint8_t { READY, AT_BARRIER, IN_WARP, ENDED };
+enum class State : uint8_t { READY, AT_BARRIER, IN_WARP, IN_WARPGROUP, AT_MBARRIER, ENDED };
 
 struct Thread {
     Context context = nullptr;
@@ -36,6 +36,7 @@ struct Thread {
     bool predicate;      // AT_BARRIER
     const WarpCall* call;  // IN_WARP
     void* slot;          // IN_WARP
+    const u64* barrier;  // AT_MBARRIER
     Site site;
     std::vector<AsyncCopy> copies;      // not yet done, oldest first
     std::vector<unsigned> groups;       // sizes of the committed groups, oldest first
@@ -49,6 +50,13 @@ struct Warp {
 };
 
 constexpr unsigned MAX_THREADS = MAX_STACKS;
+
+// Four warps in a call of all their 128 threads.
+struct Warpgroup {
+    unsigned here = 0;
+    Site site;
+    void* slots[128];
+};
 
 // The block that is running, if any. There is one at a time in the process.
 class Block {
@@ -64,6 +72,12 @@ public:
 
     Votes barrier(const Site& site, bool predicate);
     void rendezvous(const WarpCall& call, void* slot, const Site& site);
+    // All threads of the running one's warpgroup. The last to arrive runs `complete` with the slots of all and the number of
+    // their first warp. It orders no memory.
+    void warpgroup_rendezvous(const Site& site, void* slot, void (*complete)(void* const slots[128], unsigned warp));
+    // Waits until somebody wakes those that wait there (mbarrier.cpp).
+    void wait_at(const u64* barrier);
+    void wake_waiting(const u64* barrier);
 
     // Leaves the running thread for good and ends the launch.
     [[noreturn]] void fail(const std::string& what);
@@ -92,6 +106,7 @@ private:
     std::vector<Thread> threads_;
     std::vector<Stack*> stacks_;  // kept for the life of the process
     Warp warps_[MAX_THREADS / 32];
+    Warpgroup warpgroups_[MAX_THREADS / 128];
     uint32_t ready_warps_ = 0;
     unsigned count_ = 0, live_ = 0, at_barrier_ = 0;
     Site barrier_site_;

@@ -67,6 +67,15 @@ struct CUuuid {
     char bytes[16];
 };
 
+struct CUtensorMap {
+    unsigned long long opaque[16];
+};
+enum CUtensorMapDataType { TENSOR_FLOAT16 = 6, TENSOR_BFLOAT16 = 9, TENSOR_UINT16 = 1, TENSOR_LAST_TYPE = 12 };
+enum CUtensorMapInterleave { INTERLEAVE_NONE = 0, INTERLEAVE_LAST = 2 };
+enum CUtensorMapSwizzle { SWIZZLE_NONE = 0, SWIZZLE_32B = 1, SWIZZLE_64B = 2, SWIZZLE_128B = 3 };
+enum CUtensorMapL2promotion { L2_PROMOTION_NONE = 0, L2_PROMOTION_LAST = 3 };
+enum CUtensorMapFloatOOBfill { OOB_FILL_NONE = 0, OOB_FILL_NAN = 1 };
+
 enum CUdevice_attribute {
     MAX_THREADS_PER_BLOCK = 1,
     MAX_BLOCK_DIM_X = 2,

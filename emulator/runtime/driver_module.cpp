@@ -36,6 +36,9 @@ API cuModuleGetFunction(CUfunction* function, CUmodule module, const char* name)
         if (!modules().has(module)) return CUDA_ERROR_INVALID_HANDLE;
         const Kernel* kernel = find_kernel(name);
         if (kernel == nullptr) return CUDA_ERROR_NOT_FOUND;
+        // An image of such a file has code for Hopper alone.
+        bool hopper = strstr(kernel->file, "_sm90a.cu") != nullptr;
+        if (hopper && compute_capability() != 90) return CUDA_ERROR_NOT_FOUND;
         for (CUfunction other : functions().live) {
             if (other->module == module && other->kernel == kernel) {
                 *function = other;

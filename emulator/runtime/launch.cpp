@@ -239,8 +239,9 @@ Outcome run(const Launch& launch) {
     const Kernel& kernel = *launch.kernel;
     if (!can_launch(launch)) return Outcome::INVALID;
     install_handlers();
-    std::vector<u64> params((kernel.params_size + 15) / 8 + 1);
-    auto aligned = reinterpret_cast<void*>((reinterpret_cast<uintptr_t>(params.data()) + 15) & ~uintptr_t(15));
+    // Aligned as the most demanding parameter, a TensorMap.
+    std::vector<u64> params((kernel.params_size + 63) / 8 + 1);
+    auto aligned = reinterpret_cast<void*>((reinterpret_cast<uintptr_t>(params.data()) + 63) & ~uintptr_t(63));
     memcpy(aligned, launch.params, kernel.params_size);
     gridDim = launch.grid;
     blockDim = launch.block;

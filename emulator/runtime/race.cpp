@@ -6,6 +6,7 @@
 //
 //   same block       its epoch is older than the block's last barrier
 //   same warp        its epoch is one that this lane has seen, by __syncwarp
+//   same block       its epoch is one that this thread has seen, by an mbarrier
 //   another block    a release of that block that covers it was acquired here (struct Release)
 #include "race.h"
 
@@ -28,6 +29,7 @@ struct Access {
     uint32_t thread = 0, epoch = 0, place = 0;
     uint8_t bytes = 0;  // which of the word's four; 0: no access
     bool atomic = false;
+    bool aside = false;  // by a copy that the thread started
 };
 
 struct Word {
@@ -72,7 +74,9 @@ Word& word_at(uintptr_t address) {
 // A thread's number counts through the whole grid.
 uint32_t block_number(uint32_t thread) { return thread / MAX_THREADS; }
 uint32_t this_block() { return (blockIdx.z * gridDim.y + blockIdx.y) * gridDim.x + blockIdx.x; }
-uint32_t this_thread() { return this_block() * MAX_THREADS + block().current().linear; }
+int acting = -1;  // who touches memory, if it is not the running thread
+uint32_t this_linear() { return acting >= 0 ? static_cast<uint32_t>(acting) : block().current().linear; }
+uint32_t this_thread() { return this_block() * MAX_THREADS + this_linear(); }
 
 // What a thread made visible to other blocks by a fence and then an atomic operation.
 struct Release {
@@ -112,10 +116,34 @@ bool fenced_since_barrier;
 std::unordered_multimap<uint32_t, Acquired> acquired;  // by the block that released
 std::unordered_map<uintptr_t, std::vector<std::shared_ptr<const Release>>> released;  // by the atomic's address
 
+// What mbarriers tell, once there is one in the block: of thread i, the epochs of all others up to which it has seen them.
+// A clock is the same of those that have arrived in this phase, and in all up to the last complete one.
+struct Clock {
+    std::vector<uint32_t> arrived, complete;
+};
+std::vector<uint32_t> known;
+std::unordered_map<const void*, Clock> clocks;
+
+uint32_t* known_to(unsigned linear) { return known.data() + size_t(linear) * block().thread_count(); }
+
+void join(uint32_t* to, const uint32_t* from) {
+    for (unsigned i = 0; i < block().thread_count(); ++i) to[i] = std::max(to[i], from[i]);
+}
+
+Clock& clock_of(const void* barrier) {
+    size_t count = block().thread_count();
+    if (known.empty()) known.assign(count * count, 0);
+    Clock& clock = clocks[barrier];
+    clock.arrived.resize(count);
+    clock.complete.resize(count);
+    return clock;
+}
+
 bool comes_before(const Access& old, uint32_t thread, uintptr_t address) {
-    if (old.thread == thread) return true;
+    if (old.thread == thread && !old.aside) return true;
     unsigned linear = thread % MAX_THREADS, other = old.thread % MAX_THREADS;
     if (block_number(old.thread) == block_number(thread)) {
+        if (!known.empty() && old.epoch <= known_to(linear)[other]) return true;
         return old.epoch < last_barrier || (linear / 32 == other / 32 && old.epoch <= seen[linear][other % 32]);
     }
     auto [begin, end] = acquired.equal_range(block_number(old.thread));
@@ -168,6 +196,8 @@ std::string thread_text(uint32_t thread) {
 
 // ---- the check ----
 
+bool is_copy;  // what touches memory now is a copy
+
 void touch(uintptr_t address, uint8_t bytes, bool write, bool is_atomic, uint32_t place) {
     Word& word = word_at(address);
     uint32_t thread = this_thread();
@@ -178,7 +208,7 @@ void touch(uintptr_t address, uint8_t bytes, bool write, bool is_atomic, uint32_
     for (const Access& old : word.writes) {
         if (conflicts(old)) report(old, true, address, write, place);
     }
-    Access now_here{thread, epoch[thread % MAX_THREADS], place, bytes, is_atomic};
+    Access now_here{thread, epoch[thread % MAX_THREADS], place, bytes, is_atomic, is_copy};
     if (write) {
         for (Access& old : word.reads) {
             if (conflicts(old)) report(old, false, address, write, place);
@@ -240,6 +270,10 @@ void begin_block() {
     published.clear();
     fenced_since_barrier = false;
     acquired.clear();
+    known.clear();
+    clocks.clear();
+    acting = -1;
+    is_copy = false;
 }
 
 void barrier() {
@@ -260,9 +294,15 @@ void warp_barrier(unsigned warp, uint32_t lanes) {
         for (unsigned other = 0; other < 32; ++other) joined[other] = std::max(joined[other], seen[thread][other]);
         joined[lane] = std::max(joined[lane], epoch[thread]);
     }
+    std::vector<uint32_t> joined_known;
+    for (unsigned lane = 0; lane < 32 && !known.empty(); ++lane) {
+        joined_known.resize(block().thread_count());
+        if (lanes >> lane & 1) join(joined_known.data(), known_to(warp * 32 + lane));
+    }
     ++now;
     for (unsigned lane = 0; lane < 32; ++lane) {
         if ((lanes >> lane & 1) == 0) continue;
+        if (!known.empty()) std::copy(joined_known.begin(), joined_known.end(), known_to(warp * 32 + lane));
         std::copy(std::begin(joined), std::end(joined), seen[warp * 32 + lane]);
         epoch[warp * 32 + lane] = now;
     }
@@ -289,6 +329,62 @@ void must_have_begun(const void* address, uintptr_t pc) {
     block().current().ahead = false;
     fault(Outcome::FAILED, "global memory is touched before begin_launch() has waited for the launches before, at " +
                                (pc != 0 ? place_of(pc) : block().current().site.text()));
+}
+
+void mbarrier_arrives(const void* barrier) {
+    if (!is_enabled) return;
+    Clock& clock = clock_of(barrier);
+    unsigned linear = block().current().linear;
+    join(clock.arrived.data(), known_to(linear));
+    for (unsigned lane = 0; lane < 32; ++lane) {
+        unsigned other = (linear & ~31u) + lane;
+        if (other < clock.arrived.size()) clock.arrived[other] = std::max(clock.arrived[other], seen[linear][lane]);
+    }
+    clock.arrived[linear] = std::max(clock.arrived[linear], epoch[linear]);
+    epoch[linear] = ++now;
+}
+
+void mbarrier_completes(const void* barrier) {
+    if (!is_enabled) return;
+    Clock& clock = clock_of(barrier);
+    join(clock.complete.data(), clock.arrived.data());
+}
+
+void mbarrier_passed(const void* barrier) {
+    if (!is_enabled) return;
+    Clock& clock = clock_of(barrier);
+    join(known_to(block().current().linear), clock.complete.data());
+}
+
+uint32_t write_aside(const void* address, size_t bytes) {
+    if (!is_enabled) return 0;
+    unsigned linear = block().current().linear;
+    uint32_t stamp = epoch[linear] = ++now;
+    is_copy = true;
+    each_word(address, bytes, true, false, 0);
+    is_copy = false;
+    epoch[linear] = ++now;
+    return stamp;
+}
+
+void mbarrier_copied(const void* barrier, unsigned linear, uint32_t stamp) {
+    if (!is_enabled) return;
+    Clock& clock = clock_of(barrier);
+    clock.arrived[linear] = std::max(clock.arrived[linear], stamp);
+}
+
+Aside::Aside(unsigned linear) {
+    if (!is_enabled) return;
+    acting = static_cast<int>(linear);
+    epoch[linear] = ++now;
+}
+
+Aside::~Aside() {
+    if (!is_enabled) return;
+    unsigned linear = static_cast<unsigned>(acting);
+    for (unsigned lane = 0; lane < 32; ++lane) seen[linear + lane][0] = std::max(seen[linear + lane][0], epoch[linear]);
+    epoch[linear] = ++now;
+    acting = -1;
 }
 
 void access(const void* address, size_t bytes, bool write, uintptr_t pc) {

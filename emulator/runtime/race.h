@@ -1,8 +1,9 @@
 // The race detector: are two accesses to the same memory, one of them a write, ordered by something that CUDA promises?
 //
 // Kernels compiled with -fsanitize=thread call a function for each access (race_hooks.cpp). Otherwise all of this does
-// nothing. What orders: __syncthreads within a block, __syncwarp among its lanes, and between blocks an atomic
-// operation that comes after a __threadfence and is seen by a later atomic operation on the same address. Shuffles,
+// nothing. What orders: __syncthreads within a block, __syncwarp among its lanes, an arrival at an mbarrier before a wait for
+// that phase, and between blocks an atomic operation that comes after a __threadfence and is seen by a later atomic operation
+// on the same address. Shuffles,
 // votes and the tensor cores order no memory, and neither does the habit of lanes to run in step.
 #pragma once
 #include <cstddef>
@@ -21,6 +22,25 @@ void begin_block();
 void barrier();
 void warp_barrier(unsigned warp, uint32_t lanes);
 void fence();
+
+// The running thread arrives at an mbarrier; a phase of it is complete; the running thread has waited for that.
+void mbarrier_arrives(const void* barrier);
+void mbarrier_completes(const void* barrier);
+void mbarrier_passed(const void* barrier);
+
+// The running thread starts a copy to [address, address + bytes): a write that nobody sees, neither the thread itself, but who
+// waits for the mbarrier that `mbarrier_copied` tells of it. The result is the write's stamp.
+uint32_t write_aside(const void* address, size_t bytes);
+void mbarrier_copied(const void* barrier, unsigned linear, uint32_t stamp);
+
+// While it lives, `access` is that of a product which this thread, the first lane of a warp, and its 31 neighbours have waited
+// for.
+struct Aside {
+    explicit Aside(unsigned linear);
+    ~Aside();
+    Aside(const Aside&) = delete;
+    Aside& operator=(const Aside&) = delete;
+};
 
 // The running thread touches memory; `pc` is the place in the kernel, 0 for "where the thread stands" (Thread::site).
 void access(const void* address, size_t bytes, bool write, uintptr_t pc);

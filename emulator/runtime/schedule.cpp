@@ -49,6 +49,7 @@ std::string Schedule::name() const {
 
 void Schedule::begin_launch() {
     state_ = seed_;
+    hurry_ = ~seed_;
     of_ = 0;
     begin_interval();
 }
@@ -105,6 +106,14 @@ uint64_t Schedule::nth(uint64_t i, uint64_t n) {
     }
     return (offset_ + i * stride_) % n;
 }
+
+size_t Schedule::pick_copy(size_t n) {
+    if (kind_ == FORWARD) return 0;
+    if (kind_ == REVERSE) return n - 1;
+    return random() % n;
+}
+
+bool Schedule::hurries() { return kind_ == RANDOM && (next(hurry_) & 63) == 0; }
 
 size_t Schedule::pick(size_t n) {
     if (kind_ == FORWARD) return 0;

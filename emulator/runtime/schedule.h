@@ -26,12 +26,17 @@ public:
     // The i-th of n blocks or nodes, 0 ≤ i < n, each exactly once.
     uint64_t nth(uint64_t i, uint64_t n);
 
+    // One of n copies of tiles that are on their way, 0 ≤ result < n; and whether one of them comes now although threads could
+    // go on: at random, and otherwise never.
+    size_t pick_copy(size_t n);
+    bool hurries();
+
     // One of n pieces of work that nothing orders, 0 ≤ result < n.
     size_t pick(size_t n);
 
 private:
     enum { FORWARD, REVERSE, RANDOM } kind_ = FORWARD;
-    uint64_t seed_ = 0, state_ = 0, picks_ = 0;
+    uint64_t seed_ = 0, state_ = 0, picks_ = 0, hurry_ = 0;
     uint64_t stride_ = 1, offset_ = 0, of_ = 0;
     bool ranked_ = false;
     uint8_t rank_[32] = {};

@@ -9,6 +9,8 @@
 // those that the kernels run on, sm_80 to 89: the shortest steps and one bit behind those of f32. Later ones take
 // longer steps and keep more. An error is at least as large as the hardware's on average, its bits are not the
 // hardware's.
+#include "tensor.h"
+
 #include "emu_ptx.cuh"
 
 namespace emu {
@@ -32,7 +34,6 @@ double power_of_two(int e) { return bits_of<double>(u64(1023 + e) << 52); }
 
 // The exponent that a number is stored with; below the normal ones it is the least of them. Zero has none.
 constexpr int NONE = -1000;
-int exponent_of(double a, int least) { return a == 0 ? NONE : ilogb(a) < least ? least : ilogb(a); }
 
 float f16_to_float(u16 a) {
     u32 sign = u32(a & 0x8000) << 16, exponent = a >> 10 & 31, mantissa = a & 1023;
@@ -78,24 +79,6 @@ struct Product {
 
     static float tf32(u32 word) { return __uint_as_float(word & 0xffffe000); }
 
-    // d + Σ a[i]·b[i] over the products of one step.
-    static float add(float d, const double* a, const int* a_exponent, const double* b, const int* b_exponent,
-                     int step) {
-        int largest = exponent_of(d, -126);
-        double plain = d;
-        for (int i = 0; i < step; ++i) {
-            plain += a[i] * b[i];
-            if (a_exponent[i] == NONE || b_exponent[i] == NONE) continue;
-            largest = max(largest, a_exponent[i] + b_exponent[i]);
-        }
-        // Nothing but zeros; or an operand that is infinite or no number, and so is the sum.
-        if (largest == NONE || !isfinite(plain)) return static_cast<float>(plain);
-        double scale = power_of_two(KEPT - largest);
-        long long sum = static_cast<long long>(d * scale);
-        for (int i = 0; i < step; ++i) sum += static_cast<long long>(a[i] * b[i] * scale);
-        return cut_off(static_cast<double>(sum) * power_of_two(largest - KEPT));
-    }
-
     static void complete(void* const lanes[32], u32) {
         auto lane = [&](int i) { return static_cast<Product*>(lanes[i]); };
         int k = lane(0)->k;
@@ -132,7 +115,7 @@ struct Product {
             for (int col = 0; col < 8; ++col) {
                 for (int i = 0; i < k; i += step) {
                     float& sum = d[row][col];
-                    sum = add(sum, a[row] + i, a_exponent[row] + i, b[col] + i, b_exponent[col] + i, step);
+                    sum = add_step(sum, a[row] + i, a_exponent[row] + i, b[col] + i, b_exponent[col] + i, step);
                 }
             }
         }
@@ -145,6 +128,24 @@ void whole_warp(const char* what, void* slot, void (*complete)(void* const[32], 
 }
 
 }  // namespace
+
+int exponent_of(double a, int least) { return a == 0 ? NONE : ilogb(a) < least ? least : ilogb(a); }
+
+float add_step(float d, const double* a, const int* a_exponent, const double* b, const int* b_exponent, int step) {
+    int largest = exponent_of(d, -126);
+    double plain = d;
+    for (int i = 0; i < step; ++i) {
+        plain += a[i] * b[i];
+        if (a_exponent[i] == NONE || b_exponent[i] == NONE) continue;
+        largest = max(largest, a_exponent[i] + b_exponent[i]);
+    }
+    // Nothing but zeros; or an operand that is infinite or no number, and so is the sum.
+    if (largest == NONE || !isfinite(plain)) return static_cast<float>(plain);
+    double scale = power_of_two(KEPT - largest);
+    long long sum = static_cast<long long>(d * scale);
+    for (int i = 0; i < step; ++i) sum += static_cast<long long>(a[i] * b[i] * scale);
+    return cut_off(static_cast<double>(sum) * power_of_two(largest - KEPT));
+}
 
 void load_matrices(u32* r, int count, bool transposed, const void* row, const char* what, const char* file, int line) {
     if (lane() < 8 * count) check_shared_read(row, 16, 16, what, file, line);

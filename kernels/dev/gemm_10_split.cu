@@ -1,4 +1,4 @@
-// The ladder, 10 of 10: as accurate as f32, on tensor cores.
+// The ladder, 10 of 12: as accurate as f32, on tensor cores.
 //
 // One bf16 has 8 bits of a number, three have its 24: x = x₀ + x₁ + x₂ with x₀ = bf16(x), x₁ = bf16(x − x₀) and
 // x₂ = bf16(x − x₀ − x₁), exactly, and xᵢ about 2⁻⁸ⁱ of x. So a product of matrices is a sum of products of planes, and

@@ -1,4 +1,4 @@
-// The ladder, 1 of 10: the definition.
+// The ladder, 1 of 12: the definition.
 //
 //   C[i, j] = Σ_p A[i, p] · B[p, j]        A: [m, k], B: [k, n], C: [m, n], row-major
 //

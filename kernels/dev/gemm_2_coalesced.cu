@@ -1,4 +1,4 @@
-// The ladder, 2 of 10: neighbours read neighbours.
+// The ladder, 2 of 12: neighbours read neighbours.
 //
 // One change to gemm_1: neighbouring threads take neighbouring columns. In every step half a warp reads 16 neighbours of
 // a row of B, which is two pieces of 32 bytes used whole, and one element of A that is handed to all of them. The stores

@@ -1,4 +1,4 @@
-// The ladder, 3 of 10: read once, use 16 times.
+// The ladder, 3 of 12: read once, use 16 times.
 //
 // gemm_2 reads two numbers from memory for every multiply-add. But a block of 16 × 16 elements of C needs only 16 rows of
 // A and 16 columns of B. So the block copies a square of each into shared memory, together, every thread one element of

@@ -1,4 +1,4 @@
-// The ladder, 4 of 10: a column of eight sums per thread.
+// The ladder, 4 of 12: a column of eight sums per thread.
 //
 // Now shared memory is the limit: gemm_3 reads two numbers from it for every multiply-add, and a multiprocessor does four
 // times as many multiply-adds as it reads numbers (128 and 32 per cycle; on sm_75 and sm_80 64 and 32). So a thread keeps

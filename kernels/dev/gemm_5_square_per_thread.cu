@@ -1,4 +1,4 @@
-// The ladder, 5 of 10: a square of sums per thread.
+// The ladder, 5 of 12: a square of sums per thread.
 //
 // A column of eight sums uses a number of B eight times, but a number of A once. A square uses both: for each k a thread
 // reads 8 numbers of A and 8 of B into registers and multiplies each with each, 16 reads for 64 multiply-adds. By that

@@ -1,4 +1,4 @@
-// The ladder, 6 of 10: four numbers at a time, and no two threads at one bank.
+// The ladder, 6 of 12: four numbers at a time, and no two threads at one bank.
 //
 // Memory can be read 16 bytes at a time, by one instruction instead of four. So:
 //

@@ -1,4 +1,4 @@
-// The ladder, 7 of 10: copy the next strips while multiplying this one.
+// The ladder, 7 of 12: copy the next strips while multiplying this one.
 //
 // Until now a block waits for memory, then multiplies, then waits again; only other blocks on the same multiprocessor
 // fill the pauses. From sm_80 on, copies to shared memory can be left to themselves: cp_async starts one, and no register

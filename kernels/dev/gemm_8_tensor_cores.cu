@@ -1,4 +1,4 @@
-// The ladder, 8 of 10: a warp multiplies matrices.
+// The ladder, 8 of 12: a warp multiplies matrices.
 //
 // A tensor core multiplies a 16 × 16 matrix by a 16 × 8 one in one instruction of a whole warp, 2048 multiply-adds, if
 // the numbers are short: here bf16, f32 with the last 16 bits rounded away. The sums stay f32. The copies convert;

@@ -1,4 +1,4 @@
-// The ladder, 9 of 10: operands as the tensor cores want them, and the pipeline again.
+// The ladder, 9 of 12: operands as the tensor cores want them, and the pipeline again.
 //
 // gemm_8 reads f32 and rounds it on the way. Every block does that anew, and because the numbers have to pass registers
 // to be rounded, nothing can be copied ahead: rung 7's pipeline was lost. Here the matrices are rounded once, by a

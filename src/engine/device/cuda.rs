@@ -6,7 +6,8 @@
 //! expected to take), `program.rs` and `params.rs` (what kernels are given), `memory.rs` (slots by name), `mailbox.rs` (results that nobody
 //! waits for), `pinned.rs` (memory that the device reads and writes by itself), `driver.rs` (the calls), `nccl.rs` (sums over the GPUs of
 //! several processes), `ladder.rs` (the matrix product step by
-//! step), `planes.rs` (its operands cut into bf16, and what that costs in accuracy), [`probe`] (whether there is a GPU, and why not), [`images`] (the kernels that nvcc compiled).
+//! step), `planes.rs` (its operands cut into bf16, and what that costs in accuracy), `tiles.rs` and `tensor_map.rs` (its
+//! rungs for Hopper alone), [`probe`] (whether there is a GPU, and why not), [`images`] (the kernels that nvcc compiled).
 //!
 //! ```text
 //! bind:  Plan ─ lower ─► launches and what each waits for: the nodes and edges of the graph; those on the way that
@@ -63,6 +64,10 @@ mod proof;
 mod roofline;
 #[cfg(feature = "cuda")]
 mod rows;
+#[cfg(feature = "cuda")]
+mod tensor_map;
+#[cfg(feature = "cuda")]
+mod tiles;
 
 #[cfg(feature = "cuda")]
 pub use executor::Cuda;

@@ -1,6 +1,6 @@
 //! A thin layer over the CUDA driver: one context, one stream, memory, modules, kernels by name, graphs.
 //!
-//! Only this file, `commons.rs`, `pinned.rs` and `probe.rs` know cudarc, and of cudarc only the driver's own functions: what the safe
+//! Only this file, `commons.rs`, `pinned.rs`, `tensor_map.rs` and `probe.rs` know cudarc, and of cudarc only the driver's own functions: what the safe
 //! layer adds (event tracking per allocation, allocation by pools) would have a price in every step. Every failure
 //! becomes an [`Error::Device`] that names the call.
 

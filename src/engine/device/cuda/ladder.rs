@@ -1,13 +1,14 @@
 //! The matrix products by themselves: the ladder (kernels/dev/), every rung launched, checked and timed, every kernel
 //! that plans can take, checked, and the one that they do take, timed in every precision.
 //!
-//! `planes.rs` launches the rungs that take their operands cut into planes of bf16.
+//! `planes.rs` launches the rungs that take their operands cut into planes of bf16, `tiles.rs` those of Hopper alone.
 
 use super::Cuda;
 use super::driver::{DeviceBuffer, Launch};
 use super::params::{GemmParams, words, zeroed};
 use super::planes;
 use super::probe::Version;
+use super::tiles;
 use crate::engine::device::Precision;
 use crate::engine::error::{Error, Result};
 use crate::engine::rng::{Draw, OPERANDS};
@@ -25,12 +26,14 @@ pub struct RungResult {
 /// What one kernel of the ladder did.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Climbed {
-    /// ‖C − C₆₄‖ / ‖C₆₄‖ in the Frobenius norm, C₆₄ computed in f64 on the host.
+    /// ‖C − C₆₄‖ / ‖C₆₄‖ in the Frobenius norm, C₆₄ computed in f64 on the host; with bias and activation, of the result.
     pub error: f64,
     /// The shortest of the repetitions, in seconds on the device, from the operands in f32 to C.
     pub seconds: f64,
     /// Of it, cutting the operands into planes of bf16; 0 for the kernels that take them in f32.
     pub splitting: f64,
+    /// For the rung whose product ends with bias and activation: the same as `seconds`, with these in a kernel of their own.
+    pub apart: Option<f64>,
 }
 
 /// How far a kernel's results are from the same in f64, relative in the Frobenius norm.
@@ -94,7 +97,7 @@ impl Cuda {
         let time = |&precision: &Precision| {
             let choice = gemm::choose(n, n, n, precision, self.capability(), false);
             let run = matrices.run(self, &choice, false)?;
-            let (kernel, error) = (choice.kernel, matrices.error(&run.c));
+            let (kernel, error) = (choice.kernel, matrices.error(&run.c, &[]));
             if error.is_nan() || error > largest_error(precision, n) {
                 return Err(Error::Device {
                     device: self.gpu().name.clone(),
@@ -129,6 +132,11 @@ impl Cuda {
         let rung = |rung: &'static Rung| {
             let climbed = match rung.obstacle([m, n, k], cc) {
                 Some(obstacle) => Err(obstacle),
+                // A program may have been built without Hopper's machine code, which nothing else can stand in for.
+                None if rung.tiles && self.driver.function(rung.name).is_err() => Err(format!(
+                    "needs machine code for compute capability {}.{}: build with ELBO_CUDA_ARCH=90",
+                    cc.0, cc.1
+                )),
                 None => Ok(matrices.time(self, &matrices.climb(self, rung)?, repetitions)?),
             };
             Ok(RungResult { kernel: rung.name, climbed })
@@ -152,7 +160,7 @@ impl Cuda {
             Ok(ProductCheck {
                 kernel: choice.kernel,
                 splits: choice.splits,
-                product: matrices.error(&run.c),
+                product: matrices.error(&run.c, &[]),
                 column_sums: distance(&run.column_sums, &matrices.column_sums),
             })
         };
@@ -201,6 +209,10 @@ pub(super) struct RungRun {
     pub c: Vec<f32>,
     /// Σ over the rows of B; empty if they were not asked for.
     pub column_sums: Vec<f32>,
+    /// What was added to the rows of A·B before all below zero became zero; empty if nothing was.
+    pub bias: Vec<f32>,
+    /// Launches with the same result, if the comparison with them is of interest.
+    pub apart: Vec<Launch>,
     pub memory: Vec<DeviceBuffer>,
 }
 
@@ -223,14 +235,22 @@ impl Matrices {
         Ok(Matrices { shape: [m, n, k], a: cuda.matrix(a)?, b: cuda.matrix(b)?, every, truth, column_sums })
     }
 
-    /// How far C is from A·B, in the rows that are known.
-    fn error(&self, c: &[f32]) -> f64 {
+    /// How far C is from A·B, or from max(A·B + bias, 0) if there is a bias, in the rows that are known.
+    fn error(&self, c: &[f32], bias: &[f32]) -> f64 {
         let rows = c.chunks_exact(self.shape[1]).step_by(self.every);
-        distance(rows.flatten(), &self.truth)
+        if bias.is_empty() {
+            return distance(rows.flatten(), &self.truth);
+        }
+        let finished = |(sum, bias): (&f64, &f32)| (sum + f64::from(*bias)).max(0.0);
+        let truth: Vec<f64> = self.truth.iter().zip(bias.iter().cycle()).map(finished).collect();
+        distance(rows.flatten(), &truth)
     }
 
     /// Launches a rung of the ladder once and reads what it wrote.
     pub fn climb(&self, cuda: &Cuda, rung: &Rung) -> Result<RungRun> {
+        if rung.tiles {
+            return tiles::run(cuda, self, rung);
+        }
         if rung.planes > 0 {
             return planes::run(cuda, self, rung);
         }
@@ -263,7 +283,9 @@ impl Matrices {
         let splits: Vec<&Launch> = run.splits.iter().collect();
         let splitting = if splits.is_empty() { 0.0 } else { shortest(&splits)? };
         let seconds = shortest(&[splits.as_slice(), &[&run.launch]].concat())?;
-        Ok(Climbed { error: self.error(&run.c), seconds, splitting })
+        let apart: Vec<&Launch> = run.apart.iter().collect();
+        let apart = if apart.is_empty() { None } else { Some(shortest(&[splits, apart].concat())?) };
+        Ok(Climbed { error: self.error(&run.c, &run.bias), seconds, splitting, apart })
     }
 
     /// Launches a kernel once and reads what it wrote.
@@ -304,6 +326,8 @@ impl Matrices {
             launch,
             c: vec![0.0; m * n],
             column_sums: vec![0.0; if sums { n } else { 0 }],
+            bias: vec![],
+            apart: vec![],
             memory: vec![c, column_sums, workspace, tickets],
         };
         driver.download(run.memory[0].address(), &mut run.c)?;

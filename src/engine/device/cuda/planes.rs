@@ -47,7 +47,7 @@ unsafe impl Pod for SplitParams {}
 unsafe impl Pod for PlanesParams {}
 
 /// Numbers of a chunk, the 16 bytes that the kernels copy at a time: a plane's rows are whole ones.
-const CHUNK: usize = 8;
+pub(super) const CHUNK: usize = 8;
 
 /// Threads of a block of `dev_planes`, each of which makes two neighbours into words.
 const THREADS: u32 = 256;
@@ -89,11 +89,12 @@ pub(super) fn run(cuda: &Cuda, matrices: &Matrices, rung: &Rung) -> Result<RungR
     }
     let mut found = vec![0.0; m * n];
     driver.download(c.address(), &mut found)?;
-    Ok(RungRun { splits, launch, c: found, column_sums: vec![], memory: vec![a, b, c] })
+    let memory = vec![a, b, c];
+    Ok(RungRun { splits, launch, c: found, column_sums: vec![], bias: vec![], apart: vec![], memory })
 }
 
 /// The launch that cuts a matrix [rows, cols] into planes whose rows are `pitch` long.
-fn split(
+pub(super) fn split(
     cuda: &Cuda,
     from: Address,
     to: &DeviceBuffer,
@@ -153,7 +154,7 @@ impl Cuda {
         let matrices = Matrices::of(self, shape, &a, &b, 1)?;
         let exact = TrueProduct::of(&a, &b, k);
         let mut errors = vec![];
-        for rung in LADDER.iter().filter(|rung| rung.planes > 0) {
+        for rung in LADDER.iter().filter(|rung| rung.planes > 0 && !rung.tiles) {
             if let Some(obstacle) = rung.obstacle(shape, self.capability()) {
                 return Err(Error::Device {
                     device: self.gpu().name.clone(),
