@@ -5,8 +5,8 @@
 //   threads = 256, shared = 0
 //   grid    = (max(out.rows, 1), max(⌈out.cols / 1024⌉, 1))
 //
-// A block takes 1024 columns of a row. Every thread works out the permuted row by itself, which is no slower than
-// waiting for one that does. A thread reads 4 bytes (or floats) and writes 4 floats, because so both the reads and the writes of a
+// A block takes 1024 columns of a row. Every thread works out the permuted row by itself, which is no slower than waiting
+// for one that does. A thread reads 4 bytes (or floats) and writes 4 floats, because so both the reads and the writes of a
 // warp lie side by side; with 16 bytes to a thread its four writes would not.
 #include "params.cuh"
 #include "philox.cuh"

@@ -16,8 +16,8 @@
 //
 // where s is the product's element.
 //
-// Each is a function of a quad below, which says in FULL and ROW which operands it has; gemm_finish.cuh and rows.cu load them, call
-// the function for all quads of a thread and store what it returns.
+// Each is a function of a quad below, which says in FULL and ROW which operands it has; gemm_finish.cuh and rows.cu load
+// them, call the function for all quads of a thread and store what it returns.
 #pragma once
 #include "params.cuh"
 #include "program.cuh"
@@ -49,16 +49,16 @@ __device__ __forceinline__ void add_lanes(float& sum, float4 v, int n) {
 
 constexpr int NO_OPERAND = -1;
 
-// FULL: number of the operand with one value per element. ROW: of that with one value per column. LONG: the function has so many
-// instructions that a thread runs it quad by quad: other warps have enough to do while one waits for its operands.
+// FULL: number of the operand with one value per element. ROW: of that with one value per column. LONG: the function has so
+// many instructions that a thread runs it quad by quad: other warps have enough to do while one waits for its operands.
 template <int FULL_, int ROW_, bool LONG_>
 struct HandWritten {
     static constexpr int FULL = FULL_, ROW = ROW_;
     static constexpr bool LONG = LONG_;
 };
 
-// y of a quad whose first n lanes count, given s and the operands; an operand that there is not is zero. What is summed is added
-// to `sum`. A quad with n = 0 comes to the short functions too, and its y goes nowhere.
+// y of a quad whose first n lanes count, given s and the operands; an operand that there is not is zero. What is summed is
+// added to `sum`. A quad with n = 0 comes to the short functions too, and its y goes nowhere.
 
 struct Bias : HandWritten<NO_OPERAND, 0, false> {
     __device__ __forceinline__ float4 operator()(float4 s, float4, float4 b, int, float&) const {

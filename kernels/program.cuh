@@ -7,7 +7,8 @@
 // read through the constant cache.
 //
 // AnyProgram is a Program or a SmallProgram. Three functions, in the order of their use: program_uniform once per thread,
-// program_quad for every quad, program_sums once per block. The kernels are pointwise.cu, rows.cu, scalars.cu and the matrix product's epilogue.
+// program_quad for every quad, program_sums once per block. The kernels are pointwise.cu, rows.cu, scalars.cu and the matrix
+// product's epilogue.
 #pragma once
 #include "params.cuh"
 #include "philox.cuh"

@@ -1,9 +1,9 @@
 // The instructions that C++ has no word for: asynchronous copies to shared memory, the tensor cores, and what launches have to
 // say to each other.
 //
-// Every function here has a twin of the same name in the emulator, and no other file but hopper.cuh contains PTX. The asynchronous
-// copies and the tensor cores begin with sm_80; for sm_75 a copy is a load and a store, and a kernel that uses the
-// tensor cores stops at once (the host never chooses one there).
+// Every function here has a twin of the same name in the emulator, and no other file but hopper.cuh contains PTX. The
+// asynchronous copies and the tensor cores begin with sm_80; for sm_75 a copy is a load and a store, and a kernel that uses
+// the tensor cores stops at once (the host never chooses one there).
 #pragma once
 #include "elbo.cuh"
 

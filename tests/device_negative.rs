@@ -153,6 +153,24 @@ fn the_fence_before_the_ticket_of_a_long_row_is_missed() {
     assert!(cut.iter().all(|(_, outcome)| outcome.contains("race")), "nobody misses the fence: {cut:#?}");
 }
 
+/// The launch that ends a step is set up while the sums before it still run. `begin_launch` is all that it waits by.
+#[test]
+fn the_wait_for_the_launches_before_is_missed() {
+    if !common::emulated() {
+        return;
+    }
+    let edit = |text: &str| cut(text, "ELBO_KERNEL(tick, 1, TickParams) {", "begin_launch();");
+    let copy = |name: &str, races| copy(name, &["reduce.cu", "optimize.cu"], "optimize.cu", edit, races);
+    for (name, races, said) in [
+        ("waits", false, "kernel tick <<<(1,1,1), (1,1,1), 0>>>"),
+        ("waits", false, "ended without begin_launch()"),
+        ("waits-races", true, "global memory is touched before begin_launch()"),
+    ] {
+        let cut = outcomes("long", &copy(name, races));
+        assert!(cut.iter().all(|(_, outcome)| outcome.contains(said)), "nobody misses the wait: {cut:#?}");
+    }
+}
+
 /// The child process. Prints one line for each schedule: the bits of all results as a hash, or the error.
 #[test]
 #[ignore = "the other tests start it, with a library to load"]

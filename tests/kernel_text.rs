@@ -59,3 +59,31 @@ fn kernels_are_launched_by_their_room() {
         assert!(seen.iter().any(|name| name == kernel), "{kernel} is not among {seen:?}");
     }
 }
+
+/// A kernel of a plan waits for the launches before (`begin_launch`, kernels/ptx.cuh) in its first statement: before that
+/// it may name its shared memory and nothing else. The emulator finds threads that do not wait at all.
+#[test]
+fn kernels_of_plans_wait_before_anything_else() {
+    let kernels = Path::new(env!("CARGO_MANIFEST_DIR")).join("kernels");
+    let read = |name: &str| std::fs::read_to_string(kernels.join(name)).unwrap();
+    let first_statement = |text: &str, from: usize| -> String {
+        let body = text[from..].split_once("{\n").expect("a body").1;
+        let is_shared = |line: &&str| line.trim_start().starts_with("ELBO_SHARED(");
+        body.lines().find(|line| !is_shared(line)).unwrap().trim().to_string()
+    };
+    let mut seen = 0;
+    for file in ["batch", "gemm", "layout", "optimize", "pointwise", "reduce", "rows", "scalars", "softmax"] {
+        let text = read(&format!("{file}.cu"));
+        for (at, _) in text.match_indices("\nELBO_KERNEL") {
+            let first = first_statement(&text, at);
+            let in_function = ["multiply_matrices<", "run_rows<"].iter().any(|function| first.starts_with(function));
+            assert!(first == "begin_launch();" || in_function, "{file}.cu: {first}");
+            seen += 1;
+        }
+    }
+    assert!(seen >= 16, "{seen} kernels");
+    for (file, function) in [("gemm_finish.cuh", "void multiply_matrices("), ("rows.cu", "void run_rows(")] {
+        let text = read(file);
+        assert_eq!(first_statement(&text, text.find(function).expect(function)), "begin_launch();", "{file}");
+    }
+}

@@ -11,11 +11,11 @@
 // small products come first: a tensor core cuts an addend off where the largest one's last bit is, so that a₂b₀ added to
 // the sum of a₀b₀ would keep 8 of its bits; among their like the small ones keep theirs, and are cut off once. And the
 // total gets an ordinary, rounded addition: cutting it off all along k would be a bias. That takes 64 registers more, and
-// therefore one block, not two, is on a multiprocessor.
+// therefore one block, not two, is on a multiprocessor: two would need more than the 65536 registers that it has.
 //
 // What limits it (estimated; nothing was measured on a GPU). For 16 of k everything of gemm_9 comes six times: 1536
-// cycles of tensor cores (sm_80; 1210 on sm_90), 1536 of shared memory, and 48 KiB from the second-level cache, 10.7 FLOP
-// per byte. On an H200 that cache allows 59 TFLOP/s, where tensor cores would do 100 and the f32 units of rung 7 do 67 at
+// cycles of tensor cores (sm_80; 1180 on sm_90), 1536 of shared memory, and 48 KiB from the second-level cache, 10.7 FLOP
+// per byte. On an H200 that cache allows 59 TFLOP/s, where tensor cores would do 107 and the f32 units of rung 7 do 67 at
 // best. So there this rung is worth the trouble only after the exercise. (../gemm_tensor.cuh reads f32, 16 KiB, and splits
 // it in registers.)
 //

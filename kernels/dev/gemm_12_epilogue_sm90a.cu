@@ -1,21 +1,22 @@
 // The ladder, 12 of 12: what follows a product is done before it is stored.
 //
-// A layer of a network is relu(A·B + bias). The sums of gemm_11 are in registers when they are complete, and a kernel of its own
-// for bias and activation would bring all of C from memory once more and back: 8 bytes moved for two operations. Here they are
-// done on the way out: each thread adds the bias of its columns, takes the larger of the sum and zero, and stores that.
+// A layer of a network is relu(A·B + bias). The sums of gemm_11 are in registers when they are complete, and a kernel of its
+// own for bias and activation would bring all of C from memory once more and back: 8 bytes moved for two operations. Here
+// they are done on the way out: each thread adds the bias of its columns, takes the larger of the sum and zero, and stores
+// that.
 //
 // dev_epilogue is that kernel of its own. The ladder runs gemm_11 and then dev_epilogue as well and tells that time beside this
 // rung's, for the same result, bit by bit.
 //
-// What limits it: what limits gemm_11. The bias is 512 bytes for a tile of 64 KiB, and comes from the first-level cache after
-// the first row. What is saved (estimated; nothing was measured on a GPU): 8·m·n bytes, for n = m = 8192 half a gigabyte, 0.12
-// ms at 4.3 TB/s of an H200; gemm_11's own product of k = 8192 takes 3.1 ms at its limit, one of k = 400 a twentieth of it,
-// and there it counts.
+// What limits it: what limits gemm_11. The bias is 512 bytes for a tile of 64 KiB, and comes from the first-level cache
+// after the first row. What is saved (estimated; nothing was measured on a GPU): 8·m·n bytes, for n = m = 8192 half a
+// gigabyte, 0.12 ms at 4.3 TB/s, nine tenths of what the data sheet of an H200 says; gemm_11's own product of k = 8192 takes
+// 3.1 ms at its limit, one of k = 400 a twentieth of it, and there it counts.
 //
-// Relative error as for gemm_11. Takes any sizes.
+// Error as for gemm_11. Takes any sizes.
 //
-// Exercise: dev_epilogue reads C from memory if C is larger than the second-level cache, 50 MiB on an H200. Up to which m = n does
-// the separate pass find C there? (4 m² ≤ 50 · 2²⁰: 3620. It still costs a launch.)
+// Exercise: dev_epilogue reads C from memory if C is larger than the second-level cache, 50 MiB on an H200. Up to which m =
+// n does the separate pass find C there? (4 m² ≤ 50 · 2²⁰: 3620. It still costs a launch.)
 #include "../scalar.cuh"
 #include "warpgroup.cuh"
 

@@ -2,10 +2,11 @@
 //
 //   C[i, j] = Σ_p A[i, p] · B[p, j]        A: [m, k], B: [k, n], C: [m, n], row-major
 //
-// gemm_1 … gemm_10 compute the same product, each one idea on from the one before; gemm_7 and gemm_8 have the design of
-// the kernels that are used (../gemm_tile.cuh). Up to gemm_8 all take GemmParams and read a, b, c, m, n, k and the
-// leading dimensions of it. The launch is in LADDER, src/engine/steps/gemm/cuda.rs. What limits a rung is counted from
-// its text and from data sheets; nothing was measured on a GPU.
+// gemm_1 … gemm_11 compute the same product, each one idea on from the one before. The kernels that are used have the
+// pipeline of gemm_7 and the instruction of gemm_8 (../gemm_tile.cuh), and end as gemm_12 does. Up to gemm_8 all take
+// GemmParams and read a, b, c, m, n, k and the leading dimensions of it. The launch is in LADDER,
+// src/engine/steps/gemm/cuda.rs. What limits a rung is counted from its text and from data sheets; nothing was measured on a
+// GPU.
 //
 // Here every thread computes one element of C. The trouble is which: the 32 threads of a warp run together, and here
 // neighbours take neighbouring rows, so that a warp covers 16 rows and 2 columns of C. In every step it reads 16

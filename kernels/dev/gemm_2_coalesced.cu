@@ -7,8 +7,9 @@
 // What limits it: reads from afar. 64 bytes of B, the same for both halves of a warp, and two pieces of A are 128 bytes
 // for 32 multiply-adds: 0.5 FLOP per byte. And each multiply-add takes two read instructions.
 //
-// Exercise: let a whole warp lie in one row of C. What does it read in a step? (160 bytes: half the reads of A and twice
-// those of B. A square would be best, and gemm_3 makes one of the whole block.)
+// Exercise: let a whole warp lie in one row of C. What does it read in a step, and what if it lies as 4 × 8? (160 bytes both
+// times: one piece of A and four of B, or four and one. Counted in pieces 2 × 16 is best; counted in numbers that are
+// used a square would be, and gemm_3, which keeps what it has read, makes one of the whole block.)
 #include "../params.cuh"
 
 ELBO_KERNEL(dev_gemm_2, 256, GemmParams) {

@@ -6,7 +6,8 @@
 // tile of a block grows to 64 × 64, and with it the use of everything that is copied. k advances in steps of 8.
 //
 // What limits it: shared memory still. Nine reads of a warp take nine cycles, the eight multiply-adds two (sm_75 and
-// sm_80: four), unless the compiler joins the reads of A for neighbouring k, of which four fit one of 16 bytes.
+// sm_80: four). Where the compiler joins the reads of A for neighbouring k, of which four fit one of 16 bytes, four steps of k
+// take 4 + 8 cycles for 8 of arithmetic, and only on sm_75 and sm_80, with 16, is arithmetic the limit.
 //
 // Exercise: with 16 sums in a thread, how many reads for a multiply-add? Is there a number of sums for which it is below
 // one? (17/16. No: the number of A is used once, whatever the column's height.)

@@ -1,14 +1,14 @@
 // The ladder, 5 of 12: a square of sums per thread.
 //
 // A column of eight sums uses a number of B eight times, but a number of A once. A square uses both: for each k a thread
-// reads 8 numbers of A and 8 of B into registers and multiplies each with each, 16 reads for 64 multiply-adds. By that
-// count arithmetic could be the limit. It is not yet: 16 threads side by side read B 8 numbers apart, four different
-// words in each of four banks, which take turns (gemm_6 says what a bank is). Where the compiler joins four such reads
-// into one of 16 bytes, two words still take turns. A block of 256 threads computes 128 × 128 elements; every thread
-// copies four numbers of A and four of B in each step.
+// reads 8 numbers of A and 8 of B into registers and multiplies each with each, 16 reads for 64 multiply-adds. By that count
+// arithmetic could be the limit. It is not yet: 16 threads side by side read B 8 numbers apart, four different words in each
+// of four banks, which take turns (gemm_6 says what a bank is). A block of 256 threads computes 128 × 128 elements; every
+// thread copies four numbers of A and four of B in each step.
 //
 // What limits it: banks. For each k the eight reads of B take four cycles each; those of A two, since the two rows of
-// threads in a warp read A 64 words apart, at one bank: 48 cycles, for 64 multiply-adds of a warp, which take 16.
+// threads in a warp read A 64 words apart, at one bank: 48 cycles, for 64 multiply-adds of a warp, which take 16 (sm_75 and
+// sm_80: 32). nvcc 13 joins four reads of B into one of 16 bytes, of which each takes four cycles too: 24 cycles then.
 //
 // Exercise: which of the two is cured by an idle float after each row of the strip, and which is not?
 // (A's, with 9 floats to a row. B's words are of one row: the threads' columns have to change, which gemm_6 does.)

@@ -78,7 +78,8 @@ __host__ __device__ constexpr int swizzle(int row, int chunk) {
     return row * CHUNKS + (chunk ^ row / (8 / EXCHANGED) % EXCHANGED);
 }
 
-// Whether eight rows at one chunk always lie in eight groups of banks, and no two chunks in one place.
+// Whether eight rows at one chunk always lie in eight groups of banks, and no two chunks of a row in one place. The pattern
+// repeats every eight rows.
 template <int CHUNKS>
 __host__ __device__ constexpr bool is_free_of_conflicts() {
     for (int row = 0; row < 64; row += 8) {
@@ -87,9 +88,11 @@ __host__ __device__ constexpr bool is_free_of_conflicts() {
             for (int i = 0; i < 8; ++i) groups |= 1u << swizzle<CHUNKS>(row + i, chunk) % 8;
             if (groups != 255) return false;
         }
-        u32 places = 0;
-        for (int chunk = 0; chunk < CHUNKS; ++chunk) places |= 1u << (swizzle<CHUNKS>(row, chunk) - row * CHUNKS);
-        if (places != (1u << CHUNKS) - 1) return false;
+        for (int i = row; i < row + 8; ++i) {
+            u32 places = 0;
+            for (int chunk = 0; chunk < CHUNKS; ++chunk) places |= 1u << (swizzle<CHUNKS>(i, chunk) - i * CHUNKS);
+            if (places != (1u << CHUNKS) - 1) return false;
+        }
     }
     return true;
 }

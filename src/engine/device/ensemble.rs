@@ -11,8 +11,8 @@ use crate::engine::error::Result;
 
 /// A device for several models, each of which a thread of its own trains.
 ///
-/// On a GPU, models of one kind that run their steps at about the same time share launches: a small step leaves most of a
-/// GPU idle, and its time is that of its launches. Models of different kinds (other shapes, batches, precision) run one after
+/// On a GPU, models of one kind that run their steps at about the same time share launches: the time of a small step is that of
+/// its launches, and most of the GPU is idle meanwhile. Models of different kinds (other shapes, batches, precision) run one after
 /// the other. On the CPU it is as if each thread had opened the device. Every model has the bits that it has alone,
 /// whatever the others do.
 ///

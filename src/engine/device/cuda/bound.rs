@@ -4,7 +4,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use super::driver::{DeviceBuffer, Driver, Launch, LaunchGraph, LaunchNode};
-use super::ensemble::{Shown, for_all};
+use super::ensemble::{Likeness, for_all};
 use super::lower::{DataLaunch, Lowered, Placed};
 use super::memory::{DeviceData, DeviceMemory};
 use crate::engine::device::call::Call;
@@ -78,7 +78,7 @@ impl BoundPlan {
     }
 
     /// What other models of an ensemble see of it.
-    pub fn shown(&mut self) -> Option<Arc<Shown>> {
+    pub fn shown(&mut self) -> Option<Arc<Likeness>> {
         self.moored.as_mut().map(Moored::shown)
     }
 
@@ -86,7 +86,7 @@ impl BoundPlan {
     ///
     /// # Errors
     /// From the driver.
-    pub fn replay(&mut self, driver: &Rc<Driver>, models: &[Arc<Shown>], steps: usize) -> Result<()> {
+    pub fn replay(&mut self, driver: &Rc<Driver>, models: &[Arc<Likeness>], steps: usize) -> Result<()> {
         let numbers: Vec<u64> = models.iter().skip(1).map(|shown| shown.number).collect();
         let graphs = match self.graphs.take() {
             Some(graphs) if graphs.models == numbers => graphs,
@@ -131,7 +131,7 @@ struct Moored {
     launches: Vec<Placed>,
     data: Vec<DataLaunch>,
     /// What the others see; made anew when a data set has moved.
-    shown: Option<Arc<Shown>>,
+    shown: Option<Arc<Likeness>>,
 }
 
 impl Moored {
@@ -145,7 +145,7 @@ impl Moored {
         self.shown = None;
     }
 
-    fn shown(&mut self) -> Arc<Shown> {
-        self.shown.get_or_insert_with(|| Arc::new(Shown::of(&self.launches, &self.data))).clone()
+    fn shown(&mut self) -> Arc<Likeness> {
+        self.shown.get_or_insert_with(|| Arc::new(Likeness::of(&self.launches, &self.data))).clone()
     }
 }

@@ -1,6 +1,6 @@
 //! Models of several threads whose steps are made by the same launches.
 //!
-//! A small step leaves most of a GPU idle, and its time is that of its launches. Models of one kind have the same launches on
+//! The time of a small step is that of its launches, and most of the GPU is idle meanwhile. Models of one kind have the same launches on
 //! other numbers; so their memory is laid out alike, [`MODEL_STRIDE`] bytes apart, and gridDim.z of one launch counts
 //! models (kernels/per_model.cuh). Each block does what it does when its model is alone, so the bits are the same.
 //!
@@ -33,7 +33,7 @@ const ALIGN: u64 = 256;
 
 /// The launches of a function that is bound to memory, as other threads may look at them: with the addresses that they would
 /// have if its berth were the first. So models of one kind show the same.
-pub(crate) struct Shown {
+pub(crate) struct Likeness {
     /// No other has it.
     pub number: u64,
     launches: Vec<ShownLaunch>,
@@ -50,19 +50,19 @@ struct ShownLaunch {
     waits: Vec<usize>,
 }
 
-impl Shown {
+impl Likeness {
     /// What others see of these launches.
-    pub fn of(launches: &[Placed], data: &[DataLaunch]) -> Shown {
+    pub fn of(launches: &[Placed], data: &[DataLaunch]) -> Likeness {
         let shown = |placed: &Placed| {
             let Launch { kernel, grid, threads, shared, ref params, .. } = placed.launch;
             ShownLaunch { kernel, grid, threads, shared, params: params.clone(), waits: placed.waits.clone() }
         };
         let data = data.iter().map(|usage| (usage.launch, usage.field / size_of::<u64>())).collect();
-        Shown { number: fresh_number(), launches: launches.iter().map(shown).collect(), data }
+        Likeness { number: fresh_number(), launches: launches.iter().map(shown).collect(), data }
     }
 
     /// Whether these are the launches of the other, but for the data sets.
-    fn is_like(&self, other: &Shown) -> bool {
+    fn is_like(&self, other: &Likeness) -> bool {
         let is_data = |launch: usize, word: usize| {
             self.data.iter().any(|&(l, from)| l == launch && (from..from + MAX_MODELS).contains(&word))
         };
@@ -80,7 +80,7 @@ impl Shown {
 }
 
 /// The launches of `placed`, those of the first of `models`, for all of them.
-pub(super) fn for_all(placed: &[Placed], models: &[Arc<Shown>]) -> Vec<Launch> {
+pub(super) fn for_all(placed: &[Placed], models: &[Arc<Likeness>]) -> Vec<Launch> {
     let mut launches: Vec<Launch> = placed.iter().map(|placed| placed.launch.clone()).collect();
     for launch in &mut launches {
         launch.grid[2] = models.len() as u32;
@@ -95,14 +95,14 @@ pub(super) fn for_all(placed: &[Placed], models: &[Arc<Shown>]) -> Vec<Launch> {
 
 /// A run that a berth asks for.
 struct Awaiting {
-    shown: Arc<Shown>,
+    shown: Arc<Likeness>,
     steps: usize,
 }
 
 /// What a berth that has asked is to do.
 enum Turn {
     /// To launch for these models, its own first.
-    Launch(Vec<Arc<Shown>>),
+    Launch(Vec<Arc<Likeness>>),
     /// To go on: another has launched for it, or could not.
     Launched(bool),
 }
@@ -252,9 +252,9 @@ impl Berth {
     /// Those of `launch`; [`Error::Device`] when the other could not.
     pub fn run(
         &self,
-        shown: &Arc<Shown>,
+        shown: &Arc<Likeness>,
         steps: usize,
-        launch: impl FnOnce(&[Arc<Shown>]) -> Result<()>,
+        launch: impl FnOnce(&[Arc<Likeness>]) -> Result<()>,
     ) -> Result<()> {
         let mut meeting = self.harbour.lock();
         meeting.asked.insert(self.number, Awaiting { shown: shown.clone(), steps });

@@ -62,7 +62,7 @@ pub(super) fn run(cuda: &Cuda, matrices: &Matrices, rung: &Rung) -> Result<RungR
         ldc: n as i32,
         pad: [0; 8],
     };
-    let work = Work { cuda, rung, params, size: m * n };
+    let work = TilesRun { cuda, rung, params, size: m * n };
     let c = work.result()?;
     let launch = work.product(rung.name, &c)?;
     splits.iter().chain([&launch]).try_for_each(|launch| driver.launch(launch))?;
@@ -85,7 +85,7 @@ pub(super) fn run(cuda: &Cuda, matrices: &Matrices, rung: &Rung) -> Result<RungR
 }
 
 /// The launches of a rung on planes that are there, into whichever result.
-struct Work<'a> {
+struct TilesRun<'a> {
     cuda: &'a Cuda,
     rung: &'a Rung,
     params: TilesParams,
@@ -93,7 +93,7 @@ struct Work<'a> {
     size: usize,
 }
 
-impl Work<'_> {
+impl TilesRun<'_> {
     /// A result that is not a number until kernels have written it.
     fn result(&self) -> Result<DeviceBuffer> {
         self.cuda.matrix(&vec![f32::NAN; self.size])
