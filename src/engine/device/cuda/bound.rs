@@ -32,7 +32,7 @@ pub(super) struct BoundPlan {
     _shared: Option<DeviceBuffer>,
 }
 
-/// Recorded of one step and of [`UNROLL`] steps, recorded when they are first needed.
+/// Graphs of one step and of [`UNROLL`] steps, recorded when they are first needed.
 struct Recorded {
     /// The numbers of the models whose steps they make; none where it is this plan's alone.
     models: Vec<u64>,

@@ -11,7 +11,7 @@
 //! ```
 //!
 //! Of R models in one launch every launch has R times the blocks and the bytes, and R times the arithmetic on the multiprocessor
-//! with most of it once all are at work; instructions of programs wait for each other only in turns of [`HIDDEN`] blocks.
+//! with most of it once all are at work; instructions of programs wait for each other only in turns of eight blocks.
 //!
 //! The model knows no tail effects, no caches but the second level, and no clocks but one.
 
