@@ -252,6 +252,13 @@ struct RooflineParams {  // what a device can do at most (roofline.cu)
     int _pad;
 };
 
+struct LadderParams {  // rungs 1 to 8 of kernels/dev: C = A · B, row-major
+    const float* a;    // [m, k]
+    const float* b;    // [k, n]
+    float* c;          // [m, n]
+    int m, n, k, lda, ldb, ldc;
+};
+
 struct SumPartsParams {  // sum_parts.cu
     const float* parts;  // [ranks, len]
     float* to;           // [len]
@@ -299,4 +306,5 @@ static_assert(sizeof(OptimizeParams) == 112 && alignof(OptimizeParams) == 8);
 static_assert(sizeof(TickParams) == 8 && alignof(TickParams) == 8);
 static_assert(sizeof(HashParams) == 40 && alignof(HashParams) == 8);
 static_assert(sizeof(RooflineParams) == 40 && alignof(RooflineParams) == 8);
+static_assert(sizeof(LadderParams) == 48 && alignof(LadderParams) == 8);
 static_assert(sizeof(SumPartsParams) == 32 && alignof(SumPartsParams) == 8);

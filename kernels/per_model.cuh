@@ -5,7 +5,7 @@
 // many with gridDim.z = 1: every model has the bits that it has alone. How memory comes to lie so:
 // src/engine/device/cuda/ensemble.rs.
 #pragma once
-#include "elbo.cuh"
+#include "ptx.cuh"
 
 constexpr u64 MODEL_STRIDE = 1ull << 26;
 
@@ -16,7 +16,7 @@ struct PerModel {
     T* first;
 
     __device__ __forceinline__ operator T*() const {
-        return reinterpret_cast<T*>(reinterpret_cast<u64>(first) + blockIdx.z * MODEL_STRIDE);
+        return reinterpret_cast<T*>(reinterpret_cast<u64>(first) + number_of_model() * MODEL_STRIDE);
     }
     __device__ __forceinline__ T* operator->() const { return *this; }
 

@@ -19,6 +19,16 @@ __device__ __forceinline__ u32 shared_address(const void* pointer) {
     return static_cast<u32>(__cvta_generic_to_shared(pointer));
 }
 
+// ---- the model of a block ----
+//
+// blockIdx.z, asked for anew each time: an address of a model is then worked out where it is used. As an ordinary variable ptxas works
+// the addresses of an epilogue out before the main loop of a product, and keeps ten registers and more for them through it.
+__device__ __forceinline__ u32 number_of_model() {
+    u32 z;
+    asm volatile("mov.u32 %0, %%ctaid.z;" : "=r"(z));
+    return z;
+}
+
 // ---- launches that are set up ahead ----
 //
 // What every kernel of a plan begins with, before it touches global memory: it waits until the launches that this one comes

@@ -28,7 +28,7 @@ __device__ __forceinline__ float fold_strided(const float* x, int n, int thread,
     const float e = Fold::identity();
     float4 y = splat(e);
     const int whole = n / 4;
-#pragma unroll 2
+#pragma unroll 1  // two loads of a thread on their way would take more than the 32 registers of 2048 threads
     for (int quad = thread; quad < whole; quad += team) {
         const float4 v = load_quad(x + 4ll * quad, 4);
         y = make_float4(fold(y.x, v.x), fold(y.y, v.y), fold(y.z, v.z), fold(y.w, v.w));
@@ -44,24 +44,25 @@ __device__ __forceinline__ float fold_strided(const float* x, int n, int thread,
 template <class Fold>
 __device__ __forceinline__ void reduce_shared_row(const ReduceParams& p, float* shared, Fold fold) {
     const int thread = threadIdx.x, threads = blockDim.x, part = blockIdx.x;
+    const u64 row = blockIdx.y;
     const int first = part * p.per_part;
     const int n = p.reduced - first < p.per_part ? p.reduced - first : p.per_part;
+    float* const parts = p.workspace + row * p.parts;
 
-    const float y = fold_strided(p.x + (static_cast<u64>(blockIdx.y) * p.reduced + first), n, thread, threads, fold);
+    const float y = fold_strided(p.x + (row * p.reduced + first), n, thread, threads, fold);
     const float of_part = fold_block(y, fold, shared, thread, threads);
-    float* const parts = p.workspace + static_cast<u64>(blockIdx.y) * p.parts;
     u32* const last = reinterpret_cast<u32*>(shared);
     if (thread == 0) {
         parts[part] = of_part;
         __threadfence();
-        *last = atomicAdd(&p.tickets[blockIdx.y], 1u) + 1u == static_cast<u32>(p.parts);
-        if (*last) p.tickets[blockIdx.y] = 0;
+        *last = atomicAdd(&p.tickets[row], 1u) + 1u == static_cast<u32>(p.parts);
+        if (*last) p.tickets[row] = 0;
         __threadfence();
     }
     __syncthreads();
     if (!*last) return;
     const float total = fold_block(thread < p.parts ? parts[thread] : Fold::identity(), fold, shared, thread, threads);
-    if (thread == 0) p.out[blockIdx.y] = total;
+    if (thread == 0) p.out[row] = total;
 }
 
 template <class Fold>

@@ -126,3 +126,34 @@ fn replicas_on_cuda_have_the_bytes_of_runs_alone() {
     assert!(!many.status.success() && text(&many.stderr).contains("16"), "{}", text(&many.stderr));
     assert!(!at.path().join("many").exists());
 }
+
+/// A launch that is set up ahead is one that begins earlier, and no other; where the driver refuses, or the user, it is not.
+#[test]
+fn launches_that_are_set_up_ahead_leave_the_bytes_alone() {
+    let at = tempfile::tempdir().unwrap();
+    for (out, settings) in [
+        ("ahead", &[][..]),
+        ("off", &[("ELBO_AHEAD", "off"), ("ELBO_EMU_AHEAD", "refuse")]),
+        ("refused", &[("ELBO_EMU_AHEAD", "refuse")]),
+    ] {
+        let Some(run) = elbo(at.path(), &format!("{SMALL} --device cuda --out {out}"), settings) else { return };
+        assert!(run.status.success(), "{out}: {}", text(&run.stderr));
+    }
+    let read = |run: &str| fs::read(at.path().join(run).join("checkpoint.safetensors")).unwrap();
+    assert!(read("ahead") == read("off") && read("ahead") == read("refused"));
+    let wrong = elbo(at.path(), &format!("{SMALL} --device cuda --out wrong"), &[("ELBO_AHEAD", "of")]).unwrap();
+    assert!(!wrong.status.success() && text(&wrong.stderr).contains("ELBO_AHEAD is \"of\""), "{}", text(&wrong.stderr));
+}
+
+/// Models that do not fit the GPU together are told so, with the option that helps, and the sweep can go on with it.
+#[test]
+fn models_that_do_not_fit_together_are_told_so() {
+    let at = tempfile::tempdir().unwrap();
+    let small = &[("ELBO_EMU_MEMORY", "120000000")];
+    let Some(run) = elbo(at.path(), &format!("{SMALL} --replicas 3 --device cuda --out all"), small) else { return };
+    let told = text(&run.stderr);
+    assert!(!run.status.success() && told.contains("train fewer at the same time"), "{told}");
+    assert!(told.contains("(--jobs)") && told.contains("models that share launches"), "{told}");
+    let rest = elbo(at.path(), "sweep --resume all --device cuda --jobs 1", small).unwrap();
+    assert!(rest.status.success(), "{}", text(&rest.stderr));
+}

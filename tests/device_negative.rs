@@ -130,7 +130,7 @@ fn the_barrier_between_warps_of_a_reduction_over_a_row_is_missed() {
 
 #[test]
 fn the_barrier_before_the_last_block_of_a_long_row_goes_on_is_missed() {
-    let after = "if (*last) p.tickets[blockIdx.y] = 0;";
+    let after = "if (*last) p.tickets[row] = 0;";
     let kernels = &["reduce.cu", "optimize.cu"];
     Barrier { name: "tickets", work: "long", kernels, file: "reduce.cu", after }.is_missed();
 }

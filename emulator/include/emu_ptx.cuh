@@ -5,6 +5,8 @@
 #pragma once
 #include "emu.cuh"
 
+inline u32 number_of_model() { return blockIdx.z; }
+
 namespace emu {
 void begin_launch();
 }

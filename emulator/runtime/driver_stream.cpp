@@ -1,4 +1,7 @@
 // The emulated driver: streams, events, capture, graphs.
+#include <cstdlib>
+#include <cstring>
+
 #include "driver.h"
 
 namespace emu {
@@ -196,6 +199,8 @@ API cuGraphAddKernelNode_v2(CUgraphNode* node, CUgraph graph, const CUgraphNode*
 API cuGraphAddDependencies_v2(CUgraph graph, const CUgraphNode* from, const CUgraphNode* to, const CUgraphEdgeData* edges,
                               size_t count) {
     return with_context([&] {
+        const char* ahead_allowed = getenv("ELBO_EMU_AHEAD");
+        if (ahead_allowed != nullptr && strcmp(ahead_allowed, "refuse") == 0) return CUDA_ERROR_NOT_SUPPORTED;
         if (!graphs().has(graph)) return CUDA_ERROR_INVALID_HANDLE;
         Work& work = *graph->work;
         for (size_t i = 0; i < count; ++i) {

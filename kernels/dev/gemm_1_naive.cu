@@ -4,9 +4,8 @@
 //
 // gemm_1 … gemm_11 compute the same product, each one idea on from the one before. The kernels that are used have the
 // pipeline of gemm_7 and the instruction of gemm_8 (../gemm_tile.cuh), and end as gemm_12 does. Up to gemm_8 all take
-// GemmParams and read a, b, c, m, n, k and the leading dimensions of it. The launch is in LADDER,
-// src/engine/steps/gemm/cuda.rs. What limits a rung is counted from its text and from data sheets; nothing was measured on a
-// GPU.
+// LadderParams (../params.cuh). The launch is in LADDER, src/engine/steps/gemm/cuda.rs. What limits a rung is counted from
+// its text and from data sheets; nothing was measured on a GPU.
 //
 // Here every thread computes one element of C. The trouble is which: the 32 threads of a warp run together, and here
 // neighbours take neighbouring rows, so that a warp covers 16 rows and 2 columns of C. In every step it reads 16
@@ -20,7 +19,7 @@
 // does a step take then, and how much of each store is used? (33; 4 of 32 bytes.)
 #include "../params.cuh"
 
-ELBO_KERNEL(dev_gemm_1, 256, GemmParams) {
+ELBO_KERNEL(dev_gemm_1, 256, LadderParams) {
     const int row = blockIdx.y * 16 + threadIdx.x % 16;
     const int col = blockIdx.x * 16 + threadIdx.x / 16;
     if (row >= p.m || col >= p.n) return;

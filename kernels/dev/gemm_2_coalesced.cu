@@ -12,7 +12,7 @@
 // used a square would be, and gemm_3, which keeps what it has read, makes one of the whole block.)
 #include "../params.cuh"
 
-ELBO_KERNEL(dev_gemm_2, 256, GemmParams) {
+ELBO_KERNEL(dev_gemm_2, 256, LadderParams) {
     const int row = blockIdx.y * 16 + threadIdx.x / 16;
     const int col = blockIdx.x * 16 + threadIdx.x % 16;
     if (row >= p.m || col >= p.n) return;

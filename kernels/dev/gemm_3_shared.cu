@@ -16,7 +16,7 @@
 // halved; reads from shared memory stay two for a multiply-add.)
 #include "../params.cuh"
 
-ELBO_KERNEL(dev_gemm_3, 256, GemmParams) {
+ELBO_KERNEL(dev_gemm_3, 256, LadderParams) {
     ELBO_SHARED(float, shared);
     float* const a = shared;        // [16 rows][16 of k]
     float* const b = shared + 256;  // [16 of k][16 columns]

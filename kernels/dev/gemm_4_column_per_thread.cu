@@ -13,7 +13,7 @@
 // one? (17/16. No: the number of A is used once, whatever the column's height.)
 #include "../params.cuh"
 
-ELBO_KERNEL(dev_gemm_4, 512, GemmParams) {
+ELBO_KERNEL(dev_gemm_4, 512, LadderParams) {
     ELBO_SHARED(float, shared);
     float* const a = shared;           // [64 rows][8 of k]
     float* const b = shared + 64 * 8;  // [8 of k][64 columns]

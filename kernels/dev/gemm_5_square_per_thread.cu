@@ -14,7 +14,7 @@
 // (A's, with 9 floats to a row. B's words are of one row: the threads' columns have to change, which gemm_6 does.)
 #include "../params.cuh"
 
-ELBO_KERNEL(dev_gemm_5, 256, GemmParams) {
+ELBO_KERNEL(dev_gemm_5, 256, LadderParams) {
     ELBO_SHARED(float, shared);
     float* const a = shared;            // [128 rows][8 of k]
     float* const b = shared + 128 * 8;  // [8 of k][128 columns]

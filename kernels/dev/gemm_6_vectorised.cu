@@ -22,7 +22,7 @@
 // k that are four apart, 4 · 128 words: all 32 lanes at 16 banks, two by two. With them, 4 · 132 words are 16 banks on.)
 #include "../params.cuh"
 
-ELBO_KERNEL(dev_gemm_6, 256, GemmParams) {
+ELBO_KERNEL(dev_gemm_6, 256, LadderParams) {
     constexpr int PITCH = 128 + 4;
     ELBO_SHARED(float, shared);
     float* const a = shared;              // [8 of k][128 rows]

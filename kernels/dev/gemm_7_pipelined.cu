@@ -20,7 +20,7 @@
 static constexpr int PITCH = 128 + 4, STRIP = 2 * 8 * PITCH, STAGES = 4;
 
 // Starts the copies of strip k0 … k0 + 7: of A to strip[k][row], of B to strip[8 + k][column].
-static __device__ __forceinline__ void start_copies(const GemmParams& p, float* strip, int k0) {
+static __device__ __forceinline__ void start_copies(const LadderParams& p, float* strip, int k0) {
     const int row0 = blockIdx.y * 128, col0 = blockIdx.x * 128;
 #pragma unroll
     for (int i = 0; i < 4; ++i) {
@@ -33,7 +33,7 @@ static __device__ __forceinline__ void start_copies(const GemmParams& p, float* 
     cp_async16(strip + (8 + k) * PITCH + c, in ? p.b + (k0 + k) * p.ldb + col0 + c : p.b, in);
 }
 
-ELBO_KERNEL(dev_gemm_7, 256, GemmParams) {
+ELBO_KERNEL(dev_gemm_7, 256, LadderParams) {
     ELBO_SHARED(float, shared);
     const int row0 = blockIdx.y * 128, col0 = blockIdx.x * 128;
     const int warp = threadIdx.x / 32, lane = threadIdx.x % 32;

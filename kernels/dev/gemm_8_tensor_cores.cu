@@ -20,7 +20,7 @@
 #include "../params.cuh"
 #include "../ptx.cuh"
 
-ELBO_KERNEL(dev_gemm_8, 256, GemmParams) {
+ELBO_KERNEL(dev_gemm_8, 256, LadderParams) {
     constexpr int A_PITCH = 32 + 8, B_PITCH = 128 + 8;
     ELBO_SHARED(u16, shared);
     u16* const a = shared;                  // [128 rows][32 of k]

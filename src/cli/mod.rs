@@ -141,6 +141,7 @@ fn options(error: &Error) -> &'static str {
         Error::Device { remedy, .. } => match remedy.choice {
             Some(Choice::NamedGpu) => " (--device cuda)",
             Some(Choice::Smaller) => " (--hidden, --latent, --batch)",
+            Some(Choice::FewerAtOnce) => " (--jobs)",
             Some(Choice::F32) => " (--precision f32)",
             Some(Choice::Cpu) => " (--device cpu)",
             None => "",

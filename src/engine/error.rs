@@ -132,6 +132,8 @@ pub enum Choice {
     F32,
     /// A smaller model, or smaller batches.
     Smaller,
+    /// Fewer models at the same time.
+    FewerAtOnce,
 }
 
 impl Choice {

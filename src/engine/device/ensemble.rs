@@ -36,7 +36,7 @@ use crate::engine::error::Result;
 pub struct Ensemble {
     device: Device,
     #[cfg(feature = "cuda")]
-    harbour: Option<Arc<cuda::ensemble::Harbour>>,
+    gpu: Option<Arc<cuda::ensemble::EnsembleGpu>>,
 }
 
 /// How far the models of an [`Ensemble`] have shared launches.
@@ -77,10 +77,10 @@ impl Ensemble {
         Ok(Ensemble {
             device,
             #[cfg(feature = "cuda")]
-            harbour: match device {
+            gpu: match device {
                 // One alone has nobody to share with.
                 Device::Cuda { ordinal, .. } if models > 1 => {
-                    Some(cuda::ensemble::Harbour::new(ordinal, models, patience)?)
+                    Some(cuda::ensemble::EnsembleGpu::new(ordinal, models, patience)?)
                 }
                 _ => None,
             },
@@ -93,8 +93,8 @@ impl Ensemble {
     /// [`Error::Argument`](crate::Error::Argument) when there is no room for another model on a GPU; as [`Device::open`].
     pub fn open(&self) -> Result<Executor> {
         #[cfg(feature = "cuda")]
-        if let (Some(harbour), Device::Cuda { ordinal, precision }) = (&self.harbour, self.device) {
-            return Ok(Executor::new(cuda::Cuda::moored(harbour, ordinal, precision)?));
+        if let (Some(gpu), Device::Cuda { ordinal, precision }) = (&self.gpu, self.device) {
+            return Ok(Executor::new(cuda::Cuda::in_ensemble(gpu, ordinal, precision)?));
         }
         self.device.open()
     }
@@ -102,7 +102,7 @@ impl Ensemble {
     /// How far launches were shared; none where there is nothing to share.
     pub fn sharing(&self) -> Option<Sharing> {
         #[cfg(feature = "cuda")]
-        return self.harbour.as_ref().map(|harbour| harbour.sharing());
+        return self.gpu.as_ref().map(|gpu| gpu.sharing());
         #[cfg(not(feature = "cuda"))]
         None
     }

@@ -4,7 +4,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use super::driver::{DeviceBuffer, Driver, Launch, LaunchGraph, LaunchNode};
-use super::ensemble::{Likeness, for_all};
+use super::ensemble::{CanonicalLaunches, for_all};
 use super::lower::{DataLaunch, Lowered, Placed};
 use super::memory::{DeviceData, DeviceMemory};
 use crate::engine::device::call::Call;
@@ -28,7 +28,7 @@ pub(super) struct BoundPlan {
     /// What was run last.
     graphs: Option<Recorded>,
     /// In an ensemble.
-    moored: Option<Moored>,
+    as_first: Option<AsFirst>,
     _shared: Option<DeviceBuffer>,
 }
 
@@ -42,7 +42,7 @@ struct Recorded {
 
 impl BoundPlan {
     /// The launches bound to the memory of this number, with the memory of their shared sums, and in an ensemble as they would
-    /// be in the first berth.
+    /// be in the first member.
     pub fn new(memory: u64, lowered: Lowered, as_first: Option<Lowered>, shared: Option<DeviceBuffer>) -> BoundPlan {
         BoundPlan {
             memory,
@@ -52,7 +52,7 @@ impl BoundPlan {
             data: lowered.data,
             lookups: lowered.lookups,
             graphs: None,
-            moored: as_first.map(Moored::new),
+            as_first: as_first.map(AsFirst::new),
             _shared: shared,
         }
     }
@@ -68,7 +68,7 @@ impl BoundPlan {
             check_rows(slot, data.rows(), call.rows.cursor, call.steps, batch_rows)?;
             if self.versions[at] != data.version {
                 self.launches[usage.launch].launch.params = usage.params(data);
-                self.moored.iter_mut().for_each(|moored| moored.find_data(at, data));
+                self.as_first.iter_mut().for_each(|as_first| as_first.find_data(at, data));
                 self.versions[at] = data.version;
                 // The recorded graphs hold the old address.
                 self.graphs = None;
@@ -78,16 +78,16 @@ impl BoundPlan {
     }
 
     /// What other models of an ensemble see of it.
-    pub fn shown(&mut self) -> Option<Arc<Likeness>> {
-        self.moored.as_mut().map(Moored::shown)
+    pub fn canonical(&mut self) -> Option<Arc<CanonicalLaunches>> {
+        self.as_first.as_mut().map(AsFirst::canonical)
     }
 
     /// Runs `steps` steps: of this plan, or of all `models`, of which it is the first.
     ///
     /// # Errors
     /// From the driver.
-    pub fn replay(&mut self, driver: &Rc<Driver>, models: &[Arc<Likeness>], steps: usize) -> Result<()> {
-        let numbers: Vec<u64> = models.iter().skip(1).map(|shown| shown.number).collect();
+    pub fn replay(&mut self, driver: &Rc<Driver>, models: &[Arc<CanonicalLaunches>], steps: usize) -> Result<()> {
+        let numbers: Vec<u64> = models.iter().skip(1).map(|canonical| canonical.number).collect();
         let graphs = match self.graphs.take() {
             Some(graphs) if graphs.models == numbers => graphs,
             _ => Recorded { models: numbers, one: None, many: None },
@@ -126,26 +126,26 @@ fn nodes<'a>(placed: &[Placed], launches: &[&'a Launch], last: &[usize], steps: 
     all.map(|(step, placed, launch)| LaunchNode { launch, waits: waits(step, placed), urgent: placed.urgent }).collect()
 }
 
-/// The launches as they would be in the first berth of an ensemble.
-struct Moored {
+/// The launches as they would be in the first member of an ensemble.
+struct AsFirst {
     launches: Vec<Placed>,
     data: Vec<DataLaunch>,
     /// What the others see; made anew when a data set has moved.
-    shown: Option<Arc<Likeness>>,
+    canonical: Option<Arc<CanonicalLaunches>>,
 }
 
-impl Moored {
-    fn new(Lowered { launches, data, .. }: Lowered) -> Moored {
-        Moored { launches, data, shown: None }
+impl AsFirst {
+    fn new(Lowered { launches, data, .. }: Lowered) -> AsFirst {
+        AsFirst { launches, data, canonical: None }
     }
 
     fn find_data(&mut self, at: usize, data: &DeviceData) {
         let usage = &self.data[at];
         self.launches[usage.launch].launch.params = usage.params(data);
-        self.shown = None;
+        self.canonical = None;
     }
 
-    fn shown(&mut self) -> Arc<Likeness> {
-        self.shown.get_or_insert_with(|| Arc::new(Likeness::of(&self.launches, &self.data))).clone()
+    fn canonical(&mut self) -> Arc<CanonicalLaunches> {
+        self.canonical.get_or_insert_with(|| Arc::new(CanonicalLaunches::of(&self.launches, &self.data))).clone()
     }
 }

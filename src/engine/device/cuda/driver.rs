@@ -1,7 +1,7 @@
 //! A thin layer over the CUDA driver: one context, one stream, memory, modules, kernels by name, graphs.
 //!
-//! Only this file, `commons.rs`, `pinned.rs`, `tensor_map.rs` and `probe.rs` know cudarc, and of cudarc only the driver's own functions: what the safe
-//! layer adds (event tracking per allocation, allocation by pools) would have a price in every step. Every failure
+//! Only this file, `commons.rs`, `pinned.rs`, `tensor_map.rs` and `probe.rs` know cudarc, and of cudarc only the driver's own
+//! functions: what the safe layer adds (event tracking per allocation, allocation by pools) would have a price in every step. Every failure
 //! becomes an [`Error::Device`] that names the call.
 
 use std::cell::{Cell, RefCell};
@@ -12,7 +12,7 @@ use std::rc::Rc;
 
 use cudarc::driver::{DriverError, result, sys};
 
-use super::ensemble::Berth;
+use super::ensemble::EnsembleMember;
 use super::images;
 use super::probe::{Gpu, Version, probe};
 use crate::engine::error::{Choice, Error, Remedy, Result};
@@ -67,15 +67,19 @@ pub(crate) struct Driver {
     /// The next image to be loaded when a kernel is in none of the modules.
     next_image: Cell<usize>,
     /// Its place among others that it shares the stream with.
-    pub(super) berth: Option<Berth>,
+    pub(super) member: Option<EnsembleMember>,
 }
 
 /// The compute capability and the CUDA of the driver from which on a launch can be set up ahead (programmatic dependent launch).
 const AHEAD: (Version, Version) = (Version(9, 0), Version(12, 3));
 
 /// Whether `ELBO_AHEAD=off` forbids it, to measure what it is worth.
-fn is_switched_off() -> bool {
-    std::env::var("ELBO_AHEAD").is_ok_and(|value| value == "off")
+fn is_switched_off() -> Result<bool> {
+    match std::env::var_os("ELBO_AHEAD") {
+        None => Ok(false),
+        Some(value) if value == "off" => Ok(true),
+        Some(value) => Err(Error::argument("ELBO_AHEAD", format!("{value:?}"), "off, or no such variable")),
+    }
 }
 
 impl Driver {
@@ -83,7 +87,7 @@ impl Driver {
     ///
     /// # Errors
     /// [`Error::Device`] with the reason why there is none, and what can be done about it.
-    pub fn open(ordinal: usize, berth: Option<Berth>) -> Result<Rc<Driver>> {
+    pub fn open(ordinal: usize, member: Option<EnsembleMember>) -> Result<Rc<Driver>> {
         let name = format!("cuda:{ordinal}");
         let gpu = probe(ordinal).map_err(|why| why.of(&name))?;
         let failed = |call: &'static str| move |e| failure(&name, call, e);
@@ -100,17 +104,17 @@ impl Driver {
             .map_err(failed.clone()("cuCtxGetStreamPriorityRange"))?;
         // A stream of its own: what other users of the default stream do is waited for there.
         let own = || result::stream::create(result::stream::StreamKind::NonBlocking).map_err(failed("cuStreamCreate"));
-        let ahead = gpu.compute_capability >= AHEAD.0 && gpu.driver >= AHEAD.1 && !is_switched_off();
+        let ahead = gpu.compute_capability >= AHEAD.0 && gpu.driver >= AHEAD.1 && !is_switched_off()?;
         let driver = Driver {
             gpu,
             context,
-            stream: berth.as_ref().map_or_else(own, |berth| Ok(berth.stream()))?,
+            stream: member.as_ref().map_or_else(own, |member| Ok(member.stream()))?,
             priorities: [least, greatest],
             modules: RefCell::default(),
             functions: RefCell::default(),
             ahead: Cell::new(ahead),
             next_image: Cell::new(0),
-            berth,
+            member,
         };
         Ok(Rc::new(driver))
     }
@@ -142,7 +146,7 @@ impl Driver {
 
     /// `bytes` bytes of device memory, zeroed. `what` says what for, in the message if there is not enough.
     pub fn alloc(self: &Rc<Driver>, bytes: usize, what: &str) -> Result<DeviceBuffer> {
-        let ptr = match self.berth.as_ref().and_then(|berth| berth.take(bytes)) {
+        let ptr = match self.member.as_ref().and_then(|member| member.take(bytes)) {
             Some(place) => place,
             None => self.malloc(bytes, what)?,
         };
@@ -443,7 +447,7 @@ impl Drop for Driver {
         // SAFETY: buffers and graphs hold the driver, so nothing of it is in use any more.
         unsafe {
             let _ = result::stream::synchronize(self.stream);
-            if self.berth.is_none() {
+            if self.member.is_none() {
                 let _ = result::stream::destroy(self.stream);
             }
             for &module in self.modules.borrow().iter() {
@@ -470,7 +474,7 @@ impl DeviceBuffer {
 impl Drop for DeviceBuffer {
     fn drop(&mut self) {
         // What takes the place next is enqueued behind whatever still uses it.
-        if self.driver.berth.as_ref().is_some_and(|berth| berth.give_back(self.ptr)) {
+        if self.driver.member.as_ref().is_some_and(|member| member.give_back(self.ptr)) {
             return;
         }
         if self.driver.enter().is_ok() {

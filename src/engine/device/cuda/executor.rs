@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use super::bound::BoundPlan;
 use super::driver::{Address, DeviceBuffer, Driver, Launch, LaunchGraph, LaunchNode};
-use super::ensemble::{Berth, Harbour};
+use super::ensemble::{EnsembleGpu, EnsembleMember};
 use super::lower::{Chip, Lower, Lowered, Placed, Places, Slots};
 use super::mailbox::Mailbox;
 use super::memory::DeviceMemory;
@@ -92,12 +92,12 @@ impl Cuda {
         Cuda::on(Driver::open(ordinal, None)?, precision)
     }
 
-    /// A GPU whose steps are made together with those of other models in the harbour.
+    /// A GPU whose steps are made together with those of other models in the ensemble.
     ///
     /// # Errors
-    /// As [`Cuda::open`]; [`Error::Argument`] when the harbour is full.
-    pub(crate) fn moored(harbour: &Arc<Harbour>, ordinal: usize, precision: Precision) -> Result<Cuda> {
-        Cuda::on(Driver::open(ordinal, Some(harbour.enter()?))?, precision)
+    /// As [`Cuda::open`]; [`Error::Argument`] when the ensemble is full.
+    pub(crate) fn in_ensemble(ensemble: &Arc<EnsembleGpu>, ordinal: usize, precision: Precision) -> Result<Cuda> {
+        Cuda::on(Driver::open(ordinal, Some(ensemble.enter()?))?, precision)
     }
 
     fn on(driver: Rc<Driver>, precision: Precision) -> Result<Cuda> {
@@ -251,12 +251,12 @@ impl CudaFunction {
             };
             let begin = shared.as_ref().map_or(0, DeviceBuffer::address);
             lowered.place_sums(begin, &places);
-            let as_first = |berth: &Berth| {
-                let mut as_first = self.lower(Slots::At(memory), berth.offset())?;
-                as_first.place_sums(begin.wrapping_sub(berth.offset()), &places);
+            let as_first = |member: &EnsembleMember| {
+                let mut as_first = self.lower(Slots::At(memory), member.offset())?;
+                as_first.place_sums(begin.wrapping_sub(member.offset()), &places);
                 Ok(as_first)
             };
-            let as_first = self.driver.berth.as_ref().map(as_first).transpose()?;
+            let as_first = self.driver.member.as_ref().map(as_first).transpose()?;
             self.bound = Some(BoundPlan::new(memory.number, lowered, as_first, shared));
         }
         let bound = self.bound.as_mut().expect("bound above");
@@ -270,8 +270,10 @@ impl CudaFunction {
     /// Makes `steps` steps, for which the table is there: with other models of the ensemble, if there is one.
     fn replay(&mut self, steps: usize) -> Result<()> {
         let bound = self.bound.as_mut().expect("bound before");
-        match (&self.driver.berth, bound.shown()) {
-            (Some(berth), Some(shown)) => berth.run(&shown, steps, |models| bound.replay(&self.driver, models, steps)),
+        match (&self.driver.member, bound.canonical()) {
+            (Some(member), Some(canonical)) => {
+                member.run(&canonical, steps, |models| bound.replay(&self.driver, models, steps))
+            }
             _ => bound.replay(&self.driver, &[], steps),
         }
     }

@@ -5,7 +5,7 @@
 
 use super::Cuda;
 use super::driver::{DeviceBuffer, Launch};
-use super::params::{GemmParams, words, zeroed};
+use super::params::{GemmParams, LadderParams, words, zeroed};
 use super::planes;
 use super::probe::Version;
 use super::tiles;
@@ -70,7 +70,7 @@ pub struct TimedProduct {
 const CHECKED_ROWS: usize = 32;
 
 /// The error of a right product of numbers from the normal distribution, [n, n]: at most that of cutting the factors
-/// (the bounds of tests/device.rs) and, generously, n additions of relative error 2⁻²⁴ that all go one way.
+/// (the bounds of tests/device_ladder.rs) and, generously, n additions of relative error 2⁻²⁴ that all go one way.
 fn largest_error(precision: Precision, n: usize) -> f64 {
     let of_factors = match precision {
         Precision::F32 => 0.0,
@@ -254,19 +254,34 @@ impl Matrices {
         if rung.planes > 0 {
             return planes::run(cuda, self, rung);
         }
-        let [m, n, k] = self.shape;
-        let choice = GemmLaunch {
-            kernel: rung.name,
-            grid: rung.grid(m, n),
-            threads: rung.threads,
-            shared_bytes: rung.shared_bytes,
-            splits: 1,
-            k_per_split: k as u32,
-            workspace: 0,
-            tickets: 0,
-            cycles: 0,
+        let ([m, n, k], driver) = (self.shape, &cuda.driver);
+        // Not a number until the kernel has written it.
+        let c = cuda.matrix(&vec![f32::NAN; m * n])?;
+        let params = LadderParams {
+            a: self.a.address(),
+            b: self.b.address(),
+            c: c.address(),
+            m: m as i32,
+            n: n as i32,
+            k: k as i32,
+            lda: k as i32,
+            ldb: n as i32,
+            ldc: n as i32,
         };
-        self.run(cuda, &choice, false)
+        let (columns, rows) = rung.grid(m, n);
+        let launch = Launch {
+            function: driver.function(rung.name)?,
+            kernel: rung.name,
+            grid: [columns, rows, 1],
+            threads: rung.threads,
+            shared: rung.shared_bytes,
+            params: words(&params),
+        };
+        driver.launch(&launch)?;
+        let mut found = vec![0.0; m * n];
+        driver.download(c.address(), &mut found)?;
+        let (splits, column_sums, bias, apart) = (vec![], vec![], vec![], vec![]);
+        Ok(RungRun { splits, launch, c: found, column_sums, bias, apart, memory: vec![c] })
     }
 
     /// The times of a kernel that ran.

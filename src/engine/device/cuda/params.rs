@@ -320,6 +320,19 @@ params! {
         pad: i32,
     }
 
+    /// Of rungs 1 to 8 of the ladder.
+    LadderParams {
+        a: Address,
+        b: Address,
+        c: Address,
+        m: i32,
+        n: i32,
+        k: i32,
+        lda: i32,
+        ldb: i32,
+        ldc: i32,
+    }
+
     /// Of `sum_parts`.
     SumPartsParams {
         parts: Address,

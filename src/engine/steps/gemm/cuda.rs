@@ -125,7 +125,7 @@ const KERNELS: &[GemmKernel] = &[
     GemmKernel::tensor("gemm_bf16_64x64", Arithmetic::Bf16, 64, 128, 4),
     GemmKernel::tensor("gemm_bf16_32x32", Arithmetic::Bf16, 32, 128, 3),
     GemmKernel::tensor("gemm_bf16x3_128x128", Arithmetic::Bf16x3, 128, 256, 1),
-    GemmKernel::tensor("gemm_bf16x3_64x64", Arithmetic::Bf16x3, 64, 128, 3),
+    GemmKernel::tensor("gemm_bf16x3_64x64", Arithmetic::Bf16x3, 64, 128, 4),
     GemmKernel::tensor("gemm_bf16x3_32x32", Arithmetic::Bf16x3, 32, 128, 3),
     GemmKernel::tensor("gemm_bf16x6_128x128", Arithmetic::Bf16x6, 128, 256, 1),
     GemmKernel::tensor("gemm_bf16x6_64x64", Arithmetic::Bf16x6, 64, 128, 3),
