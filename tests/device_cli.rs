@@ -142,7 +142,11 @@ fn launches_that_are_set_up_ahead_leave_the_bytes_alone() {
     let read = |run: &str| fs::read(at.path().join(run).join("checkpoint.safetensors")).unwrap();
     assert!(read("ahead") == read("off") && read("ahead") == read("refused"));
     let wrong = elbo(at.path(), &format!("{SMALL} --device cuda --out wrong"), &[("ELBO_AHEAD", "of")]).unwrap();
-    assert!(!wrong.status.success() && text(&wrong.stderr).contains("ELBO_AHEAD is \"of\""), "{}", text(&wrong.stderr));
+    assert!(
+        !wrong.status.success() && text(&wrong.stderr).contains("ELBO_AHEAD: found \"of\", expected off"),
+        "{}",
+        text(&wrong.stderr)
+    );
 }
 
 /// Models that do not fit the GPU together are told so, with the option that helps, and the sweep can go on with it.
