@@ -1,5 +1,6 @@
 // The batch: out[i, j] = data[order(cursor + i), j] / unit, rows of the resident data set through the epoch's
-// permutation, or in their own order where the step does not shuffle. Twin of src/engine/steps/batch.rs.
+// permutation, or in their own order where the step does not shuffle. Twin of src/engine/steps/batch.rs. With `ahead` the
+// rows are those of the next step, which then has not to wait for them: this launch runs beside the others.
 //
 // Launch:
 //   threads = 256, shared = 0
@@ -12,6 +13,7 @@
 #include "philox.cuh"
 #include "ptx.cuh"
 #include "quad.cuh"
+#include "step_end.cuh"
 
 __device__ __forceinline__ float in_units(float value, float unit) { return (f32(value) / unit).v; }
 
@@ -31,13 +33,8 @@ __device__ __forceinline__ float4 load_values(const T* values, int n, float unit
     return v;
 }
 
-ELBO_KERNEL(batch, 256, BatchParams) {
-    begin_launch();
-    const u32 i = blockIdx.x;
-    const int col = 4 * (blockIdx.y * blockDim.x + threadIdx.x);
-    if (i >= static_cast<u32>(p.out.rows) || col >= p.out.cols) return;
-
-    const StepValues values = p.clock.table[p.clock.ctl->now];
+__device__ __forceinline__ void copy_quad(const BatchParams& p, u32 i, int col) {
+    const StepValues values = p.clock.table[p.clock.ctl->now + p.ahead];
     const u32 position = values.cursor + i;
     const int n = lanes_from(col, p.out.cols);
     float4 quad = splat(math::from_bits(math::NAN_BITS).v);
@@ -51,4 +48,12 @@ ELBO_KERNEL(batch, 256, BatchParams) {
                         : load_values<u8, uchar4>(static_cast<const u8*>(data) + at, n, p.unit);
     }
     store_quad(element(p.out.ptr, p.out.stride, i, col), quad, n);
+}
+
+ELBO_KERNEL(batch, 256, BatchParams) {
+    begin_launch();
+    const u32 i = blockIdx.x;
+    const int col = 4 * (blockIdx.y * blockDim.x + threadIdx.x);
+    if (i < static_cast<u32>(p.out.rows) && col < p.out.cols) copy_quad(p, i, col);
+    end_step(p.clock, p.end);
 }

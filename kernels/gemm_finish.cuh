@@ -29,7 +29,7 @@ struct Quads {
             for (int q = 0; q < COUNT; ++q) quad[q] = sums.quad(q);
             return;
         }
-        static_assert(!SLICED || T::SLICES * T::ROWS * T::COLS <= T::SHARED_FLOATS, "the slices' sums fit");
+        static_assert(!SLICED || T::SUMS <= T::SHARED_FLOATS, "the slices' sums fit");
         float4* tiles = reinterpret_cast<float4*>(shared);  // [SLICES][ROWS][COLS / 4]
         constexpr int TILE = T::ROWS * T::COLS / 4;
         const int slice = threadIdx.x / 32 / (T::WARPS_M * T::WARPS_N);
@@ -236,16 +236,24 @@ __device__ __forceinline__ void run_parked(const GemmParams& p, const float4* pa
     }
 }
 
-// The switch stands outside the loop over quads; and since registers cannot be indexed, the quads go through shared memory, as
-// many as fit at a time.
-template <class T, class Q>
-__device__ __forceinline__ void hand_written(const GemmParams& p, Q& quads, float& sum, float* shared) {
+// Calls run(parked, first) for the thread's quads from `first` on, as many as fit into shared memory at a time: there they can be
+// indexed, in registers not.
+template <class T, class Q, class Run>
+__device__ __forceinline__ void in_portions(Q& quads, float* shared, Run run) {
     float4* const parked = reinterpret_cast<float4*>(shared) + threadIdx.x;
 #pragma unroll 1
     for (int first = 0; first < Q::COUNT; first += PARKED<T, Q>) {
 #pragma unroll
         for (int q = 0; q < PARKED<T, Q>; ++q) parked[q * T::THREADS] = quads.quad[q];
         quads.template rotate<PARKED<T, Q>>();
+        run(parked, first);
+    }
+}
+
+// The switch stands outside the loop over quads.
+template <class T, class Q>
+__device__ __forceinline__ void hand_written(const GemmParams& p, Q& quads, float& sum, float* shared) {
+    in_portions<T>(quads, shared, [&](const float4* parked, int first) {
         switch (p.epilogue) {
             case EPILOGUE_BIAS: run_parked<T, Q>(p, parked, first, sum, Bias()); break;
             case EPILOGUE_BIAS_RELU: run_parked<T, Q>(p, parked, first, sum, BiasRelu()); break;
@@ -254,25 +262,19 @@ __device__ __forceinline__ void hand_written(const GemmParams& p, Q& quads, floa
             case EPILOGUE_TANH_BACKWARD: run_parked<T, Q>(p, parked, first, sum, TanhBackward()); break;
             case EPILOGUE_BERNOULLI: run_parked<T, Q>(p, parked, first, sum, Bernoulli(p.program)); break;
         }
-    }
+    });
 }
 
-// Calls each(row, col, n, quad) for the thread's quads with lanes inside of C, n of them: a loop that is not unrolled, its
-// quads in shared memory, as many as fit at a time.
+// Calls each(row, col, n, quad) for the thread's quads with lanes inside of C, n of them: a loop that is not unrolled.
 template <class T, class Q, class Each>
 __device__ __forceinline__ void each_quad(const GemmParams& p, Q& quads, float* shared, Each each) {
-    float4* const parked = reinterpret_cast<float4*>(shared) + threadIdx.x;
-#pragma unroll 1
-    for (int first = 0; first < Q::COUNT; first += PARKED<T, Q>) {
-#pragma unroll
-        for (int q = 0; q < PARKED<T, Q>; ++q) parked[q * T::THREADS] = quads.quad[q];
-        quads.template rotate<PARKED<T, Q>>();
+    in_portions<T>(quads, shared, [&](const float4* parked, int first) {
 #pragma unroll 1
         for (int q = 0; q < PARKED<T, Q>; ++q) {
             const Place at = place_of<T, Q>(p, first + q);
             if (at.n > 0) each(at.row, at.col, at.n, parked[q * T::THREADS]);
         }
-    }
+    });
 }
 
 // Updates the parameters of which the sums are the gradients: C and, where it rides along, its column sums.

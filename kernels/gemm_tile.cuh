@@ -121,7 +121,9 @@ struct Tile {
     using B = Layout<COLS>;
     static constexpr int A_FLOATS = DEPTH * A::PITCH, B_FLOATS = DEPTH * B::PITCH;
     static constexpr int STAGE_FLOATS = A_FLOATS + B_FLOATS;
-    static constexpr int SHARED_FLOATS = STAGES * STAGE_FLOATS;  // src/engine/steps/gemm/cuda.rs computes the same
+    // Of the strips, or of the slices' sums after them; src/engine/steps/gemm/cuda.rs computes the same.
+    static constexpr int STRIPS = STAGES * STAGE_FLOATS, SUMS = SLICES > 1 ? SLICES * ROWS * COLS : 0;
+    static constexpr int SHARED_FLOATS = STRIPS > SUMS ? STRIPS : SUMS;
     static_assert(SHARED_FLOATS * 4 <= 48 * 1024, "more shared memory needs the consent of the driver");
 };
 

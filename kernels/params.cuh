@@ -169,7 +169,8 @@ struct BatchParams {  // out[i, j] = data[order(cursor + i), j] / unit
     int floats;  // 1: the data are f32
     View out;
     float unit;
-    int _pad;
+    u32 ahead;    // 1: the batch is that of the next step
+    StepEnd end;  // of this one
 };
 
 struct ReduceParams {  // out[o, i] = Σ_r or max_r x[o, r, i]; x contiguous (or one row of stride cols), out contiguous
@@ -295,7 +296,7 @@ static_assert(sizeof(StepEnd) == 16 && alignof(StepEnd) == 8);
 static_assert(sizeof(RuleParams) == 32 && alignof(RuleParams) == 4);
 static_assert(sizeof(ParamPlaces) == 24 && alignof(ParamPlaces) == 8);
 static_assert(sizeof(GemmParams) == 3568 && alignof(GemmParams) == 8);
-static_assert(sizeof(BatchParams) == 184 && alignof(BatchParams) == 8);
+static_assert(sizeof(BatchParams) == 200 && alignof(BatchParams) == 8);
 static_assert(sizeof(ReduceParams) == 56 && alignof(ReduceParams) == 8);
 static_assert(sizeof(SoftmaxParams) == 80 && alignof(SoftmaxParams) == 8);
 static_assert(sizeof(MoveParams) == 112 && alignof(MoveParams) == 8);

@@ -12,8 +12,8 @@
 //            registers where a program is interpreted
 //   sums of programs: one for each block
 //
-// The order of additions is that of gemm_f32_32x32: four slices of k, eight of every 32 each, then the splits. So a product
-// has the bits that it has alone in f32; in other precisions it is f32 here.
+// The order of additions is that of gemm_f32_32x32 and gemm_f32_64x32: four slices of k, eight of every 32 each, then the
+// splits. So a product has the bits that it has alone in f32; in other precisions it is f32 here.
 #include "compiled.cuh"
 #include "epilogue.cuh"
 #include "params.cuh"

@@ -20,9 +20,10 @@ cd "$here/.."
 
 messages=$(mktemp)
 trap 'rm -f "$messages"' EXIT
-cargo build --release --locked --bin elbo --example step_speed --example gemm_ladder --message-format=json-render-diagnostics >"$messages"
+# With the features of the whole workspace: what was built for its tests is there already.
+cargo build --release --workspace --locked --bin elbo --example step_speed --example gemm_ladder --message-format=json-render-diagnostics >"$messages"
 # shellcheck disable=SC2046  # one word per test
-cargo test --release --locked --no-run --message-format=json-render-diagnostics \
+cargo test --release --workspace --locked --no-run --message-format=json-render-diagnostics \
     $(grep -l '^mod common;' tests/*.rs | sed 's,^tests/\(.*\)\.rs$,--test \1,') >>"$messages"
 
 # Copies what cargo says it has built.

@@ -25,8 +25,18 @@ fn images(rows: usize, pixels: usize) -> Vec<u8> {
 
 /// The bits of parameters and moments after three steps, and the sums of the loss.
 fn trained(vae: &Vae, rule: &UpdateRule, rows: usize, fusion: Fusion) -> Option<(Vec<u32>, Vec<f64>)> {
+    trained_in(Precision::F32, vae, rule, rows, fusion)
+}
+
+fn trained_in(
+    precision: Precision,
+    vae: &Vae,
+    rule: &UpdateRule,
+    rows: usize,
+    fusion: Fusion,
+) -> Option<(Vec<u32>, Vec<f64>)> {
     let data = images(2 * rows, vae.config.pixels());
-    let mut training = Training::start(&on_cuda(Precision::F32)?, vae, rule, (rows, &data), fusion);
+    let mut training = Training::start(&on_cuda(precision)?, vae, rule, (rows, &data), fusion);
     assert_eq!(training.step.plan().unwrap().verify(), Ok(()));
     training.run(2);
     let moments = match rule.optimizer {
@@ -68,6 +78,23 @@ fn shared_launches_leave_the_bits_alone() {
     }
 }
 
+/// Products that share a launch are f32 in every precision: the loss differs by no more than the precision's own error.
+#[test]
+fn shared_launches_in_other_precisions_differ_by_no_more_than_these_do() {
+    let vae = Vae::new(VaeConfig { image: [7, 6], ..VaeConfig::new(3).hidden(&[19]) }).unwrap();
+    let run = |precision, fusion| trained_in(precision, &vae, &SGD, 10, fusion).map(|(_, sums)| sums);
+    let Some(exact) = run(Precision::F32, APART()) else { return };
+    let largest = |a: &[f64], b: &[f64]| a.iter().zip(b).map(|(a, b)| ((a - b) / b).abs()).fold(0.0, f64::max);
+    // Relative errors of a factor: 8, 11 and 16 bits; the sums of three outputs over two steps are some units of that.
+    for (precision, bits) in [(Precision::Bf16, 8), (Precision::Tf32, 11), (Precision::Bf16x3, 16)] {
+        let (Some(shared), Some(apart)) = (run(precision, Fusion::all()), run(precision, APART())) else { return };
+        let bound = 4.0 * 0.5f64.powi(bits);
+        let found = [largest(&shared, &apart), largest(&shared, &exact), largest(&apart, &exact)];
+        assert!(found.iter().all(|error| *error <= bound), "{precision}: {found:?}, bound {bound}");
+        assert!(shared != apart, "{precision}: nothing is shared, or nothing is rounded");
+    }
+}
+
 #[test]
 fn shared_launches_give_the_same_bits_under_every_schedule() {
     let vae = Vae::new(VaeConfig { image: [7, 6], ..VaeConfig::new(3).hidden(&[19]) }).unwrap();
@@ -76,6 +103,28 @@ fn shared_launches_give_the_same_bits_under_every_schedule() {
     for (schedule, found) in under_all_schedules(run) {
         assert!(found.as_ref() == Some(&expected), "{schedule}");
     }
+}
+
+/// Whatever the lengths of the runs: each begins with a batch of its own, and leaves behind one that nobody reads.
+#[test]
+fn batches_that_are_gathered_ahead_are_those_of_their_steps() {
+    const LENGTHS: [usize; 6] = [1, 3, 10, 2, 16, 1];
+    let vae = Vae::new(VaeConfig { image: [7, 6], ..VaeConfig::new(3).hidden(&[19]) }).unwrap();
+    let run = |fusion| {
+        let pixels = vae.config.pixels();
+        let data = images(5 * LENGTHS.iter().sum::<usize>(), pixels);
+        let mut training = Training::start(&on_cuda(Precision::F32)?, &vae, &ADAM, (5, &data), fusion);
+        LENGTHS.into_iter().for_each(|steps| training.run(steps));
+        let after_all = training.take_bits().0;
+        // The launches are recorded by now, and follow the data to other memory.
+        training.rows.cursor = 0;
+        let negative: Vec<u8> = data.iter().map(|byte| 255 - byte).collect();
+        training.state.load(TRAIN, &negative, pixels).unwrap();
+        training.run(9);
+        Some((after_all, training.take_bits().0))
+    };
+    let (Some(ahead), Some(apart)) = (run(Fusion::all()), run(APART())) else { return };
+    assert!(ahead == apart);
 }
 
 /// The step of the usual model on an H200, which needs no GPU to be looked at.
@@ -87,15 +136,20 @@ fn paper(config: VaeConfig, rows: usize, fusion: Fusion) -> PaperStep {
 }
 
 #[test]
-fn the_longest_way_of_the_usual_step_has_seven_launches() {
+fn the_longest_way_of_the_usual_step_has_six_launches() {
     let v1 = || VaeConfig::new(20).hidden(&[400]);
     let (shared, apart) = (paper(v1(), 128, Fusion::all()), paper(v1(), 128, APART()));
-    assert!(shared.way.len() <= 7, "{:#?}", shared.launches);
+    assert!(shared.way.len() <= 6, "{:#?}", shared.launches);
     assert!(apart.way.len() >= 11 && shared.launches.len() < apart.launches.len());
     assert!(shared.microseconds < 0.8 * apart.microseconds, "{} and {}", shared.microseconds, apart.microseconds);
     let kernels: Vec<&str> = shared.launches.iter().map(|launch| launch.kernel).collect();
     assert_eq!(kernels.iter().filter(|kernel| **kernel == "rows_1").count(), 2, "{kernels:?}");
     assert!(!kernels.contains(&"adam") && !kernels.contains(&"tick"), "{kernels:?}");
+    // The batch of the next step waits for nothing in this one, and nothing for it.
+    let next: Vec<usize> = (0..shared.launches.len()).filter(|&i| shared.launches[i].for_next).collect();
+    assert!(next.len() == 1 && kernels[next[0]] == "batch" && shared.launches[next[0]].waits.is_empty());
+    assert!(shared.launches.iter().all(|launch| !launch.waits.contains(&next[0])));
+    assert!(apart.launches.iter().all(|launch| !launch.for_next));
     // Large batches are better off with whole tiles.
     let large = paper(v1(), 8192, Fusion::all());
     assert!(large.launches.iter().all(|launch| !launch.kernel.starts_with("rows")));

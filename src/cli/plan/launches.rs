@@ -58,17 +58,24 @@ pub(super) fn text(step: &PaperStep, alone: &PaperStep, plan: &Plan) -> String {
         let mark = if launch.urgent { '*' } else { ' ' };
         let blocks: u32 = launch.grid.iter().product();
         let (begin, end) = launch.time;
+        let mut steps = listed(&launch.steps);
+        if launch.for_next {
+            steps += " next";
+        }
         text += &format!(
             "{:>4}{mark} {:<20} {:<7} {blocks:>6} {:>7} {:>8.1} {begin:>7.1} {end:>9.1}   {}\n",
             i + 1,
             launch.kernel,
-            listed(&launch.steps),
+            steps,
             launch.threads,
             launch.bytes / 1024.0,
             listed(&launch.waits),
         );
     }
     let bytes: f64 = step.launches.iter().map(|launch| launch.bytes).sum();
+    if step.launches.iter().any(|launch| launch.for_next) {
+        text += "next: for the next step of the run, beside this one; the first step of a run waits for a launch of its own\n";
+    }
     text += &format!(
         "{} launches for {} steps; the longest way (*) has {} of them and takes {:.1} µs; {:.2} MiB are moved\n\n",
         step.launches.len(),
@@ -89,14 +96,16 @@ pub(super) fn text(step: &PaperStep, alone: &PaperStep, plan: &Plan) -> String {
         alone.way.len(),
         alone.microseconds,
     );
-    row("shared launches", step.launches.len(), step.way.len(), step.microseconds);
+    if step.merged {
+        row("shared launches, the batch ahead", step.launches.len(), step.way.len(), step.microseconds);
+    }
     for (models, microseconds) in PaperStep::MODELS.into_iter().zip(step.of_models) {
         let each = microseconds / models as f64;
-        let what = format!("the same for {models} models in one launch: {each:.1} µs a model");
+        let what = format!("the last for {models} models in one launch: {each:.1} µs a model");
         row(&what, step.launches.len(), step.way.len(), microseconds);
     }
     text += "\nThe prediction is the longest way through the graph, with room on the GPU for all that is beside it, and knows\n";
-    text += "neither the time between two steps nor caches but the second level. It is made of these figures:\n";
+    text += "neither the time between two steps, nor the first-level caches, nor latencies in a launch. It is made of these figures:\n";
     step.figures.all().iter().fold(text, |text, figure| text + &format!("  {figure}\n"))
 }
 
@@ -104,7 +113,7 @@ pub(super) fn text(step: &PaperStep, alone: &PaperStep, plan: &Plan) -> String {
 pub(super) fn record(step: &PaperStep) -> Value {
     let launch = |launch: &PaperLaunch| {
         json!({
-            "kernel": launch.kernel, "steps": launch.steps, "grid": launch.grid, "threads": launch.threads,
+            "kernel": launch.kernel, "steps": launch.steps, "for_next": launch.for_next, "grid": launch.grid, "threads": launch.threads,
             "bytes": launch.bytes, "waits": launch.waits, "longest_way": launch.urgent,
             "begin_us": launch.time.0, "end_us": launch.time.1,
         })

@@ -123,7 +123,8 @@ pub struct Buffer {
     pub len: usize,
     /// Where it lies in the arena.
     pub offset: usize,
-    /// Zeroed once and shared with nothing: partial sums, of which a kernel may write only some elements.
+    /// Zeroed once and shared with nothing: partial sums, of which a kernel may write only some elements; and what a GPU keeps from
+    /// one step to the next.
     pub persistent: bool,
     /// The steps that write or read it, in order.
     pub users: Vec<usize>,
@@ -213,9 +214,10 @@ impl Plan {
     }
 
     /// The same plan for a device that begins a step when what it waits for is over, and the steps of each group together: with
-    /// memory shared by the edges.
+    /// memory shared by the edges, except that of the buffers `lasting`, which keep what they hold from step to step.
     #[cfg(any(test, feature = "cuda"))]
-    pub(crate) fn by_edges(mut self, groups: Vec<Vec<usize>>) -> Plan {
+    pub(crate) fn by_edges(mut self, groups: Vec<Vec<usize>>, lasting: &[usize]) -> Plan {
+        lasting.iter().for_each(|&buffer| self.buffers[buffer].persistent = true);
         let order = self.order();
         self.arena = memory::place(&mut self.buffers, &Alive::ByEdges(&order, &groups));
         self.groups = Some(groups);

@@ -196,7 +196,7 @@ mod tests {
             let g = Graph::new();
             let (x, w) = (g.input(&[4, 8]), g.param("w", &[8, 8]));
             let y = x.matmul(w).tanh().matmul(w).tanh().matmul(w).tanh().matmul(w);
-            Plan::build(&g, &[y], Fusion::all()).unwrap().by_edges(groups)
+            Plan::build(&g, &[y], Fusion::all()).unwrap().by_edges(groups, &[])
         };
         let (alone, together) = (chain(vec![]), chain(vec![vec![0, 1, 2, 3]]));
         assert!(alone.arena < together.arena && together.verify().is_ok());

@@ -11,7 +11,7 @@ use crate::engine::device::cpu::Binder;
 #[cfg(feature = "cuda")]
 use crate::engine::device::cuda::{
     DeviceData, Lower,
-    params::{BatchParams, MAX_MODELS},
+    params::{BatchParams, zeroed},
 };
 #[cfg(feature = "cuda")]
 use crate::engine::error::Result;
@@ -71,19 +71,24 @@ impl Kernel for Batch {
     }
 
     #[cfg(feature = "cuda")]
+    fn gathers(&self) -> bool {
+        true
+    }
+
+    #[cfg(feature = "cuda")]
     fn lower(&self, to: &mut Lower<'_>) -> Result<()> {
         let grid = [self.out.rows.max(1) as u32, self.out.cols.div_ceil(1024).max(1) as u32, 1];
-        let (out, unit) = (to.view(&self.out), self.unit);
-        let params = BatchParams { clock: to.clock, out, unit, data: [0; MAX_MODELS], data_rows: 0, floats: 0, pad: 0 };
+        let (out, ahead) = to.gathered(&self.out);
+        let params = BatchParams { clock: to.clock, out, unit: self.unit, ahead: ahead.into(), ..zeroed() };
         let launch = to.launch("batch", grid, 256, 0, &params)?;
-        let found = move |data: &DeviceData| BatchParams {
+        to.can_end_step(launch, offset_of!(BatchParams, end));
+        let fill = |data: &DeviceData, params: &mut BatchParams| {
             // A launch for one model; an ensemble adds those of the others.
-            data: std::array::from_fn(|model| if model == 0 { data.address() } else { 0 }),
-            data_rows: data.rows() as u32,
-            floats: i32::from(data.floats),
-            ..params
+            params.data[0] = data.address();
+            params.data_rows = data.rows() as u32;
+            params.floats = i32::from(data.floats);
         };
-        to.reads_data(launch, self.slot, self.out.cols, offset_of!(BatchParams, data), found);
+        to.reads_data(launch, self.slot, self.out.cols, offset_of!(BatchParams, data), fill);
         Ok(())
     }
 }

@@ -81,6 +81,12 @@ pub(crate) trait Kernel: fmt::Debug + Send + Sync {
         false
     }
 
+    /// Whether it gathers the batch of the step, and reads nothing that another step makes.
+    #[cfg(feature = "cuda")]
+    fn gathers(&self) -> bool {
+        false
+    }
+
     /// What it does with every row, if row r of what it writes needs only row r of what steps before it write.
     #[cfg(feature = "cuda")]
     fn by_rows(&self) -> Option<RowWork<'_>> {

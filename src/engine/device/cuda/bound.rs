@@ -1,27 +1,74 @@
 //! A plan's launches for one memory, and the graphs they are run as.
 
+use std::collections::HashMap;
+use std::ops::Range;
 use std::rc::Rc;
 use std::sync::Arc;
 
 use super::driver::{DeviceBuffer, Driver, Launch, LaunchGraph, LaunchNode};
 use super::ensemble::{CanonicalLaunches, for_all};
-use super::lower::{DataLaunch, Lowered, Placed};
+use super::lower::{DataLaunch, Lowered, Placed, Turn, last};
 use super::memory::{DeviceData, DeviceMemory};
 use crate::engine::device::call::Call;
 use crate::engine::device::check_rows;
 use crate::engine::error::Result;
 use crate::engine::ops::layout::Lookup;
 
-/// Steps in the larger of the two recorded graphs, among which the host's cost of a launch is shared out.
+/// Steps in the larger of the recorded graphs, among which the host's cost of a launch is shared out. It is even, so that the
+/// next graph begins with a batch in the same place.
 const UNROLL: usize = 8;
+
+/// The launches of a plan: those of a step, and, if its batch is gathered during the step before, those of every second step,
+/// which have it in another place, and those that gather the first one.
+pub(super) struct Launches {
+    pub all: Vec<Placed>,
+    pub data: Vec<DataLaunch>,
+    before: Range<usize>,
+    even: Range<usize>,
+    /// The even ones again, if there are no others.
+    odd: Range<usize>,
+}
+
+impl Launches {
+    /// Of even steps, and of what comes before and of odd ones.
+    pub fn of(even: Lowered, around: Option<[Lowered; 2]>) -> Launches {
+        let mut launches = Launches { all: Vec::new(), data: Vec::new(), before: 0..0, even: 0..0, odd: 0..0 };
+        launches.even = launches.add(even);
+        launches.odd = launches.even.clone();
+        if let Some([before, odd]) = around {
+            launches.before = launches.add(before);
+            launches.odd = launches.add(odd);
+        }
+        launches
+    }
+
+    fn add(&mut self, lowered: Lowered) -> Range<usize> {
+        let first = self.all.len();
+        self.all.extend(lowered.launches);
+        let mut data = lowered.data;
+        data.iter_mut().for_each(|usage| usage.launch += first);
+        self.data.append(&mut data);
+        first..self.all.len()
+    }
+
+    /// Where those of a turn are. What they wait for is counted from the first of them.
+    fn range(&self, turn: Turn) -> Range<usize> {
+        match turn {
+            Turn::Before => self.before.clone(),
+            Turn::Even => self.even.clone(),
+            Turn::Odd => self.odd.clone(),
+        }
+    }
+
+    fn alternate(&self) -> bool {
+        self.odd != self.even
+    }
+}
 
 pub(super) struct BoundPlan {
     /// The number of the memory.
     pub memory: u64,
-    pub launches: Vec<Placed>,
-    /// Those that end a step.
-    last: Vec<usize>,
-    data: Vec<DataLaunch>,
+    launches: Launches,
     /// The versions of the data sets that the launches point to.
     versions: Vec<u64>,
     pub lookups: Vec<Lookup>,
@@ -32,29 +79,47 @@ pub(super) struct BoundPlan {
     _shared: Option<DeviceBuffer>,
 }
 
-/// Graphs of one step and of [`UNROLL`] steps, recorded when they are first needed.
+/// Some steps of a run, one after the other.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+struct Portion {
+    /// Whether the batch of the first is gathered before it.
+    begins: bool,
+    /// Whether the first has an odd number.
+    odd: bool,
+    /// One, or [`UNROLL`].
+    steps: usize,
+}
+
+/// Graphs of portions, recorded when they are first needed.
 struct Recorded {
     /// The numbers of the models whose steps they make; none where it is this plan's alone.
     models: Vec<u64>,
-    one: Option<LaunchGraph>,
-    many: Option<LaunchGraph>,
+    graphs: HashMap<Portion, LaunchGraph>,
 }
 
 impl BoundPlan {
     /// The launches bound to the memory of this number, with the memory of their shared sums, and in an ensemble as they would
     /// be in the first member.
-    pub fn new(memory: u64, lowered: Lowered, as_first: Option<Lowered>, shared: Option<DeviceBuffer>) -> BoundPlan {
-        BoundPlan {
-            memory,
-            last: lowered.last(),
-            launches: lowered.launches,
-            versions: vec![0; lowered.data.len()],
-            data: lowered.data,
-            lookups: lowered.lookups,
-            graphs: None,
-            as_first: as_first.map(AsFirst::new),
-            _shared: shared,
-        }
+    pub fn new(
+        memory: u64,
+        launches: Launches,
+        lookups: Vec<Lookup>,
+        as_first: Option<Launches>,
+        shared: Option<DeviceBuffer>,
+    ) -> BoundPlan {
+        let as_first = as_first.map(|launches| AsFirst { launches, canonical: None });
+        let versions = vec![0; launches.data.len()];
+        BoundPlan { memory, launches, versions, lookups, graphs: None, as_first, _shared: shared }
+    }
+
+    /// The launches of a step with an even number.
+    pub fn step(&self) -> &[Placed] {
+        &self.launches.all[self.launches.even.clone()]
+    }
+
+    /// Those that come before the first step of a run.
+    pub fn before(&self) -> &[Placed] {
+        &self.launches.all[self.launches.before.clone()]
     }
 
     /// Points the launches to the data sets, if they have moved.
@@ -62,12 +127,12 @@ impl BoundPlan {
     /// # Errors
     /// [`Error::Slot`](crate::engine::error::Error::Slot) when one is missing, or ends before the steps of `call` do.
     pub fn find_data(&mut self, memory: &DeviceMemory, call: &Call<'_>, batch_rows: usize) -> Result<()> {
-        for (at, usage) in self.data.iter().enumerate() {
+        for (at, usage) in self.launches.data.iter().enumerate() {
             let data = memory.data(&usage.slot, usage.cols)?;
             let slot: &str = &usage.slot;
             check_rows(slot, data.rows(), call.rows.cursor, call.steps, batch_rows)?;
             if self.versions[at] != data.version {
-                self.launches[usage.launch].launch.params = usage.params(data);
+                usage.fill(data, &mut self.launches.all[usage.launch].launch.params);
                 self.as_first.iter_mut().for_each(|as_first| as_first.find_data(at, data));
                 self.versions[at] = data.version;
                 // The recorded graphs hold the old address.
@@ -82,70 +147,100 @@ impl BoundPlan {
         self.as_first.as_mut().map(AsFirst::canonical)
     }
 
-    /// Runs `steps` steps: of this plan, or of all `models`, of which it is the first.
+    /// Runs `steps` steps, the first of a run: of this plan, or of all `models`, of which it is the first.
     ///
     /// # Errors
     /// From the driver.
     pub fn replay(&mut self, driver: &Rc<Driver>, models: &[Arc<CanonicalLaunches>], steps: usize) -> Result<()> {
         let numbers: Vec<u64> = models.iter().skip(1).map(|canonical| canonical.number).collect();
-        let graphs = match self.graphs.take() {
-            Some(graphs) if graphs.models == numbers => graphs,
-            _ => Recorded { models: numbers, one: None, many: None },
+        let recorded = match self.graphs.take() {
+            Some(recorded) if recorded.models == numbers => recorded,
+            _ => Recorded { models: numbers, graphs: HashMap::new() },
         };
-        let Recorded { one, many, .. } = self.graphs.insert(graphs);
+        let graphs = &mut self.graphs.insert(recorded).graphs;
         let together;
         let launches: Vec<&Launch> = if models.len() > 1 {
-            together = for_all(&self.launches, models);
+            together = for_all(&self.launches.all, models);
             together.iter().collect()
         } else {
-            self.launches.iter().map(|placed| &placed.launch).collect()
+            self.launches.all.iter().map(|placed| &placed.launch).collect()
         };
-        let record = |steps: usize| driver.graph(&nodes(&self.launches, &launches, &self.last, steps));
-        let (of_many, of_one) = (steps / UNROLL, steps % UNROLL);
-        for (graph, unrolled, times) in [(many, UNROLL, of_many), (one, 1, of_one)] {
-            if times > 0 && graph.is_none() {
-                *graph = Some(record(unrolled)?);
+        for portion in portions(steps, self.launches.alternate()) {
+            if !graphs.contains_key(&portion) {
+                graphs.insert(portion, driver.graph(&nodes(&self.launches, &launches, portion))?);
             }
-            (0..times).try_for_each(|_| graph.as_ref().expect("recorded above").replay())?;
+            graphs[&portion].replay()?;
         }
         Ok(())
     }
 }
 
-/// The launches of `steps` steps. A step begins when those launches of the one before are over that end it.
-fn nodes<'a>(placed: &[Placed], launches: &[&'a Launch], last: &[usize], steps: usize) -> Vec<LaunchNode<'a>> {
-    let waits = |step: usize, placed: &Placed| -> Vec<usize> {
-        let first = step * launches.len();
-        match placed.waits.is_empty() && step > 0 {
-            true => last.iter().map(|i| first - launches.len() + i).collect(),
-            false => placed.waits.iter().map(|i| first + i).collect(),
+/// The steps of a run in portions.
+fn portions(steps: usize, alternate: bool) -> Vec<Portion> {
+    let (mut portions, mut at) = (Vec::new(), 0);
+    while at < steps {
+        let now = if steps - at >= UNROLL { UNROLL } else { 1 };
+        portions.push(Portion { begins: alternate && at == 0, odd: alternate && at % 2 == 1, steps: now });
+        at += now;
+    }
+    portions
+}
+
+/// The launches of a portion. A step begins when those launches of the one before are over that end it.
+fn nodes<'a>(of: &Launches, launches: &[&'a Launch], portion: Portion) -> Vec<LaunchNode<'a>> {
+    let mut nodes: Vec<LaunchNode<'a>> = Vec::new();
+    let step = |step: usize| if step % 2 == 1 { Turn::Odd } else { Turn::Even };
+    let steps = (0..portion.steps).map(|i| step(i + usize::from(portion.odd)));
+    let mut before: Vec<usize> = Vec::new();
+    for turn in portion.begins.then_some(Turn::Before).into_iter().chain(steps) {
+        let (first, range) = (nodes.len(), of.range(turn));
+        let placed = &of.all[range.clone()];
+        for (placed, launch) in placed.iter().zip(&launches[range]) {
+            let waits = match placed.waits.is_empty() {
+                true => before.clone(),
+                false => placed.waits.iter().map(|i| first + i).collect(),
+            };
+            nodes.push(LaunchNode { launch, waits, urgent: placed.urgent });
         }
-    };
-    let all =
-        (0..steps).flat_map(|step| placed.iter().zip(launches).map(move |(placed, launch)| (step, placed, launch)));
-    all.map(|(step, placed, launch)| LaunchNode { launch, waits: waits(step, placed), urgent: placed.urgent }).collect()
+        before = last(placed).into_iter().map(|i| first + i).collect();
+    }
+    nodes
 }
 
 /// The launches as they would be in the first member of an ensemble.
 struct AsFirst {
-    launches: Vec<Placed>,
-    data: Vec<DataLaunch>,
+    launches: Launches,
     /// What the others see; made anew when a data set has moved.
     canonical: Option<Arc<CanonicalLaunches>>,
 }
 
 impl AsFirst {
-    fn new(Lowered { launches, data, .. }: Lowered) -> AsFirst {
-        AsFirst { launches, data, canonical: None }
-    }
-
     fn find_data(&mut self, at: usize, data: &DeviceData) {
-        let usage = &self.data[at];
-        self.launches[usage.launch].launch.params = usage.params(data);
+        let usage = &self.launches.data[at];
+        usage.fill(data, &mut self.launches.all[usage.launch].launch.params);
         self.canonical = None;
     }
 
     fn canonical(&mut self) -> Arc<CanonicalLaunches> {
-        self.canonical.get_or_insert_with(|| Arc::new(CanonicalLaunches::of(&self.launches, &self.data))).clone()
+        let Launches { all, data, .. } = &self.launches;
+        self.canonical.get_or_insert_with(|| Arc::new(CanonicalLaunches::of(all, data))).clone()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Every graph begins with the batch where the one before has left it, and the first gathers its own.
+    #[test]
+    fn portions_follow_one_another() {
+        let found = |steps, alternate| -> Vec<(bool, bool, usize)> {
+            portions(steps, alternate).iter().map(|portion| (portion.begins, portion.odd, portion.steps)).collect()
+        };
+        assert_eq!(found(1, true), [(true, false, 1)]);
+        assert_eq!(found(3, true), [(true, false, 1), (false, true, 1), (false, false, 1)]);
+        assert_eq!(found(18, true), [(true, false, 8), (false, false, 8), (false, false, 1), (false, true, 1)]);
+        assert_eq!(found(10, false), [(false, false, 8), (false, false, 1), (false, false, 1)]);
+        assert_eq!(UNROLL % 2, 0);
     }
 }

@@ -4,10 +4,10 @@ use std::collections::HashMap;
 use std::rc::Rc;
 use std::sync::Arc;
 
-use super::bound::BoundPlan;
+use super::bound::{BoundPlan, Launches};
 use super::driver::{Address, DeviceBuffer, Driver, Launch, LaunchGraph, LaunchNode};
-use super::ensemble::{EnsembleGpu, EnsembleMember};
-use super::lower::{Chip, Lower, Lowered, Placed, Places, Slots};
+use super::ensemble::EnsembleGpu;
+use super::lower::{Chip, Lower, Lowered, Placed, Places, Slots, Turn};
 use super::mailbox::Mailbox;
 use super::memory::DeviceMemory;
 use super::params::{self, Clock, Ctl, HashParams, StepValues};
@@ -22,7 +22,8 @@ use crate::engine::graph::{Graph, Slot, SlotKind};
 use crate::engine::params::Params;
 use crate::engine::plan::{Fusion, Plan};
 
-/// Rows of the table of step values: the most steps between two uploads.
+/// The most steps between two uploads of the table of step values, which has one row more: what is gathered during the last
+/// step is never read, but the row that says what it is must be there.
 const TABLE: usize = 1024;
 
 /// Tables on their way at most. The caller's looks at the metrics, two under way, keep at most three portions before
@@ -58,6 +59,8 @@ struct CudaFunction {
     sums: Address,
     ticket: Address,
     clock: Clock,
+    /// The second places of buffers that hold a batch.
+    twins: HashMap<usize, Address>,
     /// Tables of step values on their way to the device.
     tables: Uploads<StepValues>,
     /// Copies of the sums on their way to the host, each with the run's position; made at the first look.
@@ -170,26 +173,28 @@ impl Backend for Cuda {
         let function =
             CudaFunction::new(&self.driver, self.precision, Plan::of(&graph.composed(), fusion)?, fusion.launches)?;
         // What the kernels have no room for is said now, not at the first run.
-        function.lower(Slots::Nowhere, 0)?;
+        function.lower(Slots::Nowhere, 0, Turn::Even)?;
         Ok(Box::new(function))
     }
 }
 
 impl CudaFunction {
-    /// The plan's own memory is one allocation: [arena, sums, ticket, ctl, table], the constant arrays, the cells.
+    /// The plan's own memory is one allocation: [arena, sums, ticket, ctl, table], the constant arrays, the cells, the twins.
     fn new(driver: &Rc<Driver>, precision: Precision, plan: Plan, merge: bool) -> Result<CudaFunction> {
         let parts = parts(&plan, driver.capability(), merge);
-        let plan = plan.by_edges(parts.together());
+        let plan = parts.place(plan);
         if cfg!(debug_assertions) || driver.gpu.emulated() {
             assert_eq!(parts.verify(&plan), Ok(()), "{plan}");
         }
         let mut layout = Placement::default();
-        let sizes = [4 * plan.arena, 8 * plan.totals, 4, size_of::<Ctl>(), TABLE * size_of::<StepValues>()];
+        let sizes = [4 * plan.arena, 8 * plan.totals, 4, size_of::<Ctl>(), (TABLE + 1) * size_of::<StepValues>()];
         let offsets = sizes.map(|bytes| layout.place(bytes));
         let tensors: Vec<Address> = plan.tensors.iter().map(|t| layout.place(4 * t.len())).collect();
         let cells = plan.slots.iter().enumerate().filter(|(_, slot)| slot.kind == SlotKind::Cell);
         let cells: Vec<(Slot, Address)> =
             cells.map(|(i, slot)| (Slot(i as u16), layout.place(4 * slot.shape.size()))).collect();
+        let twin = |buffer: usize| (buffer, layout.place(4 * plan.buffers[buffer].len));
+        let twins: Vec<(usize, Address)> = parts.lasting(&plan).into_iter().map(twin).collect();
         let scratch = driver.alloc(layout.0, "the memory of a function")?;
         let base = scratch.address();
         for (offset, values) in tensors.iter().zip(&plan.tensors) {
@@ -205,7 +210,8 @@ impl CudaFunction {
             sums,
             ticket,
             clock: Clock { ctl, table },
-            tables: Uploads::new(driver, TABLES_UNDER_WAY, TABLE)?,
+            twins: twins.into_iter().map(|(buffer, offset)| (buffer, base + offset)).collect(),
+            tables: Uploads::new(driver, TABLES_UNDER_WAY, TABLE + 1)?,
             looks: None,
             position: (0, 0),
             bound: None,
@@ -215,8 +221,8 @@ impl CudaFunction {
         })
     }
 
-    /// The launches, with addresses in memory, or `back` bytes before.
-    fn lower(&self, slots: Slots<'_>, back: Address) -> Result<Lowered> {
+    /// The launches of some of a run's steps, with addresses in memory, or `back` bytes before.
+    fn lower(&self, slots: Slots<'_>, back: Address, turn: Turn) -> Result<Lowered> {
         let places = Places {
             arena: self.arena,
             tensors: &self.tensors,
@@ -224,6 +230,8 @@ impl CudaFunction {
             sums: self.sums,
             ticket: self.ticket,
             clock: self.clock,
+            twins: &self.twins,
+            turn,
             slots,
             back,
         };
@@ -240,24 +248,27 @@ impl CudaFunction {
         if self.bound.as_ref().is_none_or(|bound| bound.memory != memory.number) {
             let named = |kind| matches!(kind, SlotKind::Param | SlotKind::Buffer);
             self.plan.slots.iter().filter(|slot| named(slot.kind)).try_for_each(|slot| memory.check(slot))?;
-            let mut lowered = self.lower(Slots::At(memory), 0)?;
+            let even = self.lower(Slots::At(memory), 0, Turn::Even)?;
             let mut layout = Placement::default();
-            let places =
-                lowered.shared_sums.iter().map(|sum| [4 * sum.floats, 4 * sum.tickets].map(|n| layout.place(n)));
+            let places = even.shared_sums.iter().map(|sum| [4 * sum.floats, 4 * sum.tickets].map(|n| layout.place(n)));
             let places: Vec<[Address; 2]> = places.collect();
             let shared = match places.is_empty() {
                 true => None,
                 false => Some(self.driver.alloc(layout.0, "the partial sums of a plan")?),
             };
             let begin = shared.as_ref().map_or(0, DeviceBuffer::address);
-            lowered.place_sums(begin, &places);
-            let as_first = |member: &EnsembleMember| {
-                let mut as_first = self.lower(Slots::At(memory), member.offset())?;
-                as_first.place_sums(begin.wrapping_sub(member.offset()), &places);
-                Ok(as_first)
+            let all = |back: Address| {
+                let turn = |turn| {
+                    let mut lowered = self.lower(Slots::At(memory), back, turn)?;
+                    lowered.place_sums(begin.wrapping_sub(back), &places);
+                    Ok(lowered)
+                };
+                let by_turns = !self.twins.is_empty();
+                let around = by_turns.then(|| Ok([turn(Turn::Before)?, turn(Turn::Odd)?])).transpose()?;
+                Ok(Launches::of(turn(Turn::Even)?, around))
             };
-            let as_first = self.driver.member.as_ref().map(as_first).transpose()?;
-            self.bound = Some(BoundPlan::new(memory.number, lowered, as_first, shared));
+            let as_first = self.driver.member.as_ref().map(|member| all(member.offset())).transpose()?;
+            self.bound = Some(BoundPlan::new(memory.number, all(0)?, even.lookups, as_first, shared));
         }
         let bound = self.bound.as_mut().expect("bound above");
         bound.find_data(memory, call, self.plan.batch_rows)
@@ -278,20 +289,21 @@ impl CudaFunction {
         }
     }
 
-    /// Uploads a table of at most [`TABLE`] rows and sets the clock to its first one.
-    fn upload_table(&mut self, table: &[StepValues]) -> Result<()> {
-        self.tables.send(self.clock.table, table)?;
+    /// Uploads a table of at most [`TABLE`] rows, and one more, and sets the clock to its first one.
+    fn upload_table(&mut self, mut table: Vec<StepValues>) -> Result<()> {
+        table.extend(table.last().copied());
+        self.tables.send(self.clock.table, &table)?;
         self.driver.clear(self.clock.ctl, size_of::<Ctl>())
     }
 
     /// Uploads the numbers of the next `steps` steps and goes on past them.
     fn upload_next(&mut self, sequence: &mut Sequence<'_>, steps: usize) -> Result<()> {
-        let mut table = Vec::with_capacity(steps);
+        let mut table = Vec::with_capacity(steps + 1);
         for _ in 0..steps {
             table.push(step_values(sequence));
             sequence.tick();
         }
-        self.upload_table(&table)
+        self.upload_table(table)
     }
 
     /// The index outside its table that a kernel has met since the last table was uploaded.
@@ -400,7 +412,7 @@ impl CompiledFunction for CudaFunction {
     ) -> Result<Vec<f64>> {
         self.bind(memory, call)?;
         // Every pass of a step is this one: same batch, same noise.
-        let table = [step_values(&Sequence::new(&self.plan, call, updates)?); PASSES];
+        let table = vec![step_values(&Sequence::new(&self.plan, call, updates)?); PASSES];
         let record = |together: &[Placed]| {
             // Those that end a step do so together; alone none of them does.
             let launches: Vec<Launch> = together.iter().map(Placed::ending_nothing).collect();
@@ -410,7 +422,7 @@ impl CompiledFunction for CudaFunction {
             Ok((together[0].steps.first().copied(), self.driver.graph(&nodes.collect::<Vec<_>>())?))
         };
         let graphs: Vec<(Option<usize>, LaunchGraph)> =
-            self.bound().launches.chunk_by(|a, b| a.steps == b.steps).map(record).collect::<Result<_>>()?;
+            self.bound().step().chunk_by(|a, b| a.steps == b.steps).map(record).collect::<Result<_>>()?;
         // Of steps that are made by one launch the first has all of the time.
         let mut best = vec![0.0; self.plan.steps.len()];
         let mut bad = None;
@@ -419,7 +431,8 @@ impl CompiledFunction for CudaFunction {
             let Some(step) = step else { continue };
             best[step] = f64::INFINITY;
             for _ in 0..repetitions {
-                self.upload_table(&table)?;
+                self.upload_table(table.clone())?;
+                self.bound().before().iter().try_for_each(|placed| self.driver.launch(&placed.launch))?;
                 let seconds = self.driver.time(|| graph.replay())?;
                 best[step] = best[step].min(seconds / PASSES as f64);
                 // The next table clears the mark.

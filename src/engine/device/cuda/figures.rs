@@ -5,15 +5,21 @@
 //! GPU changes the value here and writes `Provenance::Measured` with the file in `benches/results/` beside it.
 //!
 //! ```text
-//! t(launch) = max( cycles of the product / clock, bytes / (L2 bandwidth · min(1, blocks / multiprocessors)) )
-//!             + Σ instructions of programs · cycles of one / clock
-//! t(step)   = max over ways through the graph of Σ ( t(launch) + edge )
+//! t(launch)  = max( t(product), bytes / (L2 bandwidth · min(1, blocks / multiprocessors)) )
+//!              + Σ instructions of programs · cycles of one / clock
+//! t(product) = max( multiply-adds / rate,                     on the multiprocessor with most of them
+//!                   bytes of its blocks' strips / its share of the L2 bandwidth,
+//!                   bytes in and out of its shared memory / bandwidth of that )  + joining, where k is split
+//! t(step)    = max over ways through the graph of Σ ( t(launch) + edge )
 //! ```
+//!
+//! The bytes of a launch are those of its operands, each once; those of the strips count an operand as often as blocks read it.
+//! The rates of the arithmetic are with the kernels that reach them (`engine/steps/gemm/cuda.rs`).
 //!
 //! Of R models in one launch every launch has R times the blocks and the bytes, and R times the arithmetic on the multiprocessor
 //! with most of it once all are at work; instructions of programs wait for each other only in turns of eight blocks.
 //!
-//! The model knows no tail effects, no caches but the second level, and no clocks but one.
+//! The model knows no tail effects, no first-level cache, no latency within a launch, and no clocks but one.
 
 use std::fmt;
 
@@ -68,6 +74,12 @@ pub struct Figures {
     pub clock: Figure,
     /// Of reads and writes that the second-level cache answers.
     pub l2_bandwidth: Figure,
+    /// Of what one multiprocessor gets of that, however idle the others are.
+    pub l2_port: Figure,
+    /// Of the shared memory of a multiprocessor.
+    pub shared_bandwidth: Figure,
+    /// Until the last block of a tile whose k is split knows that it is the last.
+    pub join: Figure,
     /// From the end of a launch to the begin of one that waits for it, where the driver sets launches up ahead if it can.
     pub edge: Figure,
     /// An instruction of a program that is interpreted.
@@ -78,8 +90,16 @@ pub struct Figures {
 
 impl Figures {
     /// All of them, in the order in which they stand in a table.
-    pub fn all(&self) -> [Figure; 6] {
-        [self.multiprocessors, self.clock, self.l2_bandwidth, self.edge, self.interpreted, self.compiled]
+    pub fn all(&self) -> [Figure; 9] {
+        let on_chip = [self.multiprocessors, self.clock, self.l2_bandwidth, self.l2_port, self.shared_bandwidth];
+        let [count, clock, l2, port, shared] = on_chip;
+        [count, clock, l2, port, shared, self.join, self.edge, self.interpreted, self.compiled]
+    }
+
+    /// Bytes per cycle that a multiprocessor gets of the second-level cache while so many blocks are at work, as many on each.
+    pub(crate) fn l2_share(&self, blocks: usize) -> f64 {
+        let active = (blocks as f64).clamp(1.0, self.multiprocessors.value);
+        (self.l2_bandwidth.value * 1e3 / self.clock.value / active).min(self.l2_port.value)
     }
 }
 
@@ -106,6 +126,19 @@ pub fn figures((major, minor): (u32, u32)) -> Figures {
         ),
         clock: figure("clock", mhz, "MHz", Published(board)),
         l2_bandwidth: figure("second-level cache", gb_s, "GB/s", Estimated("reads that hit, all multiprocessors")),
+        l2_port: figure("one multiprocessor of it", 64.0, "B/cycle", Estimated("at most, while others are idle")),
+        shared_bandwidth: figure(
+            "shared memory",
+            if major < 8 { 64.0 } else { 128.0 },
+            "B/cycle",
+            Estimated("32 banks of 4 bytes for each multiprocessor, on 7.x every second cycle"),
+        ),
+        join: figure(
+            "joining of a split k",
+            2500.0,
+            "cycles",
+            Estimated("a write, a counter, a read, all behind one another"),
+        ),
         edge: match major >= 9 {
             true => {
                 figure("edge of a graph", 0.8, "µs", Estimated("two thirds of 1.2: the next launch is set up ahead"))

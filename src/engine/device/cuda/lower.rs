@@ -48,8 +48,8 @@ impl Placed {
     }
 }
 
-/// The words of a launch's parameters, given the data set it reads.
-type Parameters = Box<dyn Fn(&DeviceData) -> Box<[u64]>>;
+/// Writes a data set into the words of a launch's parameters.
+type Fill = Box<dyn Fn(&DeviceData, &mut Box<[u64]>)>;
 
 /// A launch that reads a data set, whose address is only known when the plan runs.
 pub(crate) struct DataLaunch {
@@ -58,13 +58,13 @@ pub(crate) struct DataLaunch {
     pub launch: usize,
     /// Where the struct of parameters has the address of the data set of each model, in bytes.
     pub field: usize,
-    params: Parameters,
+    fill: Fill,
 }
 
 impl DataLaunch {
-    /// The launch's parameters for a data set.
-    pub fn params(&self, data: &DeviceData) -> Box<[u64]> {
-        (self.params)(data)
+    /// Writes a data set into the launch's parameters.
+    pub fn fill(&self, data: &DeviceData, params: &mut Box<[u64]>) {
+        (self.fill)(data, params);
     }
 }
 
@@ -87,13 +87,13 @@ impl Lowered {
             }
         }
     }
+}
 
-    /// The launches that no other waits for.
-    pub fn last(&self) -> Vec<usize> {
-        let mut awaited = vec![false; self.launches.len()];
-        self.launches.iter().flat_map(|placed| &placed.waits).for_each(|&i| awaited[i] = true);
-        (0..awaited.len()).filter(|&i| !awaited[i]).collect()
-    }
+/// The launches that no other waits for.
+pub(super) fn last(launches: &[Placed]) -> Vec<usize> {
+    let mut awaited = vec![false; launches.len()];
+    launches.iter().flat_map(|placed| &placed.waits).for_each(|&i| awaited[i] = true);
+    (0..awaited.len()).filter(|&i| !awaited[i]).collect()
 }
 
 /// A launch that splits a sum over blocks: a product's over k, a reduction's over a long row. Its parameters get the
@@ -120,6 +120,9 @@ pub(crate) struct Places<'a> {
     /// A counter of the blocks that end a step.
     pub ticket: Address,
     pub clock: Clock,
+    /// The second place of every buffer that keeps what it holds for the next step.
+    pub twins: &'a HashMap<usize, Address>,
+    pub turn: Turn,
     pub slots: Slots<'a>,
     /// How many bytes before it everything is said to be: 0, or to compare it with what lies so much before it.
     pub back: Address,
@@ -130,6 +133,17 @@ pub(crate) enum Slots<'a> {
     At(&'a DeviceMemory),
     /// Nowhere, because the launches are made only to be looked at: in the order of the slots, as they would be.
     Nowhere,
+}
+
+/// For which steps of a run launches are. A batch that is gathered for the next step lies in one of two places by turns.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Turn {
+    /// What comes before the first: its batch.
+    Before,
+    /// Steps 0, 2, 4, …, whose batch lies in the arena.
+    Even,
+    /// Steps 1, 3, 5, …, whose batch lies in the twin.
+    Odd,
 }
 
 /// What the launches are made for.
@@ -152,6 +166,8 @@ pub(crate) struct Lower<'a> {
     steps: Vec<usize>,
     /// The update that a product makes as well.
     update: Option<&'a Optimize>,
+    /// Whether the batch is that of the next step.
+    next: bool,
     /// The launches that can end the step, and where their parameters say whether they do.
     ends: HashMap<usize, usize>,
     out: Lowered,
@@ -162,24 +178,29 @@ pub(crate) struct Lower<'a> {
 impl<'a> Lower<'a> {
     pub fn new(gpu: Chip<'a>, precision: Precision, plan: &'a Plan, places: Places<'a>) -> Lower<'a> {
         let out = Lowered { launches: Vec::new(), data: Vec::new(), lookups: Vec::new(), shared_sums: Vec::new() };
-        let (steps, update, ends, partials) = (Vec::new(), None, HashMap::new(), HashMap::new());
+        let (steps, ends, partials) = (Vec::new(), HashMap::new(), HashMap::new());
         let Clock { ctl, table } = places.clock;
         let clock = Clock { ctl: ctl.wrapping_sub(places.back), table: table.wrapping_sub(places.back) };
-        Lower { gpu, precision, plan, places, clock, steps, update, ends, out, partials }
+        Lower { gpu, precision, plan, places, clock, steps, update: None, next: false, ends, out, partials }
     }
 
-    /// All parts, and at the end whatever ticks the clock.
+    /// All parts, and at the end whatever ticks the clock; before the first step only what gathers its batch.
     pub fn run(mut self, Parts { parts, waits }: &Parts) -> Result<Lowered> {
         let plan = self.plan;
         // For every part, the launches that it is over with.
         let mut ends: Vec<Vec<usize>> = Vec::with_capacity(parts.len());
         for (part, waits) in parts.iter().zip(waits) {
             let first = self.out.launches.len();
+            self.next = matches!(part, Part::Next(_));
+            if self.places.turn == Turn::Before && !self.next {
+                ends.push(Vec::new());
+                continue;
+            }
             let step = &plan.steps[part.steps()[0]];
             self.steps = part.steps();
             let mut bytes = step.bytes();
             match part {
-                Part::Step(_) => step.kernel.lower(&mut self)?,
+                Part::Step(_) | Part::Next(_) => step.kernel.lower(&mut self)?,
                 Part::Updating { update, .. } => {
                     self.update = plan.steps[*update].kernel.update();
                     step.kernel.lower(&mut self)?;
@@ -211,7 +232,9 @@ impl<'a> Lower<'a> {
             }
             ends.push(if apart && own > 0 { (first..first + own).collect() } else { waits });
         }
-        self.end_step()?;
+        if self.places.turn != Turn::Before {
+            self.end_step()?;
+        }
         let figures = figures(self.compute_capability());
         for launch in longest_way(&self.out.launches, &figures, 1).1 {
             self.out.launches[launch].urgent = true;
@@ -221,7 +244,7 @@ impl<'a> Lower<'a> {
 
     /// What nothing waits for ends the step together, if all of it can; otherwise a launch that does nothing else, after it.
     fn end_step(&mut self) -> Result<()> {
-        let last = self.out.last();
+        let last = last(&self.out.launches);
         let blocks: u64 = last.iter().map(|&i| self.out.launches[i].load.blocks).sum();
         let fields: Option<Vec<usize>> = last.iter().map(|i| self.ends.get(i).copied()).collect();
         let (Some(fields), Ok(blocks), false) = (fields, u32::try_from(blocks), last.is_empty()) else {
@@ -305,18 +328,22 @@ impl<'a> Lower<'a> {
         }
     }
 
-    /// Says that launch number `launch` reads the data set `slot`, in rows of `cols` numbers: its parameters when the data
-    /// are found are `params` of them, with the address at byte `field`.
+    /// Says that launch number `launch` reads the data set `slot`, in rows of `cols` numbers: when the data are found, `fill`
+    /// writes them into its parameters, with the address at byte `field`.
     pub fn reads_data<P: Pod>(
         &mut self,
         launch: usize,
         slot: Slot,
         cols: usize,
         field: usize,
-        params: impl Fn(&DeviceData) -> P + 'static,
+        fill: impl Fn(&DeviceData, &mut P) + 'static,
     ) {
-        let params = Box::new(move |data: &DeviceData| words(&params(data)));
-        self.out.data.push(DataLaunch { slot: self.name(slot).into(), cols, launch, field, params });
+        let fill = Box::new(move |data: &DeviceData, all: &mut Box<[u64]>| {
+            let mut params: P = params::of_words(all);
+            fill(data, &mut params);
+            *all = words(&params);
+        });
+        self.out.data.push(DataLaunch { slot: self.name(slot).into(), cols, launch, field, fill });
     }
 
     /// Says that launch number `launch` splits a sum over blocks. See [`SharedSum`].
@@ -349,7 +376,7 @@ impl<'a> Lower<'a> {
     /// Where a view's first element is.
     pub fn address(&self, view: &View) -> Address {
         let base = match view.mem {
-            Mem::Buffer(b) => self.places.arena + 4 * self.plan.buffers[b as usize].offset as Address,
+            Mem::Buffer(b) => self.buffer(b as usize, self.places.turn == Turn::Odd),
             Mem::Slot(slot) => match (self.places.cells.get(&slot), &self.places.slots) {
                 (Some(&cell), _) => cell,
                 (None, Slots::At(memory)) => memory.address(self.name(slot)),
@@ -358,6 +385,27 @@ impl<'a> Lower<'a> {
             Mem::Tensor(t) => self.places.tensors[t as usize],
         };
         (base + 4 * view.offset as Address).wrapping_sub(self.places.back)
+    }
+
+    /// Where a buffer is, in steps with an odd number or in others.
+    fn buffer(&self, buffer: usize, odd: bool) -> Address {
+        match self.places.twins.get(&buffer) {
+            Some(&twin) if odd => twin,
+            _ => self.places.arena + 4 * self.plan.buffers[buffer].offset as Address,
+        }
+    }
+
+    /// Where a batch is gathered, and whether it is that of the next step.
+    pub fn gathered(&self, out: &View) -> (params::View, bool) {
+        let view = self.view(out);
+        match out.mem {
+            Mem::Buffer(b) if self.next => {
+                let base = self.buffer(b as usize, self.places.turn == Turn::Even);
+                let ptr = (base + 4 * out.offset as Address).wrapping_sub(self.places.back);
+                (params::View { ptr, ..view }, self.places.turn != Turn::Before)
+            }
+            _ => (view, false),
+        }
     }
 
     /// A view as the kernels take it.

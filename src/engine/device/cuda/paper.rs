@@ -3,9 +3,9 @@
 use std::collections::HashMap;
 
 use super::figures::{Figures, figures};
-use super::lower::{Chip, Lower, Places, Slots, longest_way};
+use super::lower::{Chip, Lower, Places, Slots, Turn, longest_way};
 use super::params::Clock;
-use super::parts::parts;
+use super::parts::{Part, parts};
 use crate::engine::device::Precision;
 use crate::engine::error::Result;
 use crate::engine::graph::{Slot, SlotKind};
@@ -18,6 +18,8 @@ pub struct PaperLaunch {
     pub kernel: &'static str,
     /// The steps of the plan that it makes; none where it only ends the step of the run.
     pub steps: Vec<usize>,
+    /// Whether it makes them for the next step of the run.
+    pub for_next: bool,
     /// Blocks in each dimension.
     pub grid: [u32; 3],
     /// Threads of a block.
@@ -43,6 +45,8 @@ pub struct PaperStep {
     pub microseconds: f64,
     /// What it takes for as many models in one launch as [`PaperStep::MODELS`] says.
     pub of_models: [f64; 3],
+    /// Whether steps share launches.
+    pub merged: bool,
     /// For which compute capability.
     pub capability: (u32, u32),
     /// By which figures.
@@ -60,7 +64,7 @@ impl PaperStep {
     /// [`Error::Device`](crate::Error::Device) when a kernel has no room in its parameters.
     pub fn of(plan: &Plan, precision: Precision, cc: (u32, u32), merge: bool) -> Result<PaperStep> {
         let parts = parts(plan, cc, merge);
-        let plan = &plan.clone().by_edges(parts.together());
+        let plan = &parts.place(plan.clone());
         let cells: HashMap<Slot, u64> = (plan.slots.iter().enumerate())
             .filter(|(_, slot)| slot.kind == SlotKind::Cell)
             .map(|(i, _)| (Slot(i as u16), 0))
@@ -74,6 +78,8 @@ impl PaperStep {
             sums: 0,
             ticket: 0,
             clock,
+            twins: &HashMap::new(),
+            turn: Turn::Even,
             slots: Slots::Nowhere,
             back: 0,
         };
@@ -88,6 +94,7 @@ impl PaperStep {
             launches.push(PaperLaunch {
                 kernel: placed.launch.kernel,
                 steps: placed.steps.clone(),
+                for_next: parts.parts.iter().any(|part| matches!(part, Part::Next(step) if placed.steps == [*step])),
                 grid: placed.launch.grid,
                 threads: placed.launch.threads,
                 bytes: placed.load.bytes,
@@ -96,6 +103,6 @@ impl PaperStep {
                 time: (begin, begin + placed.load.microseconds(&figures)),
             });
         }
-        Ok(PaperStep { launches, way, microseconds, of_models, capability: cc, figures })
+        Ok(PaperStep { launches, way, microseconds, of_models, merged: merge, capability: cc, figures })
     }
 }

@@ -233,7 +233,8 @@ params! {
         floats: i32,
         out: View,
         unit: f32,
-        pad: i32,
+        ahead: u32,
+        end: StepEnd,
     }
 
     /// Of `reduce_rows` and `reduce_cols`.
@@ -378,6 +379,14 @@ pub(crate) fn words<T: Pod>(params: &T) -> Box<[u64]> {
     words
 }
 
+/// The parameter struct whose words these are.
+pub(crate) fn of_words<T: Pod>(words: &[u64]) -> T {
+    assert_eq!(words.len(), size_of::<T>().div_ceil(8));
+    // SAFETY: the words hold at least as many bytes and are aligned to 8, the most that a struct of numbers asks for; every
+    // pattern of bytes is a value.
+    unsafe { std::ptr::read(words.as_ptr().cast()) }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -407,5 +416,7 @@ mod tests {
     fn words_are_the_bytes() {
         let instr = Instr { op: 1, dst: 2, a: 3, b: 4, imm: 0x0807_0605 };
         assert_eq!(*words(&instr), [0x0807_0605_0403_0201]);
+        let back: Instr = of_words(&words(&instr));
+        assert_eq!((back.op, back.dst, back.a, back.b, back.imm), (1, 2, 3, 4, 0x0807_0605));
     }
 }

@@ -5,7 +5,10 @@
 //! * a product whose only readers are the update of the parameters makes that update itself: the gradient never reaches
 //!   memory. The update of a parameter has to wait for everything that reads it, and so does the product then; what is
 //!   left of the update (parameters whose gradients are made otherwise, or clipped) stays a launch of its own;
-//! * steps that follow one another row by row become one launch, if their products are small (`rows.rs`).
+//! * steps that follow one another row by row become one launch, if their products are small (`rows.rs`);
+//! * the batch is gathered during the step before, beside its other launches, so that nothing waits for it. The two batches
+//!   lie apart: steps with an even number in their run read one buffer and gather into the other, those with an odd one the
+//!   other way round.
 //!
 //! On the CPU the same form lost (`docs/rejected.md`), so this is no business of the plan.
 
@@ -27,13 +30,15 @@ pub(crate) enum Part {
     Rows(Vec<usize>),
     /// The update of some parameters: their places in the list of the step.
     Rest { update: usize, params: Vec<usize> },
+    /// A step that gathers the batch, for the next step of the run.
+    Next(usize),
 }
 
 impl Part {
     /// The steps that it makes, the one first whose kernel does it.
     pub(crate) fn steps(&self) -> Vec<usize> {
         match *self {
-            Part::Step(step) | Part::Rest { update: step, .. } => vec![step],
+            Part::Step(step) | Part::Next(step) | Part::Rest { update: step, .. } => vec![step],
             Part::Updating { product, update } => vec![product, update],
             Part::Rows(ref steps) => steps.clone(),
         }
@@ -54,6 +59,18 @@ impl Parts {
         let rows = |part: &Part| if let Part::Rows(steps) = part { Some(steps.clone()) } else { None };
         self.parts.iter().filter_map(rows).collect()
     }
+
+    /// The buffers that hold a batch from one step to the next.
+    pub(crate) fn lasting(&self, plan: &Plan) -> Vec<usize> {
+        let next = |part: &Part| if let Part::Next(step) = *part { buffer_of(&plan.steps[step]) } else { None };
+        self.parts.iter().filter_map(next).collect()
+    }
+
+    /// The memory of a plan that is run as these parts.
+    pub(crate) fn place(&self, plan: Plan) -> Plan {
+        let lasting = self.lasting(&plan);
+        plan.by_edges(self.together(), &lasting)
+    }
 }
 
 /// The parts of a plan: on a GPU of compute capability `cc` as few as the rules allow. Without `merge` every step is one.
@@ -63,6 +80,7 @@ pub(crate) fn parts(plan: &Plan, cc: (u32, u32), merge: bool) -> Parts {
     if merge {
         merges.extend((0..plan.steps.len()).flat_map(|i| updates_of(plan, &order, i)));
         merges.extend(rows::chains(plan, &order, cc).into_iter().map(Merge::Rows));
+        merges.extend((0..plan.steps.len()).filter(|&i| is_for_next(plan, i)).map(Merge::Next));
     }
     if let Some(parts) = with(plan, &merges) {
         return parts;
@@ -78,15 +96,33 @@ pub(crate) fn parts(plan: &Plan, cc: (u32, u32), merge: bool) -> Parts {
     with(plan, &sound).expect("steps do not wait for each other in a circle")
 }
 
-/// Steps that can share a launch.
+/// Steps that can share a launch, or have one in another step of the run.
 enum Merge {
     Rows(Vec<usize>),
+    Next(usize),
     /// A product and the update of parameters, with these places in the list of its parameters.
     Update {
         product: usize,
         update: usize,
         places: Vec<usize>,
     },
+}
+
+/// The buffer that a step writes, if it is one and whole.
+fn buffer_of(step: &Step) -> Option<usize> {
+    match step.kernel.writes()[..] {
+        [View { mem: Mem::Buffer(b), offset: 0, .. }] => Some(b as usize),
+        _ => None,
+    }
+}
+
+/// Whether a step gathers the batch into memory that no other writes, which the next step of the run would do as well for it.
+fn is_for_next(plan: &Plan, step: usize) -> bool {
+    let Some(buffer) = buffer_of(&plan.steps[step]) else { return false };
+    let writes = |other: &Step| other.kernel.writes().iter().any(|w| w.mem == Mem::Buffer(buffer as _));
+    let is_only = plan.steps.iter().filter(|other| writes(other)).count() == 1;
+    let step = &plan.steps[step];
+    step.kernel.gathers() && step.waits.is_empty() && is_only && !plan.buffers[buffer].persistent
 }
 
 /// What products can take from the step, if it is an update of parameters.
@@ -125,8 +161,12 @@ fn with(plan: &Plan, merges: &[Merge]) -> Option<Parts> {
     let mut of_step: Vec<Option<usize>> = vec![None; plan.steps.len()];
     for step in 0..plan.steps.len() {
         let Some(part) = part_of(plan, merges, step) else { continue };
-        // An update that several parts share belongs to none of them.
-        let own: &[usize] = if let Part::Rows(steps) = &part { steps } else { &[step] };
+        // An update that several parts share belongs to none of them; and nobody waits for the batch of the next step.
+        let own: &[usize] = match &part {
+            Part::Rows(steps) => steps,
+            Part::Next(_) => &[],
+            _ => &[step],
+        };
         own.iter().for_each(|&s| of_step[s] = Some(parts.len()));
         parts.push(part);
     }
@@ -147,6 +187,7 @@ fn part_of(plan: &Plan, merges: &[Merge], step: usize) -> Option<Part> {
         match merge {
             Merge::Rows(steps) if steps[0] == step => return Some(Part::Rows(steps.clone())),
             Merge::Rows(steps) if steps.contains(&step) => return None,
+            Merge::Next(of) if *of == step => return Some(Part::Next(step)),
             Merge::Update { product, update, .. } if *product == step => {
                 return Some(Part::Updating { product: step, update: *update });
             }
@@ -169,7 +210,7 @@ fn waits_of(plan: &Plan, merges: &[Merge], part: &Part) -> Vec<usize> {
         places.iter().map(|&i| update.params[i].0).collect()
     };
     match part {
-        Part::Step(step) => plan.steps[*step].waits.clone(),
+        Part::Step(step) | Part::Next(step) => plan.steps[*step].waits.clone(),
         Part::Rows(steps) => steps.iter().flat_map(|&step| plan.steps[step].waits.iter().copied()).collect(),
         Part::Updating { product, update } => {
             let places = merges.iter().find_map(|merge| match merge {

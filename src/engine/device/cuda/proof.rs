@@ -2,7 +2,7 @@
 
 use super::parts::{Part, Parts};
 use crate::engine::graph::Slot;
-use crate::engine::plan::{Mem, Order, Plan, View};
+use crate::engine::plan::{Buffer, Mem, Order, Plan, View};
 use crate::engine::steps::Kernel;
 
 /// What a launch touches, as it is launched: a gradient that stays in registers is not written.
@@ -17,6 +17,8 @@ impl Touched {
         let kernel = |step: usize| &plan.steps[step].kernel;
         let update = |step: usize| kernel(step).update().expect("an update was merged");
         match part {
+            // What it writes is none of this step's memory.
+            Part::Next(_) => Touched { reads: Vec::new(), writes: Vec::new(), updates: Vec::new() },
             Part::Step(step) => {
                 let kernel = kernel(*step);
                 Touched { reads: kernel.reads(), writes: kernel.writes(), updates: kernel.updates() }
@@ -59,14 +61,24 @@ fn placed(plan: &Plan, view: &View) -> View {
 
 impl Parts {
     /// Checks what the launches rely on: of two that do not wait for each other, directly or through others, none writes what
-    /// the other touches; what a launch reads of scratch memory was written by launches that it waits for, or by itself; and steps
-    /// that one launch takes row by row lie apart in memory, but for what they hand on.
+    /// the other touches; what a launch reads of scratch memory was written by launches that it waits for, or by itself, or is
+    /// the batch, in whose place nothing is written; and steps that one launch takes row by row lie apart in memory, but for what
+    /// they hand on.
     ///
     /// # Errors
     /// A description of the first violation.
     pub(crate) fn verify(&self, plan: &Plan) -> Result<(), String> {
         let order = Order::of(self.waits.iter().map(Vec::as_slice));
         let touched: Vec<Touched> = self.parts.iter().map(|part| Touched::by(plan, part)).collect();
+        let lasting = self.lasting(plan);
+        let lasts = |view: &View| matches!(view.mem, Mem::Buffer(b) if lasting.contains(&(b as usize)));
+        for &buffer in &lasting {
+            let Buffer { offset, len, .. } = plan.buffers[buffer];
+            let whole = View { mem: Mem::Buffer(0), offset, rows: 1, cols: len, stride: len };
+            if touched.iter().flat_map(|part| &part.writes).any(|w| placed(plan, w).overlaps(&whole)) {
+                return Err(format!("something is written where buffer {buffer} keeps the batch"));
+            }
+        }
         for (j, b) in touched.iter().enumerate() {
             for (i, a) in touched[..j].iter().enumerate().filter(|&(i, _)| !order.is_before(i, j)) {
                 if a.spoils(plan, b) || b.spoils(plan, a) {
@@ -74,7 +86,7 @@ impl Parts {
                     return Err(format!("{a:?} and {b:?} touch the same memory, and neither waits for the other"));
                 }
             }
-            for read in b.reads.iter().filter(|view| matches!(view.mem, Mem::Buffer(_))) {
+            for read in b.reads.iter().filter(|view| matches!(view.mem, Mem::Buffer(_)) && !lasts(view)) {
                 let before = (0..touched.len()).filter(|&i| i == j || order.is_before(i, j));
                 let written = before.flat_map(|i| &touched[i].writes).filter(|w| w.overlaps(read));
                 if written.map(View::size).sum::<usize>() < read.size() {
@@ -119,7 +131,7 @@ mod tests {
         g.optimize(Optimizer::adam(), 1e-3, &pairs);
         let plan = Plan::build(&g, &[loss], Fusion::all()).unwrap();
         let parts = parts(&plan, (9, 0), true);
-        (plan.by_edges(parts.together()), parts)
+        (parts.place(plan), parts)
     }
 
     #[test]
@@ -136,6 +148,17 @@ mod tests {
                 assert!(cut.verify(&plan).is_err(), "without {from} → {part}: {parts:?}");
             }
         }
+    }
+
+    /// Where the batch of the next step would be written over before it is read.
+    #[test]
+    fn a_batch_that_shares_its_memory_is_refused() {
+        let (mut plan, parts) = placed_plan();
+        let [batch] = parts.lasting(&plan)[..] else { panic!("one batch: {parts:?}") };
+        let other = (0..plan.buffers.len()).find(|&b| b != batch && !plan.buffers[b].users.is_empty()).unwrap();
+        plan.buffers[batch].offset = plan.buffers[other].offset;
+        let refused = parts.verify(&plan).unwrap_err();
+        assert!(refused.contains("keeps the batch"), "{refused}");
     }
 
     /// Placed by waves, or without regard to what is launched together, buffers share memory that a GPU uses at once.

@@ -20,8 +20,8 @@ const MOST_WEIGHTS: usize = 1 << 15;
 /// Most rows for each multiprocessor: with more, products of whole tiles use what they read more often.
 const MOST_ROWS: usize = 8;
 
-/// The product whose order of additions the kernel has.
-const ALONE: &str = "gemm_f32_32x32";
+/// The products whose order of additions the kernel has.
+const ALONE: [&str; 2] = ["gemm_f32_32x32", "gemm_f32_64x32"];
 
 /// Bytes of shared memory that need no consent of the driver.
 const MOST_SHARED: usize = 48 << 10;
@@ -62,7 +62,7 @@ impl<'a> Phase<'a> {
                 // A small product in f32 is as exact as any precision asks for.
                 let choice = choose(m, n, k, Precision::F32, cc, number == 0);
                 let suits = !product.transposed.0 && product.col_sums.is_none();
-                if !suits || n * k > MOST_WEIGHTS || choice.kernel != ALONE {
+                if !suits || n * k > MOST_WEIGHTS || !ALONE.contains(&choice.kernel) {
                     return None;
                 }
                 Some((product, choice))

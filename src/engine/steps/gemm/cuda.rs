@@ -5,6 +5,7 @@
 //! numbers are added: two GPUs of one capability give the same bits, however many multiprocessors they have.
 
 use crate::engine::device::Precision;
+use crate::engine::device::cuda::figures::figures;
 use crate::engine::ops::ScalarFn;
 use crate::engine::plan::program::{Access, Instr, Output, Program};
 
@@ -61,6 +62,8 @@ struct GemmKernel {
     arithmetic: Arithmetic,
     /// Rows and columns of C a block computes.
     tile: (usize, usize),
+    /// Those of one of its warps.
+    warp: (usize, usize),
     threads: u32,
     /// k of one strip; strips in shared memory at a time; idle floats after each row of a strip.
     depth: usize,
@@ -75,14 +78,14 @@ struct GemmKernel {
 impl GemmKernel {
     const fn simt(
         name: &'static str,
-        side: usize,
+        (tile, warp): ((usize, usize), (usize, usize)),
         threads: u32,
         strip: (usize, usize),
         expect: (usize, f64),
     ) -> GemmKernel {
-        let (arithmetic, tile, padding) = (Arithmetic::Simt, (side, side), 4);
+        let (arithmetic, padding) = (Arithmetic::Simt, 4);
         let ((depth, stages), (resident, efficiency)) = (strip, expect);
-        GemmKernel { name, arithmetic, tile, threads, depth, stages, padding, resident, efficiency }
+        GemmKernel { name, arithmetic, tile, warp, threads, depth, stages, padding, resident, efficiency }
     }
 
     const fn tensor(
@@ -98,14 +101,32 @@ impl GemmKernel {
             64 => (16, 4, 0.45),
             _ => (64, 3, 0.25),
         };
-        GemmKernel { name, arithmetic, tile, threads, depth, stages, padding, resident, efficiency }
+        let warp = match (side, threads) {
+            (128, 128) => (64, 64),
+            (128, _) => (64, 32),
+            _ => (32, 32),
+        };
+        GemmKernel { name, arithmetic, tile, warp, threads, depth, stages, padding, resident, efficiency }
+    }
+
+    /// Warps that share a tile; where there are more, others do the same for other k.
+    fn warps(&self) -> usize {
+        self.tile.0 * self.tile.1 / (self.warp.0 * self.warp.1)
+    }
+
+    /// Bytes that go into shared memory and out of it for every k: each warp reads what it multiplies.
+    fn shared_traffic(&self) -> usize {
+        4 * (self.tile.0 + self.tile.1 + self.warps() * (self.warp.0 + self.warp.1))
     }
 
     fn shared_bytes(&self, cc: (u32, u32)) -> usize {
         let row = self.tile.0 + self.tile.1 + 2 * self.padding;
         // Before sm_80 no copy is asynchronous, and two stages are all that is of use.
         let stages = if cc.0 < 8 { 2 } else { self.stages };
-        4 * stages * self.depth * row
+        // The sums of slices take the place of the strips.
+        let slices = self.threads as usize / 32 / self.warps();
+        let sums = if slices > 1 { slices * self.tile.0 * self.tile.1 } else { 0 };
+        4 * (stages * self.depth * row).max(sums)
     }
 
     /// Whether it can interpret programs: `INTERPRETS` in kernels/gemm_finish.cuh.
@@ -115,9 +136,10 @@ impl GemmKernel {
 }
 
 const KERNELS: &[GemmKernel] = &[
-    GemmKernel::simt("gemm_f32_128x128", 128, 256, (8, 4), (2, 0.85)),
-    GemmKernel::simt("gemm_f32_64x64", 64, 128, (16, 4), (4, 0.75)),
-    GemmKernel::simt("gemm_f32_32x32", 32, 256, (32, 4), (3, 0.5)),
+    GemmKernel::simt("gemm_f32_128x128", ((128, 128), (32, 64)), 256, (8, 4), (2, 0.85)),
+    GemmKernel::simt("gemm_f32_64x64", ((64, 64), (32, 32)), 128, (16, 4), (4, 0.75)),
+    GemmKernel::simt("gemm_f32_64x32", ((64, 32), (32, 32)), 256, (32, 3), (2, 0.75)),
+    GemmKernel::simt("gemm_f32_32x32", ((32, 32), (16, 32)), 256, (32, 4), (3, 0.5)),
     GemmKernel::tensor("gemm_tf32_128x128", Arithmetic::Tf32, 128, 128, 2),
     GemmKernel::tensor("gemm_tf32_64x64", Arithmetic::Tf32, 64, 128, 4),
     GemmKernel::tensor("gemm_tf32_32x32", Arithmetic::Tf32, 32, 128, 3),
@@ -225,19 +247,17 @@ pub(crate) fn every(m: usize, n: usize, k: usize, cc: (u32, u32)) -> Vec<GemmLau
 
 /// A launch of `kernel` with about `splits` splits, and an estimate of its time in cycles.
 ///
-/// The model: the blocks are spread evenly; a multiprocessor works at a rate that grows with its warps up to eight;
-/// joining the splits costs a trip through the second-level cache, and writing and reading all their tiles. It has to
-/// order the candidates, no more.
+/// The model: the blocks are spread evenly; a multiprocessor works at a rate that grows with its warps up to eight, or waits for
+/// its share of the second-level cache or for its shared memory, whichever takes longest; joining the splits costs a trip
+/// through that cache, and writing and reading all their tiles. The figures are those of
+/// [`figures`](crate::engine::device::cuda::figures). It has to order the candidates, no more.
 fn candidate(
     kernel: &GemmKernel,
     (m, n, k): (usize, usize, usize),
     splits: usize,
     cc: (u32, u32),
 ) -> (f64, GemmLaunch) {
-    /// Cycles in which the last block of a tile learns that it is the last.
-    const JOIN: f64 = 2500.0;
-    /// Floats per cycle that a multiprocessor moves to or from the second-level cache.
-    const READ: f64 = 16.0;
+    let figures = figures(cc);
     let k_per_split = k.max(1).div_ceil(splits).next_multiple_of(kernel.depth);
     let splits = k.div_ceil(k_per_split).max(1);
     let (rows, cols) = (m.div_ceil(kernel.tile.0), n.div_ceil(kernel.tile.1));
@@ -246,9 +266,13 @@ fn candidate(
     let blocks = (tiles * splits).div_ceil(multiprocessors(cc));
     let warps = blocks.min(kernel.resident) * kernel.threads as usize / 32;
     let rate = kernel.arithmetic.rate(cc) * kernel.efficiency * (warps as f64 / 8.0).min(1.0);
-    let mut cycles = (blocks * area * k_per_split) as f64 / rate;
+    let l2 = figures.l2_share(tiles * splits);
+    let arithmetic = (blocks * area * k_per_split) as f64 / rate;
+    let strips = (4 * blocks * (kernel.tile.0 + kernel.tile.1) * k_per_split) as f64 / l2;
+    let shared = (blocks * kernel.shared_traffic() * k_per_split) as f64 / figures.shared_bandwidth.value;
+    let mut cycles = arithmetic.max(strips).max(shared);
     if splits > 1 {
-        cycles += JOIN + (2 * blocks * area) as f64 / READ;
+        cycles += figures.join.value + (8 * blocks * area) as f64 / l2;
     }
     let choice = GemmLaunch {
         kernel: kernel.name,
@@ -508,7 +532,7 @@ mod tests {
         assert_eq!(kernel(8192, 4096, 4096, Precision::F32, (9, 0)), "gemm_bf16x6_128x128");
         assert_eq!(kernel(8192, 4096, 4096, Precision::Bf16, (8, 0)), "gemm_bf16_128x128");
         assert_eq!(kernel(8192, 4096, 4096, Precision::Bf16, (7, 5)), "gemm_f32_128x128");
-        assert_eq!(kernel(128, 400, 784, Precision::F32, (9, 0)), "gemm_f32_32x32");
+        assert_eq!(kernel(128, 400, 784, Precision::F32, (9, 0)), "gemm_f32_64x32");
         assert!(choose(784, 400, 8192, Precision::Tf32, (9, 0), false).splits > 1);
         assert_eq!(choose(4096, 4096, 4096, Precision::Tf32, (9, 0), false).splits, 1);
     }
@@ -568,6 +592,10 @@ mod tests {
             [include_str!("../../../../kernels/gemm.cu"), include_str!("../../../../kernels/gemm_tensor.cu")].concat();
         for kernel in KERNELS {
             assert!(text.contains(&format!("({}, {}, ", kernel.name, kernel.threads)), "{}", kernel.name);
+            let (GemmKernel { tile, warp, depth, stages, .. }, warps) = (kernel, kernel.threads as usize / 32);
+            let slices = warps / kernel.warps();
+            let numbers = [tile.0, tile.1, warp.0, warp.1, slices, *depth, *stages].map(|n| n.to_string());
+            assert!(text.contains(&format!(", {}>;", numbers.join(", "))), "{} {numbers:?}", kernel.name);
         }
     }
 
