@@ -6,7 +6,7 @@
 using F32_128x128 = Tile<Padded, 128, 128, 32, 64, 1, 8, 4>;
 using F32_64x64 = Tile<Padded, 64, 64, 32, 32, 1, 16, 4>;
 using F32_64x32 = Tile<Padded, 64, 32, 32, 32, 4, 32, 3>;
-using F32_32x32 = Tile<Padded, 32, 32, 16, 32, 4, 32, 4>;  // the sums are made in the same order
+using F32_32x32 = Tile<Padded, 32, 32, 16, 32, 4, 32, 4>;  // with the bits of 64 × 32
 
 ELBO_KERNEL_RESIDENT(gemm_f32_128x128, 256, 2, GemmParams) {
     ELBO_SHARED(float, shared);

@@ -12,7 +12,7 @@ use elbo::engine::device::{Moment, Precision};
 use elbo::engine::nn::Activation;
 use elbo::engine::rng::Draw;
 use elbo::vae::{Binarisation, Bound, KlTerm, UpdateRule, Vae, VaeConfig, training_step};
-use elbo::{Fusion, Graph, Optimizer, Plan};
+use elbo::{Call, Executor, Fusion, Graph, Key, Optimizer, Params, Plan, Rows, grad};
 
 const ADAM: UpdateRule = UpdateRule::elbo(Optimizer::Adam { beta1: 0.9, beta2: 0.999, eps: 1e-8 }, None);
 const SGD: UpdateRule = UpdateRule::elbo(Optimizer::Sgd { momentum: 0.9 }, None);
@@ -127,6 +127,34 @@ fn batches_that_are_gathered_ahead_are_those_of_their_steps() {
     assert!(ahead == apart);
 }
 
+/// Two batches, and runs as long as the table of the steps' numbers, a step longer, and longer.
+#[test]
+fn batches_are_gathered_ahead_past_the_end_of_the_table() {
+    const STEPS: [usize; 3] = [1024, 1025, 9];
+    let all: usize = STEPS.iter().sum();
+    let data = [images(all, 3), images(all, 2)];
+    let run = |executor: &Executor, fusion| {
+        let g = Graph::new();
+        let (w, x, y) = (g.param("w", &[3, 2]), g.batch_in_units("x", 1, 3, 255.0), g.batch_in_units("y", 1, 2, 255.0));
+        let error = (x.matmul(w) - y).square().sum_all();
+        g.optimize(Optimizer::Sgd { momentum: 0.5 }, 0.05, &[(w, grad(error, &[w])[0])]);
+        let mut step = executor.compile_with(&g, [error], fusion).unwrap();
+        let mut state = executor.state(&Params::of(&g), 3).unwrap();
+        state.load("x", &data[0][..], 3).unwrap();
+        state.load("y", &data[1][..], 2).unwrap();
+        let (mut at, mut found) = (0, Vec::new());
+        for steps in STEPS {
+            let rows = Rows { cursor: at as u32, ..Rows::shuffled(0) };
+            step.run(&mut state, &Call { rows, steps, ..Call::once(Key { seed: 5, step: at as u32 }) }).unwrap();
+            at += steps;
+            found.extend(state.read("w").unwrap().iter().map(|x| x.to_bits()));
+        }
+        found
+    };
+    let Some(gpu) = on_cuda(Precision::F32) else { return };
+    assert!(run(&gpu, Fusion::all()) == run(&gpu, APART()));
+}
+
 /// The step of the usual model on an H200, which needs no GPU to be looked at.
 fn paper(config: VaeConfig, rows: usize, fusion: Fusion) -> PaperStep {
     let g = Graph::new();
@@ -153,6 +181,10 @@ fn the_longest_way_of_the_usual_step_has_six_launches() {
     // Large batches are better off with whole tiles.
     let large = paper(v1(), 8192, Fusion::all());
     assert!(large.launches.iter().all(|launch| !launch.kernel.starts_with("rows")));
+    // With one row the weights would all be read by one block, one after the other: the steps stay apart.
+    let (one, one_apart) = (paper(v1(), 1, Fusion::all()), paper(v1(), 1, APART()));
+    assert!(one.launches.iter().all(|launch| !launch.kernel.starts_with("rows")), "{:#?}", one.launches);
+    assert!(one.microseconds < one_apart.microseconds);
     // What every launch waits for comes before it, and the last comes after all.
     for (i, launch) in shared.launches.iter().enumerate() {
         assert!(launch.waits.iter().all(|&j| j < i && shared.launches[j].time.1 < launch.time.0));

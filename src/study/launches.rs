@@ -79,7 +79,8 @@ fn bar(out: &mut String, launch: &PaperLaunch, row: usize, (begin, end): (f64, f
     )
     .expect("a string");
     let weight = if launch.urgent { "font-weight=\"bold\"" } else { "" };
-    svg::text(out, (16.0, middle + 4.0), weight, &format!("{} {}", row + 1, launch.kernel));
+    let of = if launch.for_next { " (next step)" } else { "" };
+    svg::text(out, (16.0, middle + 4.0), weight, &format!("{} {}{of}", row + 1, launch.kernel));
 }
 
 fn wire(out: &mut String, (x1, y1): (f64, f64), (x2, y2): (f64, f64), urgent: bool) {

@@ -97,11 +97,17 @@ pub(super) fn text(step: &PaperStep, alone: &PaperStep, plan: &Plan) -> String {
         alone.microseconds,
     );
     if step.merged {
-        row("shared launches, the batch ahead", step.launches.len(), step.way.len(), step.microseconds);
+        let ahead = step.launches.iter().any(|launch| launch.for_next);
+        row(
+            if ahead { "shared launches, the batch ahead" } else { "shared launches" },
+            step.launches.len(),
+            step.way.len(),
+            step.microseconds,
+        );
     }
     for (models, microseconds) in PaperStep::MODELS.into_iter().zip(step.of_models) {
         let each = microseconds / models as f64;
-        let what = format!("the last for {models} models in one launch: {each:.1} µs a model");
+        let what = format!("{models} models in one launch: {each:.1} µs a model");
         row(&what, step.launches.len(), step.way.len(), microseconds);
     }
     text += "\nThe prediction is the longest way through the graph, with room on the GPU for all that is beside it, and knows\n";

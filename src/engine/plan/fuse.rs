@@ -36,7 +36,8 @@ pub struct Fusion {
     pub sample_kl: bool,
     /// One update for all parameters.
     pub adam: bool,
-    /// On a GPU, products update the parameters whose gradients they make. No change of the plan.
+    /// On a GPU, steps share launches, and the batch is gathered during the step before (`src/engine/device/cuda/parts.rs`). No
+    /// change of the plan's steps.
     pub launches: bool,
 }
 

@@ -71,7 +71,7 @@ impl Kernel for Batch {
     }
 
     #[cfg(feature = "cuda")]
-    fn gathers(&self) -> bool {
+    fn gathers_batch(&self) -> bool {
         true
     }
 

@@ -83,7 +83,7 @@ pub(crate) trait Kernel: fmt::Debug + Send + Sync {
 
     /// Whether it gathers the batch of the step, and reads nothing that another step makes.
     #[cfg(feature = "cuda")]
-    fn gathers(&self) -> bool {
+    fn gathers_batch(&self) -> bool {
         false
     }
 

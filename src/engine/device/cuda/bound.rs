@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use super::driver::{DeviceBuffer, Driver, Launch, LaunchGraph, LaunchNode};
 use super::ensemble::{CanonicalLaunches, for_all};
-use super::lower::{DataLaunch, Lowered, Placed, Turn, last};
+use super::lower::{DataLaunch, Lowered, Placed, RunPosition, last};
 use super::memory::{DeviceData, DeviceMemory};
 use crate::engine::device::call::Call;
 use crate::engine::device::check_rows;
@@ -30,12 +30,12 @@ pub(super) struct Launches {
 }
 
 impl Launches {
-    /// Of even steps, and of what comes before and of odd ones.
-    pub fn of(even: Lowered, around: Option<[Lowered; 2]>) -> Launches {
+    /// Of even steps; and, where batches are gathered ahead, of what comes before the first step, and of odd ones.
+    pub fn of(even: Lowered, before_and_odd: Option<[Lowered; 2]>) -> Launches {
         let mut launches = Launches { all: Vec::new(), data: Vec::new(), before: 0..0, even: 0..0, odd: 0..0 };
         launches.even = launches.add(even);
         launches.odd = launches.even.clone();
-        if let Some([before, odd]) = around {
+        if let Some([before, odd]) = before_and_odd {
             launches.before = launches.add(before);
             launches.odd = launches.add(odd);
         }
@@ -51,12 +51,12 @@ impl Launches {
         first..self.all.len()
     }
 
-    /// Where those of a turn are. What they wait for is counted from the first of them.
-    fn range(&self, turn: Turn) -> Range<usize> {
-        match turn {
-            Turn::Before => self.before.clone(),
-            Turn::Even => self.even.clone(),
-            Turn::Odd => self.odd.clone(),
+    /// Where those of a position are. What they wait for is counted from the first of them.
+    fn range(&self, position: RunPosition) -> Range<usize> {
+        match position {
+            RunPosition::Before => self.before.clone(),
+            RunPosition::Even => self.even.clone(),
+            RunPosition::Odd => self.odd.clone(),
         }
     }
 
@@ -83,7 +83,7 @@ pub(super) struct BoundPlan {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 struct Portion {
     /// Whether the batch of the first is gathered before it.
-    begins: bool,
+    gathers_first: bool,
     /// Whether the first has an odd number.
     odd: bool,
     /// One, or [`UNROLL`].
@@ -180,7 +180,7 @@ fn portions(steps: usize, alternate: bool) -> Vec<Portion> {
     let (mut portions, mut at) = (Vec::new(), 0);
     while at < steps {
         let now = if steps - at >= UNROLL { UNROLL } else { 1 };
-        portions.push(Portion { begins: alternate && at == 0, odd: alternate && at % 2 == 1, steps: now });
+        portions.push(Portion { gathers_first: alternate && at == 0, odd: alternate && at % 2 == 1, steps: now });
         at += now;
     }
     portions
@@ -189,11 +189,11 @@ fn portions(steps: usize, alternate: bool) -> Vec<Portion> {
 /// The launches of a portion. A step begins when those launches of the one before are over that end it.
 fn nodes<'a>(of: &Launches, launches: &[&'a Launch], portion: Portion) -> Vec<LaunchNode<'a>> {
     let mut nodes: Vec<LaunchNode<'a>> = Vec::new();
-    let step = |step: usize| if step % 2 == 1 { Turn::Odd } else { Turn::Even };
+    let step = |step: usize| if step % 2 == 1 { RunPosition::Odd } else { RunPosition::Even };
     let steps = (0..portion.steps).map(|i| step(i + usize::from(portion.odd)));
     let mut before: Vec<usize> = Vec::new();
-    for turn in portion.begins.then_some(Turn::Before).into_iter().chain(steps) {
-        let (first, range) = (nodes.len(), of.range(turn));
+    for position in portion.gathers_first.then_some(RunPosition::Before).into_iter().chain(steps) {
+        let (first, range) = (nodes.len(), of.range(position));
         let placed = &of.all[range.clone()];
         for (placed, launch) in placed.iter().zip(&launches[range]) {
             let waits = match placed.waits.is_empty() {
@@ -235,7 +235,10 @@ mod tests {
     #[test]
     fn portions_follow_one_another() {
         let found = |steps, alternate| -> Vec<(bool, bool, usize)> {
-            portions(steps, alternate).iter().map(|portion| (portion.begins, portion.odd, portion.steps)).collect()
+            portions(steps, alternate)
+                .iter()
+                .map(|portion| (portion.gathers_first, portion.odd, portion.steps))
+                .collect()
         };
         assert_eq!(found(1, true), [(true, false, 1)]);
         assert_eq!(found(3, true), [(true, false, 1), (false, true, 1), (false, false, 1)]);

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use super::bound::{BoundPlan, Launches};
 use super::driver::{Address, DeviceBuffer, Driver, Launch, LaunchGraph, LaunchNode};
 use super::ensemble::EnsembleGpu;
-use super::lower::{Chip, Lower, Lowered, Placed, Places, Slots, Turn};
+use super::lower::{Chip, Lower, Lowered, Placed, Places, RunPosition, Slots};
 use super::mailbox::Mailbox;
 use super::memory::DeviceMemory;
 use super::params::{self, Clock, Ctl, HashParams, StepValues};
@@ -173,7 +173,7 @@ impl Backend for Cuda {
         let function =
             CudaFunction::new(&self.driver, self.precision, Plan::of(&graph.composed(), fusion)?, fusion.launches)?;
         // What the kernels have no room for is said now, not at the first run.
-        function.lower(Slots::Nowhere, 0, Turn::Even)?;
+        function.lower(Slots::Nowhere, 0, RunPosition::Even)?;
         Ok(Box::new(function))
     }
 }
@@ -181,7 +181,7 @@ impl Backend for Cuda {
 impl CudaFunction {
     /// The plan's own memory is one allocation: [arena, sums, ticket, ctl, table], the constant arrays, the cells, the twins.
     fn new(driver: &Rc<Driver>, precision: Precision, plan: Plan, merge: bool) -> Result<CudaFunction> {
-        let parts = parts(&plan, driver.capability(), merge);
+        let parts = parts(&plan, precision, driver.capability(), merge);
         let plan = parts.place(plan);
         if cfg!(debug_assertions) || driver.gpu.emulated() {
             assert_eq!(parts.verify(&plan), Ok(()), "{plan}");
@@ -222,7 +222,7 @@ impl CudaFunction {
     }
 
     /// The launches of some of a run's steps, with addresses in memory, or `back` bytes before.
-    fn lower(&self, slots: Slots<'_>, back: Address, turn: Turn) -> Result<Lowered> {
+    fn lower(&self, slots: Slots<'_>, back: Address, position: RunPosition) -> Result<Lowered> {
         let places = Places {
             arena: self.arena,
             tensors: &self.tensors,
@@ -231,7 +231,7 @@ impl CudaFunction {
             ticket: self.ticket,
             clock: self.clock,
             twins: &self.twins,
-            turn,
+            position,
             slots,
             back,
         };
@@ -248,7 +248,7 @@ impl CudaFunction {
         if self.bound.as_ref().is_none_or(|bound| bound.memory != memory.number) {
             let named = |kind| matches!(kind, SlotKind::Param | SlotKind::Buffer);
             self.plan.slots.iter().filter(|slot| named(slot.kind)).try_for_each(|slot| memory.check(slot))?;
-            let even = self.lower(Slots::At(memory), 0, Turn::Even)?;
+            let even = self.lower(Slots::At(memory), 0, RunPosition::Even)?;
             let mut layout = Placement::default();
             let places = even.shared_sums.iter().map(|sum| [4 * sum.floats, 4 * sum.tickets].map(|n| layout.place(n)));
             let places: Vec<[Address; 2]> = places.collect();
@@ -258,14 +258,15 @@ impl CudaFunction {
             };
             let begin = shared.as_ref().map_or(0, DeviceBuffer::address);
             let all = |back: Address| {
-                let turn = |turn| {
-                    let mut lowered = self.lower(Slots::At(memory), back, turn)?;
+                let at = |position| {
+                    let mut lowered = self.lower(Slots::At(memory), back, position)?;
                     lowered.place_sums(begin.wrapping_sub(back), &places);
                     Ok(lowered)
                 };
                 let by_turns = !self.twins.is_empty();
-                let around = by_turns.then(|| Ok([turn(Turn::Before)?, turn(Turn::Odd)?])).transpose()?;
-                Ok(Launches::of(turn(Turn::Even)?, around))
+                let before_and_odd =
+                    by_turns.then(|| Ok([at(RunPosition::Before)?, at(RunPosition::Odd)?])).transpose()?;
+                Ok(Launches::of(at(RunPosition::Even)?, before_and_odd))
             };
             let as_first = self.driver.member.as_ref().map(|member| all(member.offset())).transpose()?;
             self.bound = Some(BoundPlan::new(memory.number, all(0)?, even.lookups, as_first, shared));

@@ -2,13 +2,16 @@
 //!
 //! A prediction orders alternatives and says what a step is made of; a measurement replaces it. Every figure says where it
 //! comes from. `scripts/gpu-check.sh` measures most of them (`latency`, `roofline`, `products`): whoever has run it on a
-//! GPU changes the value here and writes `Provenance::Measured` with the file in `benches/results/` beside it.
+//! GPU changes the value here and writes `Provenance::Measured` with the file in `benches/results/` beside it. By the same
+//! figures the kernels and the splits of products are chosen, and what shares a launch: a change of one may change the order
+//! of sums, and so the last bits of a training.
 //!
 //! ```text
 //! t(launch)  = max( t(product), bytes / (L2 bandwidth · min(1, blocks / multiprocessors)) )
 //!              + Σ instructions of programs · cycles of one / clock
 //! t(product) = max( multiply-adds / rate,                     on the multiprocessor with most of them
 //!                   bytes of its blocks' strips / its share of the L2 bandwidth,
+//!                   bytes that its blocks read and write when the sums are there / that share,
 //!                   bytes in and out of its shared memory / bandwidth of that )  + joining, where k is split
 //! t(step)    = max over ways through the graph of Σ ( t(launch) + edge )
 //! ```
@@ -16,8 +19,8 @@
 //! The bytes of a launch are those of its operands, each once; those of the strips count an operand as often as blocks read it.
 //! The rates of the arithmetic are with the kernels that reach them (`engine/steps/gemm/cuda.rs`).
 //!
-//! Of R models in one launch every launch has R times the blocks and the bytes, and R times the arithmetic on the multiprocessor
-//! with most of it once all are at work; instructions of programs wait for each other only in turns of eight blocks.
+//! Of R models in one launch every launch has R times the blocks and the bytes, and R times the cycles on the multiprocessor
+//! with most of them once all are at work; the joining of a split k takes as long as alone; instructions of programs wait for each other only in turns of eight blocks.
 //!
 //! The model knows no tail effects, no first-level cache, no latency within a launch, and no clocks but one.
 
@@ -74,8 +77,6 @@ pub struct Figures {
     pub clock: Figure,
     /// Of reads and writes that the second-level cache answers.
     pub l2_bandwidth: Figure,
-    /// Of what one multiprocessor gets of that, however idle the others are.
-    pub l2_port: Figure,
     /// Of the shared memory of a multiprocessor.
     pub shared_bandwidth: Figure,
     /// Until the last block of a tile whose k is split knows that it is the last.
@@ -90,16 +91,15 @@ pub struct Figures {
 
 impl Figures {
     /// All of them, in the order in which they stand in a table.
-    pub fn all(&self) -> [Figure; 9] {
-        let on_chip = [self.multiprocessors, self.clock, self.l2_bandwidth, self.l2_port, self.shared_bandwidth];
-        let [count, clock, l2, port, shared] = on_chip;
-        [count, clock, l2, port, shared, self.join, self.edge, self.interpreted, self.compiled]
+    pub fn all(&self) -> [Figure; 8] {
+        let Figures { multiprocessors, clock, l2_bandwidth, shared_bandwidth, join, edge, interpreted, compiled } =
+            *self;
+        [multiprocessors, clock, l2_bandwidth, shared_bandwidth, join, edge, interpreted, compiled]
     }
 
-    /// Bytes per cycle that a multiprocessor gets of the second-level cache while so many blocks are at work, as many on each.
-    pub(crate) fn l2_share(&self, blocks: usize) -> f64 {
-        let active = (blocks as f64).clamp(1.0, self.multiprocessors.value);
-        (self.l2_bandwidth.value * 1e3 / self.clock.value / active).min(self.l2_port.value)
+    /// Bytes per cycle that a multiprocessor gets of the second-level cache, also while others are idle.
+    pub(crate) fn l2_share(&self) -> f64 {
+        self.l2_bandwidth.value * 1e3 / self.clock.value / self.multiprocessors.value
     }
 }
 
@@ -118,20 +118,14 @@ pub fn figures((major, minor): (u32, u32)) -> Figures {
     let count = multiprocessors((major, minor)) as f64;
     let figure = |name, value, unit, source| Figure { name, value, unit, source };
     Figures {
-        multiprocessors: figure(
-            "multiprocessors",
-            count,
-            "",
-            Estimated("typical of the capability; grids depend on it too"),
-        ),
+        multiprocessors: figure("multiprocessors", count, "", Estimated("typical of the capability")),
         clock: figure("clock", mhz, "MHz", Published(board)),
         l2_bandwidth: figure("second-level cache", gb_s, "GB/s", Estimated("reads that hit, all multiprocessors")),
-        l2_port: figure("one multiprocessor of it", 64.0, "B/cycle", Estimated("at most, while others are idle")),
         shared_bandwidth: figure(
             "shared memory",
             if major < 8 { 64.0 } else { 128.0 },
             "B/cycle",
-            Estimated("32 banks of 4 bytes for each multiprocessor, on 7.x every second cycle"),
+            Estimated("32 banks of 4 bytes for each multiprocessor, on 7.5 every second cycle"),
         ),
         join: figure(
             "joining of a split k",
@@ -162,8 +156,10 @@ pub(crate) struct Load {
     pub blocks: u64,
     /// Bytes read and written.
     pub bytes: f64,
-    /// Cycles of the arithmetic of a product, on the multiprocessor with most of it.
+    /// Cycles of a product on the multiprocessor with most of it.
     pub cycles: f64,
+    /// Those in which it waits for what other blocks have done, however many there are.
+    pub latency: f64,
     /// Instructions of programs that a thread interprets one after the other, and those that are compiled.
     pub interpreted: usize,
     pub compiled: usize,
@@ -180,6 +176,7 @@ impl Load {
             blocks: self.blocks * models as u64,
             bytes: self.bytes * models as f64,
             cycles: self.cycles * turns(all, 1.0) / turns(one, 1.0),
+            latency: self.latency,
             interpreted: times(self.interpreted),
             compiled: times(self.compiled),
         }
@@ -192,7 +189,7 @@ impl Load {
         let memory = self.bytes / (figures.l2_bandwidth.value * 1e3 * share);
         let instructions =
             self.interpreted as f64 * figures.interpreted.value + self.compiled as f64 * figures.compiled.value;
-        (self.cycles / mhz).max(memory) + instructions / mhz
+        ((self.cycles + self.latency) / mhz).max(memory) + instructions / mhz
     }
 }
 
@@ -220,6 +217,8 @@ mod tests {
         let load = Load { blocks: 33, cycles: 1980.0, compiled: 33, ..Load::default() };
         assert!((time(load, 1) - 2.0).abs() < 1e-12 && (time(load, 4) - 2.0).abs() < 1e-12);
         assert!((time(load, 8) - 3.0).abs() < 1e-12, "two blocks for each, whose programs hide each other");
+        let joined = Load { latency: 1980.0, ..load };
+        assert!((time(joined, 1) - 3.0).abs() < 1e-12 && (time(joined, 8) - 4.0).abs() < 1e-12, "joined at once");
         let moved = Load { blocks: 66, bytes: 5.5e6, ..Load::default() };
         assert!((time(moved, 2) - 2.0).abs() < 1e-12 && (time(moved, 4) - 4.0).abs() < 1e-12);
     }

@@ -12,7 +12,7 @@ use super::tiles;
 use crate::engine::device::Precision;
 use crate::engine::error::{Error, Result};
 use crate::engine::rng::{Draw, OPERANDS};
-use crate::engine::steps::gemm::cuda::{self as gemm, GemmLaunch, LADDER, Rung};
+use crate::engine::steps::gemm::cuda::{self as gemm, Finish, GemmLaunch, LADDER, Rung};
 
 /// What became of one kernel of the ladder.
 #[derive(Clone, Debug, PartialEq)]
@@ -95,7 +95,7 @@ impl Cuda {
         assert!(n > 0 && launches > 0 && repetitions > 0, "n {n}, {launches} launches, {repetitions} repetitions");
         let matrices = Matrices::new(self, [n; 3], n.div_ceil(CHECKED_ROWS))?;
         let time = |&precision: &Precision| {
-            let choice = gemm::choose(n, n, n, precision, self.capability(), false);
+            let choice = gemm::choose(n, n, n, precision, self.capability(), Finish::STORE);
             let run = matrices.run(self, &choice, false)?;
             let (kernel, error) = (choice.kernel, matrices.error(&run.c, &[]));
             if error.is_nan() || error > largest_error(precision, n) {
@@ -142,7 +142,7 @@ impl Cuda {
             Ok(RungResult { kernel: rung.name, climbed })
         };
         let mut results = LADDER.iter().map(rung).collect::<Result<Vec<_>>>()?;
-        let usual = gemm::choose(m, n, k, Precision::F32, cc, false);
+        let usual = gemm::choose(m, n, k, Precision::F32, cc, Finish::STORE);
         let climbed = Ok(matrices.time(self, &matrices.run(self, &usual, false)?, repetitions)?);
         results.push(RungResult { kernel: usual.kernel, climbed });
         Ok(results)

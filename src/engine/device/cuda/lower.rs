@@ -122,7 +122,7 @@ pub(crate) struct Places<'a> {
     pub clock: Clock,
     /// The second place of every buffer that keeps what it holds for the next step.
     pub twins: &'a HashMap<usize, Address>,
-    pub turn: Turn,
+    pub position: RunPosition,
     pub slots: Slots<'a>,
     /// How many bytes before it everything is said to be: 0, or to compare it with what lies so much before it.
     pub back: Address,
@@ -137,7 +137,7 @@ pub(crate) enum Slots<'a> {
 
 /// For which steps of a run launches are. A batch that is gathered for the next step lies in one of two places by turns.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Turn {
+pub(crate) enum RunPosition {
     /// What comes before the first: its batch.
     Before,
     /// Steps 0, 2, 4, …, whose batch lies in the arena.
@@ -192,7 +192,7 @@ impl<'a> Lower<'a> {
         for (part, waits) in parts.iter().zip(waits) {
             let first = self.out.launches.len();
             self.next = matches!(part, Part::Next(_));
-            if self.places.turn == Turn::Before && !self.next {
+            if self.places.position == RunPosition::Before && !self.next {
                 ends.push(Vec::new());
                 continue;
             }
@@ -232,7 +232,7 @@ impl<'a> Lower<'a> {
             }
             ends.push(if apart && own > 0 { (first..first + own).collect() } else { waits });
         }
-        if self.places.turn != Turn::Before {
+        if self.places.position != RunPosition::Before {
             self.end_step()?;
         }
         let figures = figures(self.compute_capability());
@@ -307,9 +307,11 @@ impl<'a> Lower<'a> {
         Ok(self.out.launches.len() - 1)
     }
 
-    /// Says how long the arithmetic of launch number `launch` takes, in cycles of the busiest multiprocessor.
-    pub fn multiplies(&mut self, launch: usize, cycles: f64) {
-        self.out.launches[launch].load.cycles = cycles;
+    /// Says how long the product of launch number `launch` takes, in cycles of the busiest multiprocessor, and how many more it waits
+    /// for other blocks.
+    pub fn multiplies(&mut self, launch: usize, cycles: f64, latency: f64) {
+        let load = &mut self.out.launches[launch].load;
+        (load.cycles, load.latency) = (cycles, latency);
     }
 
     /// Says that launch number `launch` reads what its steps read and `bytes` more, in other blocks.
@@ -376,7 +378,7 @@ impl<'a> Lower<'a> {
     /// Where a view's first element is.
     pub fn address(&self, view: &View) -> Address {
         let base = match view.mem {
-            Mem::Buffer(b) => self.buffer(b as usize, self.places.turn == Turn::Odd),
+            Mem::Buffer(b) => self.buffer(b as usize, self.places.position == RunPosition::Odd),
             Mem::Slot(slot) => match (self.places.cells.get(&slot), &self.places.slots) {
                 (Some(&cell), _) => cell,
                 (None, Slots::At(memory)) => memory.address(self.name(slot)),
@@ -400,9 +402,9 @@ impl<'a> Lower<'a> {
         let view = self.view(out);
         match out.mem {
             Mem::Buffer(b) if self.next => {
-                let base = self.buffer(b as usize, self.places.turn == Turn::Even);
+                let base = self.buffer(b as usize, self.places.position == RunPosition::Even);
                 let ptr = (base + 4 * out.offset as Address).wrapping_sub(self.places.back);
-                (params::View { ptr, ..view }, self.places.turn != Turn::Before)
+                (params::View { ptr, ..view }, self.places.position != RunPosition::Before)
             }
             _ => (view, false),
         }

@@ -3,9 +3,9 @@
 use std::collections::HashMap;
 
 use super::figures::{Figures, figures};
-use super::lower::{Chip, Lower, Places, Slots, Turn, longest_way};
+use super::lower::{Chip, Lower, Lowered, Places, RunPosition, Slots, longest_way};
 use super::params::Clock;
-use super::parts::{Part, parts};
+use super::parts::{Part, Parts, parts};
 use crate::engine::device::Precision;
 use crate::engine::error::Result;
 use crate::engine::graph::{Slot, SlotKind};
@@ -63,27 +63,9 @@ impl PaperStep {
     /// # Errors
     /// [`Error::Device`](crate::Error::Device) when a kernel has no room in its parameters.
     pub fn of(plan: &Plan, precision: Precision, cc: (u32, u32), merge: bool) -> Result<PaperStep> {
-        let parts = parts(plan, cc, merge);
+        let parts = parts(plan, precision, cc, merge);
         let plan = &parts.place(plan.clone());
-        let cells: HashMap<Slot, u64> = (plan.slots.iter().enumerate())
-            .filter(|(_, slot)| slot.kind == SlotKind::Cell)
-            .map(|(i, _)| (Slot(i as u16), 0))
-            .collect();
-        let tensors = vec![0; plan.tensors.len()];
-        let clock = Clock { ctl: 0, table: 0 };
-        let places = Places {
-            arena: 0,
-            tensors: &tensors,
-            cells: &cells,
-            sums: 0,
-            ticket: 0,
-            clock,
-            twins: &HashMap::new(),
-            turn: Turn::Even,
-            slots: Slots::Nowhere,
-            back: 0,
-        };
-        let lowered = Lower::new(Chip::Paper(cc), precision, plan, places).run(&parts)?;
+        let lowered = lowered(plan, &parts, precision, cc)?;
         let figures = figures(cc);
         let (microseconds, way) = longest_way(&lowered.launches, &figures, 1);
         let of_models = Self::MODELS.map(|models| longest_way(&lowered.launches, &figures, models).0);
@@ -105,4 +87,33 @@ impl PaperStep {
         }
         Ok(PaperStep { launches, way, microseconds, of_models, merged: merge, capability: cc, figures })
     }
+}
+
+/// The launches of a step with an even number.
+fn lowered(plan: &Plan, parts: &Parts, precision: Precision, cc: (u32, u32)) -> Result<Lowered> {
+    let cells: HashMap<Slot, u64> = (plan.slots.iter().enumerate())
+        .filter(|(_, slot)| slot.kind == SlotKind::Cell)
+        .map(|(i, _)| (Slot(i as u16), 0))
+        .collect();
+    let tensors = vec![0; plan.tensors.len()];
+    let clock = Clock { ctl: 0, table: 0 };
+    let places = Places {
+        arena: 0,
+        tensors: &tensors,
+        cells: &cells,
+        sums: 0,
+        ticket: 0,
+        clock,
+        twins: &HashMap::new(),
+        position: RunPosition::Even,
+        slots: Slots::Nowhere,
+        back: 0,
+    };
+    Lower::new(Chip::Paper(cc), precision, plan, places).run(parts)
+}
+
+/// What a step is expected to take, if the kernels have room for it.
+pub(super) fn microseconds(plan: &Plan, parts: &Parts, precision: Precision, cc: (u32, u32)) -> Option<f64> {
+    let lowered = lowered(plan, parts, precision, cc).ok()?;
+    Some(longest_way(&lowered.launches, &figures(cc), 1).0)
 }

@@ -5,7 +5,8 @@
 //! * a product whose only readers are the update of the parameters makes that update itself: the gradient never reaches
 //!   memory. The update of a parameter has to wait for everything that reads it, and so does the product then; what is
 //!   left of the update (parameters whose gradients are made otherwise, or clipped) stays a launch of its own;
-//! * steps that follow one another row by row become one launch, if their products are small (`rows.rs`);
+//! * steps that follow one another row by row become one launch, if their products are small (`rows.rs`) and the step is not
+//!   expected to take longer for it;
 //! * the batch is gathered during the step before, beside its other launches, so that nothing waits for it. The two batches
 //!   lie apart: steps with an even number in their run read one buffer and gather into the other, those with an odd one the
 //!   other way round.
@@ -14,7 +15,8 @@
 
 use std::collections::BTreeSet;
 
-use super::rows;
+use super::{paper, rows};
+use crate::engine::device::Precision;
 use crate::engine::graph::Slot;
 use crate::engine::plan::{Mem, Order, Plan, Step, View};
 use crate::engine::steps::Kernel;
@@ -73,8 +75,9 @@ impl Parts {
     }
 }
 
-/// The parts of a plan: on a GPU of compute capability `cc` as few as the rules allow. Without `merge` every step is one.
-pub(crate) fn parts(plan: &Plan, cc: (u32, u32), merge: bool) -> Parts {
+/// The parts of a plan on a GPU of compute capability `cc`: with `merge` as few as the rules allow and are expected to be worth
+/// it, without every step is one.
+pub(crate) fn parts(plan: &Plan, precision: Precision, cc: (u32, u32), merge: bool) -> Parts {
     let order = plan.order();
     let mut merges = Vec::new();
     if merge {
@@ -83,7 +86,8 @@ pub(crate) fn parts(plan: &Plan, cc: (u32, u32), merge: bool) -> Parts {
         merges.extend((0..plan.steps.len()).filter(|&i| is_for_next(plan, i)).map(Merge::Next));
     }
     if let Some(parts) = with(plan, &merges) {
-        return parts;
+        let microseconds = |parts: &Parts| paper::microseconds(plan, parts, precision, cc);
+        return without_slow_rows(plan, merges, parts, microseconds);
     }
     // Each is sound alone, but two may wait for each other: then the first of them it is.
     let mut sound = Vec::new();
@@ -94,6 +98,29 @@ pub(crate) fn parts(plan: &Plan, cc: (u32, u32), merge: bool) -> Parts {
         }
     }
     with(plan, &sound).expect("steps do not wait for each other in a circle")
+}
+
+/// The parts, where a step is expected to be over sooner with the steps of some row by row launch apart, as it may be with so few
+/// rows that the launch has a few blocks only.
+fn without_slow_rows(
+    plan: &Plan,
+    mut merges: Vec<Merge>,
+    mut parts: Parts,
+    microseconds: impl Fn(&Parts) -> Option<f64>,
+) -> Parts {
+    let Some(mut least) = microseconds(&parts) else { return parts };
+    for at in (0..merges.len()).rev() {
+        if !matches!(merges[at], Merge::Rows(_)) {
+            continue;
+        }
+        let rows = merges.remove(at);
+        let apart = with(plan, &merges).and_then(|apart| Some((microseconds(&apart)?, apart)));
+        match apart.filter(|(time, _)| *time < least) {
+            Some((time, apart)) => (least, parts) = (time, apart),
+            None => merges.insert(at, rows),
+        }
+    }
+    parts
 }
 
 /// Steps that can share a launch, or have one in another step of the run.
@@ -122,7 +149,7 @@ fn is_for_next(plan: &Plan, step: usize) -> bool {
     let writes = |other: &Step| other.kernel.writes().iter().any(|w| w.mem == Mem::Buffer(buffer as _));
     let is_only = plan.steps.iter().filter(|other| writes(other)).count() == 1;
     let step = &plan.steps[step];
-    step.kernel.gathers() && step.waits.is_empty() && is_only && !plan.buffers[buffer].persistent
+    step.kernel.gathers_batch() && step.waits.is_empty() && is_only && !plan.buffers[buffer].persistent
 }
 
 /// What products can take from the step, if it is an update of parameters.
@@ -273,7 +300,7 @@ mod tests {
     fn updating<'g>(g: &'g Graph, made: &[(Var<'g>, Var<'g>)], outputs: &[Var<'g>]) -> usize {
         g.optimize(Optimizer::adam(), 1e-3, made);
         let plan = Plan::build(g, outputs, Fusion::all()).unwrap();
-        let Parts { parts, waits } = parts(&plan, (9, 0), true);
+        let Parts { parts, waits } = parts(&plan, Precision::F32, (9, 0), true);
         assert!(waits.iter().enumerate().all(|(i, waits)| waits.iter().all(|&j| j < i)));
         parts.iter().filter(|part| matches!(part, Part::Updating { .. })).count()
     }

@@ -72,6 +72,11 @@ impl Parts {
         let touched: Vec<Touched> = self.parts.iter().map(|part| Touched::by(plan, part)).collect();
         let lasting = self.lasting(plan);
         let lasts = |view: &View| matches!(view.mem, Mem::Buffer(b) if lasting.contains(&(b as usize)));
+        for (i, part) in self.parts.iter().enumerate().filter(|(_, part)| matches!(part, Part::Next(_))) {
+            if !self.waits[i].is_empty() || self.waits.iter().any(|waits| waits.contains(&i)) {
+                return Err(format!("{part:?} is for the next step, and waits in this one or is waited for"));
+            }
+        }
         for &buffer in &lasting {
             let Buffer { offset, len, .. } = plan.buffers[buffer];
             let whole = View { mem: Mem::Buffer(0), offset, rows: 1, cols: len, stride: len };
@@ -115,6 +120,7 @@ fn lie_apart(plan: &Plan, steps: &[usize]) -> Result<(), String> {
 mod tests {
     use super::super::parts::parts;
     use super::*;
+    use crate::engine::device::Precision;
     use crate::engine::grad::grad;
     use crate::engine::graph::Graph;
     use crate::engine::optim::Optimizer;
@@ -130,7 +136,7 @@ mod tests {
         let pairs: Vec<_> = [v, w, u].into_iter().zip(grad(loss, &[v, w, u])).collect();
         g.optimize(Optimizer::adam(), 1e-3, &pairs);
         let plan = Plan::build(&g, &[loss], Fusion::all()).unwrap();
-        let parts = parts(&plan, (9, 0), true);
+        let parts = parts(&plan, Precision::F32, (9, 0), true);
         (parts.place(plan), parts)
     }
 
@@ -153,11 +159,14 @@ mod tests {
     /// Where the batch of the next step would be written over before it is read.
     #[test]
     fn a_batch_that_shares_its_memory_is_refused() {
-        let (mut plan, parts) = placed_plan();
+        let (plan, parts) = placed_plan();
         let [batch] = parts.lasting(&plan)[..] else { panic!("one batch: {parts:?}") };
-        let other = (0..plan.buffers.len()).find(|&b| b != batch && !plan.buffers[b].users.is_empty()).unwrap();
-        plan.buffers[batch].offset = plan.buffers[other].offset;
-        let refused = parts.verify(&plan).unwrap_err();
+        let hidden =
+            plan.steps.iter().find(|step| step.is_product()).and_then(|step| step.kernel.writes().first().copied());
+        let Some(View { mem: Mem::Buffer(hidden), .. }) = hidden else { panic!("a product that writes: {plan}") };
+        let mut shared = plan.clone();
+        shared.buffers[batch].offset = plan.buffers[hidden as usize].offset;
+        let refused = parts.verify(&shared).unwrap_err();
         assert!(refused.contains("keeps the batch"), "{refused}");
     }
 

@@ -11,7 +11,7 @@ use crate::engine::device::Precision;
 use crate::engine::error::Result;
 use crate::engine::plan::program::{Access, Program};
 use crate::engine::plan::{Order, Plan, View};
-use crate::engine::steps::gemm::cuda::{GemmLaunch, choose, epilogue, multiprocessors};
+use crate::engine::steps::gemm::cuda::{Finish, GemmLaunch, choose, epilogue, multiprocessors};
 use crate::engine::steps::gemm::{Product, Target};
 
 /// Most weights of a product: every block reads all of them, which takes 3 µs and more on the largest GPUs.
@@ -60,7 +60,7 @@ impl<'a> Phase<'a> {
             Some(product) => {
                 let (m, n, k) = product.mnk;
                 // A small product in f32 is as exact as any precision asks for.
-                let choice = choose(m, n, k, Precision::F32, cc, number == 0);
+                let choice = choose(m, n, k, Precision::F32, cc, Finish::of(Some(program)));
                 let suits = !product.transposed.0 && product.col_sums.is_none();
                 if !suits || n * k > MOST_WEIGHTS || !ALONE.contains(&choice.kernel) {
                     return None;
@@ -174,7 +174,7 @@ pub(crate) fn lower(plan: &Plan, chain: &[usize], to: &mut Lower<'_>) -> Result<
     // A multiply-add of a warp needs a load of a weight and one of a row: sixteen lanes in a cycle, for every row of the block.
     let weights: usize = phases.iter().map(Phase::weights).sum();
     let turns = blocks.div_ceil(multiprocessors(cc));
-    to.multiplies(launch, (turns * weights) as f64 / 16.0);
+    to.multiplies(launch, (turns * weights) as f64 / 16.0, 0.0);
     to.moves(launch, 4.0 * (blocks * weights) as f64);
     for phase in phases.iter().filter(|phase| phase.epilogue == 0) {
         to.runs(launch, phase.program, true);

@@ -1,7 +1,7 @@
 //! Which kernel computes a matrix product on a GPU, and how it is launched.
 //!
 //! The kernels are kernels/gemm.cu and gemm_tensor.cu; gemm_tile.cuh there says how a block works. The choice depends
-//! on the shape, the precision and the GPU's compute capability, and on nothing else, because it decides in which order
+//! on the shape, the precision and the GPU's compute capability (whose figures are in engine/device/cuda/figures.rs), and on nothing else, because it decides in which order
 //! numbers are added: two GPUs of one capability give the same bits, however many multiprocessors they have.
 
 use crate::engine::device::Precision;
@@ -172,6 +172,8 @@ pub(crate) struct GemmLaunch {
     pub tickets: usize,
     /// What it is expected to take, in cycles of the busiest multiprocessor.
     pub cycles: u64,
+    /// And those in which the last block of a tile learns that it is the last.
+    pub latency: u64,
 }
 
 impl GemmLaunch {
@@ -194,16 +196,34 @@ const MOST_BLOCKS: usize = 4;
 /// Least k of a split: less is over before the sums have been joined.
 const LEAST_SPLIT: usize = 128;
 
-/// The kernel for C = op(A)·op(B), [m, n] = [m, k]·[k, n], on a GPU of compute capability `cc`. `interprets`: the product
-/// goes through a program that is none of the hand-written epilogues.
-pub(crate) fn choose(
-    m: usize,
-    n: usize,
-    k: usize,
-    precision: Precision,
-    cc: (u32, u32),
-    interprets: bool,
-) -> GemmLaunch {
+/// What is done with the sums of a product.
+#[derive(Clone, Copy)]
+pub(crate) struct Finish {
+    /// Whether they go through a program that is none of the hand-written epilogues.
+    pub interprets: bool,
+    /// Bytes that are read and written for each.
+    pub bytes: usize,
+}
+
+impl Finish {
+    /// They are stored.
+    pub(crate) const STORE: Finish = Finish { interprets: false, bytes: 4 };
+
+    /// Of a product that is stored, or updates parameters of which it makes the gradients: most that have no program do. It is the
+    /// same for both, so that the bits of a gradient do not depend on who makes the update. Adam reads and writes three numbers.
+    const STORE_OR_UPDATE: Finish = Finish { interprets: false, bytes: 24 };
+
+    /// Of a product that goes through a program, or through none.
+    pub(crate) fn of(program: Option<&Program>) -> Finish {
+        let Some(program) = program else { return Finish::STORE_OR_UPDATE };
+        let inputs = program.inputs.iter().filter(|input| input.access == Access::Full).count();
+        let outputs = program.outputs.iter().filter(|output| matches!(output, Output::Store { .. })).count();
+        Finish { interprets: epilogue(program).is_none(), bytes: 4 * (inputs + outputs) }
+    }
+}
+
+/// The kernel for C = op(A)·op(B), [m, n] = [m, k]·[k, n], on a GPU of compute capability `cc`.
+pub(crate) fn choose(m: usize, n: usize, k: usize, precision: Precision, cc: (u32, u32), finish: Finish) -> GemmLaunch {
     let allowed = |a: Arithmetic| match precision {
         _ if cc.0 < 8 => a == Arithmetic::Simt,
         Precision::F32 => a == Arithmetic::Simt || a == Arithmetic::Bf16x6 && m * n * k >= LARGE,
@@ -212,11 +232,11 @@ pub(crate) fn choose(
         Precision::Bf16x3 => a == Arithmetic::Bf16x3,
     };
     let mut best: Option<(f64, GemmLaunch)> = None;
-    for kernel in KERNELS.iter().filter(|c| allowed(c.arithmetic) && (c.interprets() || !interprets)) {
+    for kernel in KERNELS.iter().filter(|c| allowed(c.arithmetic) && (c.interprets() || !finish.interprets)) {
         let tiles = m.div_ceil(kernel.tile.0) * n.div_ceil(kernel.tile.1);
         let most = MOST_SPLITS.min(k / LEAST_SPLIT).min(MOST_BLOCKS * multiprocessors(cc) / tiles).max(1);
         for splits in 1..=most {
-            let (cycles, choice) = candidate(kernel, (m, n, k), splits, cc);
+            let (cycles, choice) = candidate(kernel, (m, n, k), splits, cc, finish.bytes);
             if best.as_ref().is_none_or(|(least, _)| cycles < *least) {
                 best = Some((cycles, choice));
             }
@@ -242,13 +262,15 @@ pub(crate) fn multiprocessors(cc: (u32, u32)) -> usize {
 /// shapes are too small for `choose` to take the large tiles.
 pub(crate) fn every(m: usize, n: usize, k: usize, cc: (u32, u32)) -> Vec<GemmLaunch> {
     let usable = KERNELS.iter().filter(|kernel| cc.0 >= 8 || kernel.arithmetic == Arithmetic::Simt);
-    usable.flat_map(|kernel| [1, 3].map(|splits| candidate(kernel, (m, n, k), splits, cc).1)).collect()
+    usable
+        .flat_map(|kernel| [1, 3].map(|splits| candidate(kernel, (m, n, k), splits, cc, Finish::STORE.bytes).1))
+        .collect()
 }
 
 /// A launch of `kernel` with about `splits` splits, and an estimate of its time in cycles.
 ///
 /// The model: the blocks are spread evenly; a multiprocessor works at a rate that grows with its warps up to eight, or waits for
-/// its share of the second-level cache or for its shared memory, whichever takes longest; joining the splits costs a trip
+/// its share of the second-level cache, on the way in or out, or for its shared memory, whichever takes longest; joining the splits costs a trip
 /// through that cache, and writing and reading all their tiles. The figures are those of
 /// [`figures`](crate::engine::device::cuda::figures). It has to order the candidates, no more.
 fn candidate(
@@ -256,6 +278,7 @@ fn candidate(
     (m, n, k): (usize, usize, usize),
     splits: usize,
     cc: (u32, u32),
+    finish_bytes: usize,
 ) -> (f64, GemmLaunch) {
     let figures = figures(cc);
     let k_per_split = k.max(1).div_ceil(splits).next_multiple_of(kernel.depth);
@@ -266,13 +289,17 @@ fn candidate(
     let blocks = (tiles * splits).div_ceil(multiprocessors(cc));
     let warps = blocks.min(kernel.resident) * kernel.threads as usize / 32;
     let rate = kernel.arithmetic.rate(cc) * kernel.efficiency * (warps as f64 / 8.0).min(1.0);
-    let l2 = figures.l2_share(tiles * splits);
+    let l2 = figures.l2_share();
     let arithmetic = (blocks * area * k_per_split) as f64 / rate;
     let strips = (4 * blocks * (kernel.tile.0 + kernel.tile.1) * k_per_split) as f64 / l2;
     let shared = (blocks * kernel.shared_traffic() * k_per_split) as f64 / figures.shared_bandwidth.value;
-    let mut cycles = arithmetic.max(strips).max(shared);
+    // A tile is finished by one block, whoever has shared its k.
+    let finish = (tiles.div_ceil(multiprocessors(cc)) * area * finish_bytes) as f64 / l2;
+    let mut cycles = arithmetic.max(strips).max(shared).max(finish);
+    let mut latency = 0.0;
     if splits > 1 {
-        cycles += figures.join.value + (8 * blocks * area) as f64 / l2;
+        cycles += (8 * blocks * area) as f64 / l2;
+        latency = figures.join.value;
     }
     let choice = GemmLaunch {
         kernel: kernel.name,
@@ -284,8 +311,9 @@ fn candidate(
         workspace: if splits > 1 { splits * (tiles * area + n) } else { 0 },
         tickets: if splits > 1 { tiles } else { 0 },
         cycles: cycles as u64,
+        latency: latency as u64,
     };
-    (cycles, choice)
+    (cycles + latency, choice)
 }
 
 /// The number of the hand-written epilogue (kernels/epilogue.cuh) that does exactly what `program` does, with the same
@@ -510,7 +538,7 @@ mod tests {
         for (m, n, k) in sizes.iter().flat_map(|&m| sizes.iter().flat_map(move |&n| sizes.map(|k| (m, n, k)))) {
             for (precision, cc) in PRECISIONS.iter().flat_map(|p| CAPABILITIES.map(|cc| (*p, cc))) {
                 for interprets in [false, true] {
-                    let c = choose(m, n, k, precision, cc, interprets);
+                    let c = choose(m, n, k, precision, cc, Finish { interprets, bytes: 8 });
                     let kernel = KERNELS.iter().find(|kernel| kernel.name == c.kernel).unwrap();
                     let (splits, part) = (c.splits as usize, c.k_per_split as usize);
                     assert!(c.grid.0 as usize * kernel.tile.1 >= n && c.grid.1 as usize * kernel.tile.0 >= m, "{c:?}");
@@ -527,14 +555,17 @@ mod tests {
 
     #[test]
     fn large_products_take_large_tiles_and_long_ones_are_split() {
-        let kernel = |m, n, k, precision, cc| choose(m, n, k, precision, cc, false).kernel;
+        let kernel = |m, n, k, precision, cc| choose(m, n, k, precision, cc, Finish::STORE).kernel;
         assert_eq!(kernel(8192, 4096, 4096, Precision::F32, (8, 6)), "gemm_f32_128x128");
         assert_eq!(kernel(8192, 4096, 4096, Precision::F32, (9, 0)), "gemm_bf16x6_128x128");
         assert_eq!(kernel(8192, 4096, 4096, Precision::Bf16, (8, 0)), "gemm_bf16_128x128");
         assert_eq!(kernel(8192, 4096, 4096, Precision::Bf16, (7, 5)), "gemm_f32_128x128");
         assert_eq!(kernel(128, 400, 784, Precision::F32, (9, 0)), "gemm_f32_64x32");
-        assert!(choose(784, 400, 8192, Precision::Tf32, (9, 0), false).splits > 1);
-        assert_eq!(choose(4096, 4096, 4096, Precision::Tf32, (9, 0), false).splits, 1);
+        assert!(choose(784, 400, 8192, Precision::Tf32, (9, 0), Finish::STORE).splits > 1);
+        assert_eq!(choose(4096, 4096, 4096, Precision::Tf32, (9, 0), Finish::STORE).splits, 1);
+        // A gradient of little k, whose parameters are updated, is made by many blocks, which move more at a time.
+        let gradient = choose(784, 400, 1, Precision::F32, (9, 0), Finish::STORE_OR_UPDATE);
+        assert!(gradient.blocks()[0] * gradient.blocks()[1] >= 132, "{gradient:?}");
     }
 
     /// On boards for graphics six bf16 products take longer than one on the f32 units, which are also exact for every
@@ -543,13 +574,13 @@ mod tests {
     fn large_f32_products_take_whichever_units_are_faster() {
         for (m, n, k) in [(1024, 1024, 1024), (8192, 784, 400), (4096, 4096, 4096), (8192, 8192, 8192)] {
             for cc in [(8, 6), (8, 9), (12, 0), (12, 1), (13, 0)] {
-                let choice = choose(m, n, k, Precision::F32, cc, false);
+                let choice = choose(m, n, k, Precision::F32, cc, Finish::STORE);
                 assert!(choice.kernel.starts_with("gemm_f32_"), "{m} {n} {k} on {cc:?}: {}", choice.kernel);
                 // Also on the boards of the capability that have twice the rate.
                 assert!(2.0 * Arithmetic::Bf16x6.rate(cc) * 0.6 < Arithmetic::Simt.rate(cc) * 0.85, "{cc:?}");
             }
             for cc in [(8, 0), (9, 0)] {
-                let choice = choose(m, n, k, Precision::F32, cc, false);
+                let choice = choose(m, n, k, Precision::F32, cc, Finish::STORE);
                 assert!(choice.kernel.starts_with("gemm_bf16x6_"), "{m} {n} {k} on {cc:?}: {}", choice.kernel);
             }
         }

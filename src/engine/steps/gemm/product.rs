@@ -129,7 +129,8 @@ impl Kernel for Product {
         // 0 stands for a program that is interpreted.
         let epilogue = self.program().map(|p| super::cuda::epilogue(p).unwrap_or(0));
         let interprets = epilogue == Some(0);
-        let choice = super::cuda::choose(m, n, k, to.precision, to.compute_capability(), interprets);
+        let finish = super::cuda::Finish::of(self.program());
+        let choice = super::cuda::choose(m, n, k, to.precision, to.compute_capability(), finish);
         let (x, y) = choice.grid;
         let mut params = self.operands(to);
         (params.splits, params.k_per_split) = (choice.splits as i32, choice.k_per_split as i32);
@@ -153,7 +154,7 @@ impl Kernel for Product {
         let registers = self.program().filter(|_| interprets).map_or(0, |p| 32 * 16 * p.regs as u32);
         let shared = choice.shared_bytes.max(registers);
         let launch = to.launch(choice.kernel, choice.blocks(), choice.threads, shared, &params)?;
-        to.multiplies(launch, choice.cycles as f64);
+        to.multiplies(launch, choice.cycles as f64, choice.latency as f64);
         to.can_end_step(launch, offset_of!(GemmParams, end));
         if let Some(program) = self.program().filter(|_| interprets) {
             to.runs(launch, program, false);
