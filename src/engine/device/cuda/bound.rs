@@ -1,6 +1,7 @@
 //! A plan's launches for one memory, and the graphs they are run as.
 
 use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::ops::Range;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -166,10 +167,11 @@ impl BoundPlan {
             self.launches.all.iter().map(|placed| &placed.launch).collect()
         };
         for portion in portions(steps, self.launches.alternate()) {
-            if !graphs.contains_key(&portion) {
-                graphs.insert(portion, driver.graph(&nodes(&self.launches, &launches, portion))?);
-            }
-            graphs[&portion].replay()?;
+            let graph = match graphs.entry(portion) {
+                Entry::Occupied(recorded) => recorded.into_mut(),
+                Entry::Vacant(none) => none.insert(driver.graph(&nodes(&self.launches, &launches, portion))?),
+            };
+            graph.replay()?;
         }
         Ok(())
     }
