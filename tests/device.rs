@@ -576,69 +576,6 @@ fn what_cannot_run_is_an_error_that_says_why() {
     gather.run(&mut state, &Call::once(Key::new(0))).unwrap();
 }
 
-/// What is not finite comes out of every kernel as f32 arithmetic gives it, whatever the factors are rounded to or cut
-/// into; small factors are as exact as the precision promises down to where bf16 ends.
-#[test]
-fn products_of_infinities_are_those_of_f32() {
-    let Some(gpu) = cuda(Precision::F32) else { return };
-    const N: usize = 136;
-    let normal = |stream| (0..(N * N) as u64).map(move |i| Draw { seed: 9, step: 0, stream }.normal(i));
-    let (mut a, mut b): (Vec<f32>, Vec<f32>) = (normal(0).collect(), normal(1).collect());
-    // Rows of A, each with what its elements of C must be; columns 0 to 2 of B hold a 0, a 1 and an infinity where
-    // these rows have theirs, and −∞ in another place.
-    let (at, other) = (70, 131);
-    a[N + at] = f32::INFINITY;
-    a[2 * N + at] = f32::NEG_INFINITY;
-    (a[3 * N + at], a[3 * N + other]) = (f32::INFINITY, f32::INFINITY);
-    a[4 * N + at] = f32::NAN;
-    // Exactly a bf16, so that its other parts are 0.
-    (b[at * N], b[at * N + 1], b[at * N + 2], b[other * N + 2]) = (0.0, 1.0, f32::INFINITY, f32::NEG_INFINITY);
-    (a[at], a[other]) = (1.0, 1.0);
-    let plain = |i: usize, j: usize| (0..N).map(|p| a[i * N + p] * b[p * N + j]).sum::<f32>();
-    let products = gpu.every_product(N, &a, &b).unwrap();
-    // Tiles of two sizes whose sums are made in the same order: by every split the same bits.
-    let of = |name: &str| -> Vec<(u32, Vec<u32>)> {
-        let own = products.iter().filter(|(kernel, ..)| *kernel == name);
-        own.map(|(_, splits, c)| (*splits, bits(c))).collect()
-    };
-    assert!(of("gemm_f32_64x32").len() == 2 && of("gemm_f32_64x32") == of("gemm_f32_32x32"));
-    for (kernel, splits, c) in products {
-        for i in 0..N {
-            for j in 0..N {
-                let (found, expected) = (c[i * N + j], plain(i, j));
-                let same = if expected.is_finite() { found.is_finite() } else { found.to_bits() == expected.to_bits() };
-                let same = same || found.is_nan() && expected.is_nan();
-                assert!(same, "{kernel}, {splits} splits, [{i}, {j}]: {found} instead of {expected}");
-            }
-        }
-    }
-}
-
-/// Down to the sizes that the documentation of [`Precision`] gives, cut factors are as exact as others.
-#[test]
-fn small_factors_are_as_exact_as_the_documentation_says() {
-    let Some(gpu) = cuda(Precision::F32) else { return };
-    const N: usize = 40;
-    let draw = |stream| (0..(N * N) as u64).map(move |i| Draw { seed: 10, step: 0, stream }.uniform(i) + 1.0);
-    let b: Vec<f32> = draw(1).collect();
-    let error = |prefix: &str, size: f32| {
-        let a: Vec<f32> = draw(0).map(|v| v * size).collect();
-        let exact = |i: usize, j: usize| (0..N).map(|p| f64::from(a[i * N + p]) * f64::from(b[p * N + j])).sum::<f64>();
-        let mut worst = 0.0f64;
-        for (_, _, c) in gpu.every_product(N, &a, &b).unwrap().iter().filter(|(name, ..)| name.starts_with(prefix)) {
-            for (e, found) in c.iter().enumerate() {
-                worst = worst.max((f64::from(*found) / exact(e / N, e % N) - 1.0).abs());
-            }
-        }
-        worst
-    };
-    for (kernels, least, bound) in [("gemm_bf16x6", 8e-34, 1e-6), ("gemm_bf16x3", 6e-36, 3e-5)] {
-        let (inside, below) = (error(kernels, least), error(kernels, least / 1000.0));
-        assert!(inside < bound && below > bound, "{kernels}: {inside:e} at {least:e}, {below:e} a thousandth of it");
-    }
-    assert!(error("gemm_f32", 8e-36) < 1e-6);
-}
-
 /// The numbers of the steps are uploaded in portions; this takes two.
 #[test]
 fn a_run_may_be_longer_than_the_table() {

@@ -12,7 +12,7 @@ use elbo::engine::device::{Moment, Precision};
 use elbo::engine::nn::Activation;
 use elbo::engine::rng::Draw;
 use elbo::vae::{Binarisation, Bound, KlTerm, UpdateRule, Vae, VaeConfig, training_step};
-use elbo::{Call, Executor, Fusion, Graph, Key, Optimizer, Params, Plan, Rows, grad};
+use elbo::{Call, Cpu, Executor, Fusion, Graph, Key, Optimizer, Params, Plan, Rows, grad};
 
 const ADAM: UpdateRule = UpdateRule::elbo(Optimizer::Adam { beta1: 0.9, beta2: 0.999, eps: 1e-8 }, None);
 const SGD: UpdateRule = UpdateRule::elbo(Optimizer::Sgd { momentum: 0.9 }, None);
@@ -147,12 +147,46 @@ fn batches_are_gathered_ahead_past_the_end_of_the_table() {
             let rows = Rows { cursor: at as u32, ..Rows::shuffled(0) };
             step.run(&mut state, &Call { rows, steps, ..Call::once(Key { seed: 5, step: at as u32 }) }).unwrap();
             at += steps;
-            found.extend(state.read("w").unwrap().iter().map(|x| x.to_bits()));
+            found.extend(state.read("w").unwrap());
         }
+        let plan = step.plan().unwrap();
+        let paper = PaperStep::of(plan, Precision::F32, (9, 0), fusion.launches).unwrap();
+        assert_eq!(paper.launches.iter().filter(|launch| launch.for_next).count(), if fusion.launches { 2 } else { 0 });
         found
     };
     let Some(gpu) = on_cuda(Precision::F32) else { return };
-    assert!(run(&gpu, Fusion::all()) == run(&gpu, APART()));
+    let (ahead, apart) = (run(&gpu, Fusion::all()), run(&gpu, APART()));
+    assert!(ahead.iter().all(|w| w.is_finite()) && ahead[..6] != ahead[6..12] && ahead[6..12] != ahead[12..]);
+    let bits = |values: &[f32]| -> Vec<u32> { values.iter().map(|x| x.to_bits()).collect() };
+    assert!(bits(&ahead) == bits(&apart));
+}
+
+/// Large enough for tiles of 64 × 32, with epilogues, updates and column sums, and rows that end within a tile.
+#[test]
+fn the_usual_step_agrees_with_the_cpu() {
+    const STEPS: usize = 2;
+    let vae = Vae::new(VaeConfig::new(20).hidden(&[400])).unwrap();
+    let step = paper(vae.config.clone(), 120, Fusion::all());
+    let tiles: Vec<bool> = step.launches.iter().map(|launch| launch.kernel == "gemm_f32_64x32").collect();
+    assert!(tiles.iter().filter(|is| **is).count() >= 4, "{:#?}", step.launches);
+    let run = |executor: &Executor, fusion| {
+        let data = images(STEPS * 120, vae.config.pixels());
+        let mut training = Training::start(executor, &vae, &SGD, (120, &data), fusion);
+        training.run(STEPS);
+        let values = training.parameters().into_iter().map(f32::from_bits).collect::<Vec<f32>>();
+        (values, training.take_loss())
+    };
+    let Some(gpu) = on_cuda(Precision::F32) else { return };
+    let cpu = run(&Executor::new(Cpu::new(2)), Fusion::all());
+    let (shared, apart) = (run(&gpu, Fusion::all()), run(&gpu, APART()));
+    assert!(shared.0 == apart.0, "shared launches leave other bits");
+    let start = Training::start(&gpu, &vae, &SGD, (1, &images(1, 784)), Fusion::all()).parameters();
+    let moved = cpu.0.iter().zip(&start).map(|(a, b)| (a - f32::from_bits(*b)).abs()).fold(0.0, f32::max);
+    for (found, loss) in [&shared, &apart] {
+        let difference = found.iter().zip(&cpu.0).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
+        assert!(difference <= 1e-4 * moved, "{difference:e} of {moved:e}");
+        assert!((loss - cpu.1).abs() <= 1e-5 * cpu.1.abs(), "{loss} and {}", cpu.1);
+    }
 }
 
 /// The step of the usual model on an H200, which needs no GPU to be looked at.

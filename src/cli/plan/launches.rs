@@ -119,8 +119,8 @@ pub(super) fn text(step: &PaperStep, alone: &PaperStep, plan: &Plan) -> String {
 pub(super) fn record(step: &PaperStep) -> Value {
     let launch = |launch: &PaperLaunch| {
         json!({
-            "kernel": launch.kernel, "steps": launch.steps, "for_next": launch.for_next, "grid": launch.grid, "threads": launch.threads,
-            "bytes": launch.bytes, "waits": launch.waits, "longest_way": launch.urgent,
+            "kernel": launch.kernel, "steps": launch.steps, "for_next": launch.for_next, "grid": launch.grid,
+            "threads": launch.threads, "bytes": launch.bytes, "waits": launch.waits, "longest_way": launch.urgent,
             "begin_us": launch.time.0, "end_us": launch.time.1,
         })
     };

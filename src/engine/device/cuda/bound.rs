@@ -231,7 +231,48 @@ impl AsFirst {
 
 #[cfg(test)]
 mod tests {
+    use super::super::driver::DeviceKernel;
+    use super::super::figures::Load;
     use super::*;
+
+    /// Launches of one step, each with those that it waits for. What a launch is, its number of threads says.
+    fn lowered(launches: &[(u32, &[usize])]) -> Lowered {
+        let placed = |&(threads, waits): &(u32, &[usize])| {
+            let (function, params) = (DeviceKernel::none(), Box::new([]));
+            let launch = Launch { function, kernel: "", grid: [1; 3], threads, shared: 0, params };
+            let (waits, load) = (waits.to_vec(), Load::default());
+            Placed { launch, steps: Vec::new(), waits, urgent: false, ends_step: None, load }
+        };
+        let launches = launches.iter().map(placed).collect();
+        Lowered { launches, data: Vec::new(), lookups: Vec::new(), shared_sums: Vec::new() }
+    }
+
+    /// The launches of a portion and what each waits for, by their threads.
+    fn edges(of: &Launches, portion: Portion) -> Vec<(u32, Vec<u32>)> {
+        let launches: Vec<&Launch> = of.all.iter().map(|placed| &placed.launch).collect();
+        let nodes = nodes(of, &launches, portion);
+        let threads = |i: &usize| nodes[*i].launch.threads;
+        nodes.iter().map(|node| (node.launch.threads, node.waits.iter().map(threads).collect())).collect()
+    }
+
+    /// What a step waits for is over when it begins: all that nothing else in the step before waits for, and the first batch.
+    #[test]
+    fn steps_wait_for_the_ends_of_those_before() {
+        // A gather for the next step, and two launches one after the other.
+        let even = lowered(&[(1, &[]), (2, &[]), (3, &[1])]);
+        let of = Launches::of(even, Some([lowered(&[(9, &[])]), lowered(&[(11, &[]), (12, &[]), (13, &[1])])]));
+        let portion = |gathers_first, odd, steps| Portion { gathers_first, odd, steps };
+        let first = [(9, vec![]), (1, vec![9]), (2, vec![9]), (3, vec![2])];
+        assert_eq!(edges(&of, portion(true, false, 1)), first);
+        let then = [(11, vec![1, 3]), (12, vec![1, 3]), (13, vec![12])];
+        assert_eq!(edges(&of, portion(true, false, 2)), [&first[..], &then].concat());
+        let alone = [(11, vec![]), (12, vec![]), (13, vec![12])];
+        let again = [(1, vec![11, 13]), (2, vec![11, 13]), (3, vec![2])];
+        assert_eq!(edges(&of, portion(false, true, 2)), [&alone[..], &again].concat());
+        // Without a batch all steps are the same, one after the other.
+        let of = Launches::of(lowered(&[(1, &[]), (2, &[0])]), None);
+        assert_eq!(edges(&of, portion(false, false, 2)), [(1, vec![]), (2, vec![1]), (1, vec![2]), (2, vec![1])]);
+    }
 
     /// Every graph begins with the batch where the one before has left it, and the first gathers its own.
     #[test]

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use super::bound::{BoundPlan, Launches};
 use super::driver::{Address, DeviceBuffer, Driver, Launch, LaunchGraph, LaunchNode};
-use super::ensemble::EnsembleGpu;
+use super::ensemble::{EnsembleGpu, EnsembleMember};
 use super::lower::{Chip, Lower, Lowered, Placed, Places, RunPosition, Slots};
 use super::mailbox::Mailbox;
 use super::memory::DeviceMemory;
@@ -248,7 +248,9 @@ impl CudaFunction {
         if self.bound.as_ref().is_none_or(|bound| bound.memory != memory.number) {
             let named = |kind| matches!(kind, SlotKind::Param | SlotKind::Buffer);
             self.plan.slots.iter().filter(|slot| named(slot.kind)).try_for_each(|slot| memory.check(slot))?;
-            let even = self.lower(Slots::At(memory), 0, RunPosition::Even)?;
+            let lower = |back: Address, position| self.lower(Slots::At(memory), back, position);
+            let mut even = lower(0, RunPosition::Even)?;
+            let lookups = std::mem::take(&mut even.lookups);
             let mut layout = Placement::default();
             let places = even.shared_sums.iter().map(|sum| [4 * sum.floats, 4 * sum.tickets].map(|n| layout.place(n)));
             let places: Vec<[Address; 2]> = places.collect();
@@ -257,19 +259,23 @@ impl CudaFunction {
                 false => Some(self.driver.alloc(layout.0, "the partial sums of a plan")?),
             };
             let begin = shared.as_ref().map_or(0, DeviceBuffer::address);
-            let all = |back: Address| {
-                let at = |position| {
-                    let mut lowered = self.lower(Slots::At(memory), back, position)?;
+            let launches = |back: Address, even: Lowered| {
+                let with_sums = |mut lowered: Lowered| {
                     lowered.place_sums(begin.wrapping_sub(back), &places);
-                    Ok(lowered)
+                    lowered
                 };
-                let by_turns = !self.twins.is_empty();
-                let before_and_odd =
-                    by_turns.then(|| Ok([at(RunPosition::Before)?, at(RunPosition::Odd)?])).transpose()?;
-                Ok(Launches::of(at(RunPosition::Even)?, before_and_odd))
+                let before_and_odd = match self.twins.is_empty() {
+                    true => None,
+                    false => Some([lower(back, RunPosition::Before)?, lower(back, RunPosition::Odd)?].map(with_sums)),
+                };
+                Ok(Launches::of(with_sums(even), before_and_odd))
             };
-            let as_first = self.driver.member.as_ref().map(|member| all(member.offset())).transpose()?;
-            self.bound = Some(BoundPlan::new(memory.number, all(0)?, even.lookups, as_first, shared));
+            let as_first = |member: &EnsembleMember| {
+                let back = member.offset();
+                launches(back, lower(back, RunPosition::Even)?)
+            };
+            let as_first = self.driver.member.as_ref().map(as_first).transpose()?;
+            self.bound = Some(BoundPlan::new(memory.number, launches(0, even)?, lookups, as_first, shared));
         }
         let bound = self.bound.as_mut().expect("bound above");
         bound.find_data(memory, call, self.plan.batch_rows)

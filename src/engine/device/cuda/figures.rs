@@ -20,7 +20,8 @@
 //! The rates of the arithmetic are with the kernels that reach them (`engine/steps/gemm/cuda.rs`).
 //!
 //! Of R models in one launch every launch has R times the blocks and the bytes, and R times the cycles on the multiprocessor
-//! with most of them once all are at work; the joining of a split k takes as long as alone; instructions of programs wait for each other only in turns of eight blocks.
+//! with most of them once all are at work; the joining of a split k takes as long as alone; instructions of programs wait for
+//! each other only in turns of eight blocks.
 //!
 //! The model knows no tail effects, no first-level cache, no latency within a launch, and no clocks but one.
 

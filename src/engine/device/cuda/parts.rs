@@ -149,7 +149,7 @@ fn is_for_next(plan: &Plan, step: usize) -> bool {
     let writes = |other: &Step| other.kernel.writes().iter().any(|w| w.mem == Mem::Buffer(buffer as _));
     let is_only = plan.steps.iter().filter(|other| writes(other)).count() == 1;
     let step = &plan.steps[step];
-    step.kernel.gathers_batch() && step.waits.is_empty() && is_only && !plan.buffers[buffer].persistent
+    step.kernel.gathers_batch() && step.waits.is_empty() && is_only
 }
 
 /// What products can take from the step, if it is an update of parameters.

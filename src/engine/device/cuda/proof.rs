@@ -70,14 +70,16 @@ impl Parts {
     pub(crate) fn verify(&self, plan: &Plan) -> Result<(), String> {
         let order = Order::of(self.waits.iter().map(Vec::as_slice));
         let touched: Vec<Touched> = self.parts.iter().map(|part| Touched::by(plan, part)).collect();
-        let lasting = self.lasting(plan);
-        let lasts = |view: &View| matches!(view.mem, Mem::Buffer(b) if lasting.contains(&(b as usize)));
-        for (i, part) in self.parts.iter().enumerate().filter(|(_, part)| matches!(part, Part::Next(_))) {
+        // What the step before has written, in another place.
+        let mut gathered: Vec<View> = Vec::new();
+        for (i, part) in self.parts.iter().enumerate() {
+            let Part::Next(step) = part else { continue };
             if !self.waits[i].is_empty() || self.waits.iter().any(|waits| waits.contains(&i)) {
                 return Err(format!("{part:?} is for the next step, and waits in this one or is waited for"));
             }
+            gathered.extend(plan.steps[*step].kernel.writes());
         }
-        for &buffer in &lasting {
+        for buffer in self.lasting(plan) {
             let Buffer { offset, len, .. } = plan.buffers[buffer];
             let whole = View { mem: Mem::Buffer(0), offset, rows: 1, cols: len, stride: len };
             if touched.iter().flat_map(|part| &part.writes).any(|w| placed(plan, w).overlaps(&whole)) {
@@ -91,9 +93,9 @@ impl Parts {
                     return Err(format!("{a:?} and {b:?} touch the same memory, and neither waits for the other"));
                 }
             }
-            for read in b.reads.iter().filter(|view| matches!(view.mem, Mem::Buffer(_)) && !lasts(view)) {
+            for read in b.reads.iter().filter(|view| matches!(view.mem, Mem::Buffer(_))) {
                 let before = (0..touched.len()).filter(|&i| i == j || order.is_before(i, j));
-                let written = before.flat_map(|i| &touched[i].writes).filter(|w| w.overlaps(read));
+                let written = before.flat_map(|i| &touched[i].writes).chain(&gathered).filter(|w| w.overlaps(read));
                 if written.map(View::size).sum::<usize>() < read.size() {
                     return Err(format!("{:?} reads {read:?}, which is not all written before", self.parts[j]));
                 }
@@ -154,6 +156,26 @@ mod tests {
                 assert!(cut.verify(&plan).is_err(), "without {from} → {part}: {parts:?}");
             }
         }
+    }
+
+    #[test]
+    fn a_batch_that_nobody_gathers_or_somebody_waits_for_is_refused() {
+        let (plan, parts) = placed_plan();
+        let next = parts.parts.iter().position(|part| matches!(part, Part::Next(_))).unwrap();
+        let reader = parts.waits.iter().position(|waits| !waits.is_empty()).unwrap();
+        let mut awaited = Parts { parts: parts.parts.clone(), waits: parts.waits.clone() };
+        awaited.waits[reader.max(next + 1)].push(next);
+        let refused = awaited.verify(&plan).unwrap_err();
+        assert!(refused.contains("is for the next step"), "{refused}");
+        // As if the step gathered its own batch, and nobody waited for that.
+        let Part::Next(step) = parts.parts[next] else { unreachable!() };
+        let mut own = Parts { parts: parts.parts.clone(), waits: parts.waits.clone() };
+        own.parts[next] = Part::Step(step);
+        assert!(own.verify(&plan).is_err());
+        // In its place something that writes nothing of what is read.
+        let mut lacking = plan.clone();
+        lacking.steps[step] = plan.steps.iter().find(|step| step.kernel.update().is_some()).unwrap().clone();
+        assert!(parts.verify(&lacking).is_err());
     }
 
     /// Where the batch of the next step would be written over before it is read.

@@ -1,8 +1,9 @@
 //! Which kernel computes a matrix product on a GPU, and how it is launched.
 //!
 //! The kernels are kernels/gemm.cu and gemm_tensor.cu; gemm_tile.cuh there says how a block works. The choice depends
-//! on the shape, the precision and the GPU's compute capability (whose figures are in engine/device/cuda/figures.rs), and on nothing else, because it decides in which order
-//! numbers are added: two GPUs of one capability give the same bits, however many multiprocessors they have.
+//! on the shape, the precision and the GPU's compute capability, whose figures are in `device/cuda/figures.rs`, and on nothing
+//! else, because it decides in which order numbers are added: two GPUs of one capability give the same bits, however many
+//! multiprocessors they have.
 
 use crate::engine::device::Precision;
 use crate::engine::device::cuda::figures::figures;
@@ -270,8 +271,8 @@ pub(crate) fn every(m: usize, n: usize, k: usize, cc: (u32, u32)) -> Vec<GemmLau
 /// A launch of `kernel` with about `splits` splits, and an estimate of its time in cycles.
 ///
 /// The model: the blocks are spread evenly; a multiprocessor works at a rate that grows with its warps up to eight, or waits for
-/// its share of the second-level cache, on the way in or out, or for its shared memory, whichever takes longest; joining the splits costs a trip
-/// through that cache, and writing and reading all their tiles. The figures are those of
+/// its share of the second-level cache, on the way in or out, or for its shared memory, whichever takes longest; joining the
+/// splits costs a trip through that cache, and writing and reading all their tiles. The figures are those of
 /// [`figures`](crate::engine::device::cuda::figures). It has to order the candidates, no more.
 fn candidate(
     kernel: &GemmKernel,
