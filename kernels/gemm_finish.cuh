@@ -302,7 +302,7 @@ template <class T, class Sums>
 __device__ __forceinline__ void finish(const GemmParams& p, const Sums& sums, float col_sum, float* shared) {
     using Q = Quads<T, Sums>;
     Q quads(sums, shared);
-    if (p.splits > 1 && !join_splits<T>(p, quads, col_sum, shared)) return;
+    if (p.splits > 1 && !p.apart && !join_splits<T>(p, quads, col_sum, shared)) return;
     if (p.col_sums.there() && !p.of_col_sums.p.there() && tile_m_of(p) == 0) {
         const int column = blockIdx.x * T::COLS + threadIdx.x;
         if (threadIdx.x < T::COLS && column < p.n) p.col_sums[column] = col_sum;
@@ -318,7 +318,8 @@ __device__ __forceinline__ void finish(const GemmParams& p, const Sums& sums, fl
         Place at[Q::COUNT];
 #pragma unroll
         for (int q = 0; q < Q::COUNT; ++q) at[q] = place_of<T, Q>(p, q);
-        return store_quads(quads.quad, at, p.c, p.ldc, whole_quads(p.c, p.ldc, p.n));
+        float* const c = p.apart ? p.c + static_cast<long long>(split_of(p)) * p.m * p.ldc : p.c;
+        return store_quads(quads.quad, at, c, p.ldc, whole_quads(c, p.ldc, p.n));
     }
     float program_sum[MAX_SUMS] = {};
     if (INTERPRETS<T> && p.epilogue == EPILOGUE_PROGRAM) interpret<T>(p, quads, program_sum, shared);

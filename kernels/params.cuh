@@ -128,7 +128,8 @@ struct GemmParams {
     PerModel<float> workspace;  // split-K: the splits' tiles, and [splits][n] behind them when there are col_sums; 16-byte aligned
     PerModel<u32> tickets;      // split-K: one counter per tile, zero before and after
     int splits, k_per_split;
-    int tiles_m, _pad;  // tiles of C along m: each split of k has so many of gridDim.y
+    int tiles_m;      // tiles of C along m: each split of k has so many of gridDim.y
+    int apart;        // 1: the splits' sums are stored in c as matrices of their own, [splits][m][ldc], for rows.cu to add up
     float alpha;      // multiplies the product
     int epilogue;     // number of a hand-written epilogue (kernels/epilogue.cuh); 0: run `program`
     int ta, tb;       // whether a is stored [k, m], b [n, k]
@@ -140,19 +141,20 @@ struct GemmParams {
 
 // ---- steps that follow one another row by row (rows.cu) ----
 
-// y = op(a, b) through an epilogue, or the program alone where a is null.
+// y = op(a, b) through an epilogue; or the sum of a's matrices, the splits of a product (GemmParams::apart), where b is null;
+// or the program alone where a is null too.
 struct RowsPhase {
-    PerModel<const float> a;  // stored [rows, k]
+    PerModel<const float> a;  // stored [rows, k]; or [splits][rows][lda]
     PerModel<const float> b;  // stored [k, n], or [n, k] if tb
     int n, k, lda, ldb, tb;
     int splits, k_per_split;  // of the product's order of additions
     int epilogue;     // as in GemmParams
     int group;        // threads that interpret at a time, a power of two, 32 … 256
-    int _pad;
+    int ahead;        // where in shared memory, in floats, b is copied to before the launch waits; 0: nowhere
     SmallProgram program;
 };
 
-enum { MAX_PHASES = 3 };
+enum { MAX_PHASES = 4 };
 
 struct RowsParams {
     Clock clock;
@@ -290,7 +292,7 @@ static_assert(sizeof(Output) == 16 && alignof(Output) == 8);
 static_assert(sizeof(Program) == 3352 && alignof(Program) == 8);
 static_assert(sizeof(SmallProgram) == 920 && alignof(SmallProgram) == 8);
 static_assert(sizeof(RowsPhase) == 976 && alignof(RowsPhase) == 8);
-static_assert(sizeof(RowsParams) == 2952 && alignof(RowsParams) == 8);
+static_assert(sizeof(RowsParams) == 3928 && alignof(RowsParams) == 8);
 static_assert(sizeof(PointwiseParams) == 3368 && alignof(PointwiseParams) == 8);
 static_assert(sizeof(StepEnd) == 16 && alignof(StepEnd) == 8);
 static_assert(sizeof(RuleParams) == 32 && alignof(RuleParams) == 4);

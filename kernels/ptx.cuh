@@ -60,6 +60,12 @@ __device__ __forceinline__ void cp_async16(void* shared, const void* global, boo
 #endif
 }
 
+// The same also before begin_launch(), of memory that no launch writes which may still run then: one that this one comes after
+// may, but it has waited itself for those that it comes after, so what these wrote is there.
+__device__ __forceinline__ void cp_async16_ahead(void* shared, const void* global, bool valid) {
+    cp_async16(shared, global, valid);
+}
+
 // 4 bytes, for what is not aligned and for transposing.
 __device__ __forceinline__ void cp_async4(void* shared, const void* global, bool valid) {
 #ifdef ELBO_BEFORE_SM80

@@ -2,14 +2,20 @@
 // some rows through all of them, and what would be the end of one kernel and the begin of the next, 1 µs and more, is a
 // barrier of the block. src/engine/device/cuda/rows.rs finds such steps and makes the launch.
 //
+// Where the k of the product before is split, its blocks leave the sums of each split (GemmParams::apart) and the first phase
+// here adds a row of them up: so no block of the product waits for another, which takes a write, a counter and a read behind one
+// another, 1 µs and more.
+//
 // The price is that every block reads all weights, through the second-level cache, and that a product of few rows feeds few
-// multiply-adds from each number. It is paid where products are small: heads, sample and first layer of a decoder.
+// multiply-adds from each number. It is paid where products are small: heads, sample and first layer of a decoder. Where launches are
+// set up ahead, the weights are copied to shared memory before this one waits, since nobody writes them who may still run.
 //
 // Launch:
 //   rows_1, rows_4: threads = 256, grid = ⌈rows / 1⌉, ⌈rows / 4⌉
 //   shared = 4 · max over phases of (R · pitch + max(R · k + 4 · R · n, 4 · regs · group, 64)) bytes, where R = 1 or 4,
-//            pitch = n rounded up to a multiple of 4, and the terms of a product only where there is one, those of
-//            registers where a program is interpreted
+//            pitch = n rounded up to a multiple of 4, and the terms of a product only where there is one to multiply,
+//            those of registers where a program is interpreted; and behind that the weights that are copied ahead, each with
+//            the pitch of weights_pitch
 //   sums of programs: one for each block
 //
 // The order of additions is that of gemm_f32_32x32 and gemm_f32_64x32: four slices of k, eight of every 32 each, then the
@@ -21,18 +27,50 @@
 
 constexpr int ROWS_THREADS = 256, SLICES = 4, SLICE_DEPTH = 8, STRIP = SLICES * SLICE_DEPTH;
 
-// Adds the products of one slice of one split, for a column of B and R rows in shared memory.
-template <int R>
-__device__ __forceinline__ void add_slice(const RowsPhase& phase, const float* x, int col, int slice, int begin, int end,
-                                          float (&sum)[R]) {
-    const float* const b = phase.tb ? phase.b + static_cast<long long>(col) * phase.ldb : phase.b + col;
-    const long long step = phase.tb ? 1 : phase.ldb;
+// The distance of the rows of B in shared memory: [k, n] as it is; [n, k] with k rounded up and four idle floats, so that eight
+// neighbouring threads, two columns of four slices, read four floats each from all banks.
+__device__ __forceinline__ int weights_pitch(const RowsPhase& phase) {
+    return phase.tb ? (phase.k + SLICE_DEPTH - 1) / SLICE_DEPTH * SLICE_DEPTH + 4 : phase.n;
+}
+
+// Starts the copies of the weights. The host asks for it where they move 16 bytes at a time.
+__device__ __forceinline__ void copy_ahead(const RowsParams& p, float* shared) {
+#pragma unroll 1
+    for (int i = 0; i < p.phases_len; ++i) {
+        const RowsPhase& phase = p.phases[i];
+        if (phase.ahead == 0) continue;
+        const int rows = phase.tb ? phase.n : phase.k, cols = phase.tb ? phase.k : phase.n;
+        const int pitch = weights_pitch(phase), across = pitch / 4;
+        for (int quad = threadIdx.x; quad < rows * across; quad += ROWS_THREADS) {
+            const int row = quad / across, col = quad % across * 4;
+            const float* const from = phase.b + (static_cast<long long>(row) * phase.ldb + col);
+            cp_async16_ahead(shared + phase.ahead + row * pitch + col, from, col < cols);
+        }
+    }
+    cp_async_commit();
+}
+
+// Adds the products of one slice of one split, for a column of B and R rows in shared memory. AHEAD: B is there too.
+template <int R, bool AHEAD>
+__device__ __forceinline__ void add_slice(const RowsPhase& phase, const float* weights, const float* x, int col, int slice,
+                                          int begin, int end, float (&sum)[R]) {
+    const float* const from = AHEAD ? weights : static_cast<const float*>(phase.b);
+    const long long pitch = AHEAD ? weights_pitch(phase) : phase.ldb, step = phase.tb ? 1 : pitch;
+    const float* const b = phase.tb ? from + col * pitch : from + col;
 #pragma unroll 2
     for (int k0 = begin + slice * SLICE_DEPTH; k0 < end; k0 += STRIP) {
         float y[SLICE_DEPTH];
         // All loads of a strip are under way before the first is needed.
+        if (AHEAD && phase.tb) {
 #pragma unroll
-        for (int j = 0; j < SLICE_DEPTH; ++j) y[j] = k0 + j < end ? b[(k0 + j) * step] : 0.f;
+            for (int j = 0; j < SLICE_DEPTH; j += 4) {
+                const float4 quad = *reinterpret_cast<const float4*>(b + k0 + j);
+                y[j] = quad.x, y[j + 1] = quad.y, y[j + 2] = quad.z, y[j + 3] = quad.w;
+            }
+        } else {
+#pragma unroll
+            for (int j = 0; j < SLICE_DEPTH; ++j) y[j] = k0 + j < end ? b[(k0 + j) * step] : 0.f;
+        }
 #pragma unroll
         for (int j = 0; j < SLICE_DEPTH; ++j) {
             if (k0 + j >= end) continue;
@@ -44,8 +82,8 @@ __device__ __forceinline__ void add_slice(const RowsPhase& phase, const float* x
 
 // total[r · pitch + col] = row row0 + r of A · op(B). Rows beyond the last are computed from zeros.
 template <int R>
-__device__ __forceinline__ void multiply_rows(const RowsPhase& phase, int row0, int rows, int pitch, float* total,
-                                              float* scratch) {
+__device__ __forceinline__ void multiply_rows(const RowsPhase& phase, const float* weights, int row0, int rows, int pitch,
+                                              float* total, float* scratch) {
     const int thread = threadIdx.x, n = phase.n, k = phase.k;
     float* const x = scratch;         // [R][k]
     float* const part = x + R * k;    // [SLICES][R][n]
@@ -60,7 +98,8 @@ __device__ __forceinline__ void multiply_rows(const RowsPhase& phase, int row0, 
             // Neighbouring threads read neighbours in memory: along k where B is stored [n, k], along n where not.
             const int col = phase.tb ? item / SLICES : item % n, slice = phase.tb ? item % SLICES : item / n;
             float sum[R] = {};
-            add_slice<R>(phase, x, col, slice, begin, end, sum);
+            if (phase.ahead != 0) add_slice<R, true>(phase, weights, x, col, slice, begin, end, sum);
+            else add_slice<R, false>(phase, weights, x, col, slice, begin, end, sum);
 #pragma unroll
             for (int r = 0; r < R; ++r) part[(slice * R + r) * n + col] = sum[r];
         }
@@ -74,6 +113,26 @@ __device__ __forceinline__ void multiply_rows(const RowsPhase& phase, int row0, 
         }
         __syncthreads();
     }
+}
+
+// total[r · pitch + col] = the sum of the splits of row row0 + r, in their order.
+__device__ __forceinline__ void add_splits(const RowsParams& p, const RowsPhase& phase, int row0, int rows, int pitch,
+                                           float* total) {
+    const int across = pitch / 4;
+    const long long matrix = static_cast<long long>(p.rows) * phase.lda;
+    for (int quad = threadIdx.x; quad < rows * across; quad += ROWS_THREADS) {
+        const int r = quad / across, col = quad % across * 4, n = lanes_from(col, phase.n);
+        const float* const from = element(phase.a, phase.lda, row0 + r, col);
+        float4 sum = load_quad(from, n);
+        // Several loads are under way before the first is needed.
+#pragma unroll 4
+        for (int split = 1; split < phase.splits; ++split) {
+            const float4 s = load_quad(from + split * matrix, n);
+            sum = make_float4(__fadd_rn(sum.x, s.x), __fadd_rn(sum.y, s.y), __fadd_rn(sum.z, s.z), __fadd_rn(sum.w, s.w));
+        }
+        *reinterpret_cast<float4*>(total + r * pitch + col) = sum;
+    }
+    __syncthreads();
 }
 
 // Calls run(epilogue) with the hand-written epilogue of the phase.
@@ -142,7 +201,9 @@ __device__ __forceinline__ void finish_rows(const RowsParams& p, const RowsPhase
 
 template <int R>
 __device__ __forceinline__ void run_rows(const RowsParams& p, float* shared) {
+    copy_ahead(p, shared);
     begin_launch();
+    cp_async_wait<0>();  // for the others' copies multiply_rows has a barrier
     const int row0 = blockIdx.x * R, rows = min(R, p.rows - row0);
 #pragma unroll 1
     for (int i = 0; i < p.phases_len; ++i) {
@@ -150,7 +211,8 @@ __device__ __forceinline__ void run_rows(const RowsParams& p, float* shared) {
         const int pitch = (phase.n + 3) / 4 * 4;
         float* const total = shared;                 // [R][pitch]
         float* const scratch = shared + R * pitch;   // of the product, then of the program
-        if (phase.a.there()) multiply_rows<R>(phase, row0, rows, pitch, total, scratch);
+        if (phase.b.there()) multiply_rows<R>(phase, shared + phase.ahead, row0, rows, pitch, total, scratch);
+        else if (phase.a.there()) add_splits(p, phase, row0, rows, pitch, total);
         finish_rows(p, phase, row0, rows, pitch, total, scratch);
         // What this phase has written is there for the next one, and the shared memory is free.
         __syncthreads();

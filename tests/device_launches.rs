@@ -7,7 +7,7 @@ mod common;
 
 use common::training::{TRAIN, Training};
 use common::{on_cuda, under_all_schedules};
-use elbo::engine::device::cuda::paper::PaperStep;
+use elbo::engine::device::cuda::paper::{PaperLaunch, PaperStep};
 use elbo::engine::device::{Moment, Precision};
 use elbo::engine::nn::Activation;
 use elbo::engine::rng::Draw;
@@ -191,10 +191,14 @@ fn the_usual_step_agrees_with_the_cpu() {
 
 /// The step of the usual model on an H200, which needs no GPU to be looked at.
 fn paper(config: VaeConfig, rows: usize, fusion: Fusion) -> PaperStep {
+    paper_on((9, 0), config, rows, fusion)
+}
+
+fn paper_on(capability: (u32, u32), config: VaeConfig, rows: usize, fusion: Fusion) -> PaperStep {
     let g = Graph::new();
     let outputs = training_step(&g, &Vae::new(config).unwrap(), &ADAM, TRAIN, rows);
     let plan = Plan::build(&g, &outputs, fusion).unwrap();
-    PaperStep::of(&plan, Precision::F32, (9, 0), fusion.launches).unwrap()
+    PaperStep::of(&plan, Precision::F32, capability, fusion.launches).unwrap()
 }
 
 #[test]
@@ -216,10 +220,21 @@ fn the_longest_way_of_the_usual_step_has_six_launches() {
     let large = paper(v1(), 8192, Fusion::all());
     assert!(large.launches.iter().all(|launch| !launch.kernel.starts_with("rows")));
     // With one row the weights would all be read by one block, one after the other: steps of the way forward stay apart.
-    let (one, one_apart) = (paper(v1(), 1, Fusion::all()), paper(v1(), 1, APART()));
+    // But not while they are so few that they are copied before the launches that these wait for are over.
     let rows = |step: &PaperStep| step.launches.iter().filter(|launch| launch.kernel.starts_with("rows")).count();
-    assert!(rows(&one) < rows(&shared), "{:#?}", one.launches);
-    assert!(one.microseconds < one_apart.microseconds);
+    for (latent, fewer) in [(20, false), (40, true)] {
+        let config = || VaeConfig::new(latent).hidden(&[400]);
+        let (one, one_apart) = (paper(config(), 1, Fusion::all()), paper(config(), 1, APART()));
+        assert_eq!(rows(&one) < rows(&shared), fewer, "{:#?}", one.launches);
+        assert!(one.microseconds < one_apart.microseconds);
+    }
+    let copied = |step: &PaperStep| step.launches.iter().filter(|launch| launch.ahead > 0.0).count();
+    let older = paper_on((8, 0), v1(), 128, Fusion::all());
+    assert_eq!([copied(&shared), copied(&apart), copied(&older)], [2, 0, 0]);
+    // The rows add up the splits of what comes before them.
+    let splits: Vec<&PaperLaunch> = shared.launches.iter().filter(|launch| launch.leaves_splits).collect();
+    assert!(splits.len() == 2 && splits.iter().all(|launch| launch.urgent), "{:#?}", shared.launches);
+    assert!(shared.microseconds <= 20.0, "{}", shared.microseconds);
     // What every launch waits for comes before it, and the last comes after all.
     for (i, launch) in shared.launches.iter().enumerate() {
         assert!(launch.waits.iter().all(|&j| j < i && shared.launches[j].time.1 < launch.time.0));

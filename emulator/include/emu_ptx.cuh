@@ -18,10 +18,14 @@ inline void begin_launch() { emu::begin_launch(); }
 
 // `valid` false: the destination becomes zero and the source is not read.
 inline void cp_async16(void* shared, const void* global, bool valid, EMU_SITE_ARGUMENTS) {
-    emu::async_copy(shared, global, 16, valid, file, line);
+    emu::async_copy(shared, global, 16, valid, false, file, line);
 }
 inline void cp_async4(void* shared, const void* global, bool valid, EMU_SITE_ARGUMENTS) {
-    emu::async_copy(shared, global, 4, valid, file, line);
+    emu::async_copy(shared, global, 4, valid, false, file, line);
+}
+// Allowed before begin_launch() too, if the launches that may still run then have written nothing of it.
+inline void cp_async16_ahead(void* shared, const void* global, bool valid, EMU_SITE_ARGUMENTS) {
+    emu::async_copy(shared, global, 16, valid, true, file, line);
 }
 inline void cp_async_commit() { emu::async_commit(); }
 // Waits until at most N of the committed groups are pending.

@@ -50,8 +50,9 @@ int lane();
 // Ends the launch with a report.
 [[noreturn]] void kernel_fault(const char* what, const char* file, int line);
 
-// Asynchronous copies to shared memory: queued for the running thread, done when they are waited for.
-void async_copy(void* shared, const void* global, unsigned bytes, bool valid, const char* file, int line);
+// Asynchronous copies to shared memory: queued for the running thread, done when they are waited for. `ahead`: of memory that no
+// launch writes which may still run while this one has not waited.
+void async_copy(void* shared, const void* global, unsigned bytes, bool valid, bool ahead, const char* file, int line);
 void async_commit();
 void async_wait(unsigned pending_groups);
 void async_wait_all();

@@ -235,7 +235,7 @@ bool can_launch(const Launch& launch) {
     return threads <= std::min(launch.kernel->max_threads, MAX_THREADS) && launch.shared_bytes <= MAX_SHARED;
 }
 
-Outcome run(const Launch& launch) {
+Outcome run(const Launch& launch, uint32_t* number) {
     const Kernel& kernel = *launch.kernel;
     if (!can_launch(launch)) return Outcome::INVALID;
     install_handlers();
@@ -248,7 +248,8 @@ Outcome run(const Launch& launch) {
     shared_bytes = launch.shared_bytes;
     fault_code = Outcome::FAILED;
     schedule().begin_launch();
-    race::begin_launch();
+    uint32_t own = race::begin_launch(launch.unfinished);
+    if (number != nullptr) *number = own;
     launching = pthread_self();
     in_launch = true;
     watchdog::start();

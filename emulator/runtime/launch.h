@@ -21,6 +21,7 @@ struct Launch {
     unsigned shared_bytes;
     const void* params;
     bool ahead = false;  // by an edge of the kind that lets it begin before what it comes after is over
+    std::vector<uint32_t> unfinished;  // the numbers of the launches that may then still run
 };
 
 // Are grid, block and shared memory within the limits of the device and of the kernel?
@@ -29,8 +30,8 @@ bool can_launch(const Launch& launch);
 enum class Outcome { DONE, INVALID, FAILED, ILLEGAL_ADDRESS, MISALIGNED };
 
 // Runs it to its end. INVALID: not launched, the arguments make no sense. The later ones: it failed while running; the
-// report has been printed and is kept for last_report.
-Outcome run(const Launch& launch);
+// report has been printed and is kept for last_report. `number`, if there is one, becomes the launch's.
+Outcome run(const Launch& launch, uint32_t* number = nullptr);
 
 // Shared memory of the running block, [begin, begin + size).
 unsigned shared_size();

@@ -34,6 +34,7 @@ struct Access {
 
 struct Word {
     uint32_t age = 0;  // what it remembers is of another launch, or another block's shared memory, if this differs
+    uint32_t written_by = 0;  // the last launch that wrote it: this it remembers for ever
     Access writes[2];  // of its two halves: neighbouring 16-bit elements belong to different threads
     Access reads[2];
 };
@@ -46,6 +47,7 @@ struct Page {
 
 bool is_enabled;
 uint32_t ages, launch_age, block_age;
+std::vector<uint32_t> may_still_run;
 std::unordered_map<uintptr_t, std::unique_ptr<Page>> pages;
 struct {
     uintptr_t number;
@@ -63,8 +65,10 @@ Word& word_at(uintptr_t address) {
     Word& word = entry.page->words[address % PAGE / 4];
     uint32_t age = in_shared(reinterpret_cast<void*>(address), 1) ? block_age : launch_age;
     if (word.age != age) {
+        uint32_t written_by = word.written_by;
         word = Word();
         word.age = age;
+        word.written_by = written_by;
     }
     return word;
 }
@@ -210,6 +214,7 @@ void touch(uintptr_t address, uint8_t bytes, bool write, bool is_atomic, uint32_
     }
     Access now_here{thread, epoch[thread % MAX_THREADS], place, bytes, is_atomic, is_copy};
     if (write) {
+        word.written_by = launch_age;
         for (Access& old : word.reads) {
             if (conflicts(old)) report(old, false, address, write, place);
             if ((old.bytes & ~bytes) == 0) old = Access();
@@ -251,10 +256,12 @@ void each_word(const void* memory, size_t bytes, bool write, bool is_atomic, uin
 void enable() { is_enabled = true; }
 bool enabled() { return is_enabled; }
 
-void begin_launch() {
+uint32_t begin_launch(const std::vector<uint32_t>& unfinished) {
     launch_age = ++ages;
     now = 0;
     released.clear();
+    may_still_run = unfinished;
+    return launch_age;
 }
 
 void begin_block() {
@@ -329,6 +336,19 @@ void must_have_begun(const void* address, uintptr_t pc) {
     block().current().ahead = false;
     fault(Outcome::FAILED, "global memory is touched before begin_launch() has waited for the launches before, at " +
                                (pc != 0 ? place_of(pc) : block().current().site.text()));
+}
+
+// What launches have written that were over before those began which this one comes after is there already: these have waited.
+void must_be_there(const void* address, size_t bytes) {
+    if (!is_enabled || !block().is_running() || !block().current().ahead) return;
+    auto at = reinterpret_cast<uintptr_t>(address);
+    for (uintptr_t word = at; word < at + bytes; word += 4) {
+        uint32_t writer = word_at(word).written_by;
+        if (std::find(may_still_run.begin(), may_still_run.end(), writer) == may_still_run.end()) continue;
+        block().current().ahead = false;
+        fault(Outcome::FAILED, "memory that a launch may still write is copied before begin_launch(), at " +
+                                   block().current().site.text());
+    }
 }
 
 void mbarrier_arrives(const void* barrier) {

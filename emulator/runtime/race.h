@@ -8,6 +8,7 @@
 #pragma once
 #include <cstddef>
 #include <cstdint>
+#include <vector>
 
 namespace emu::race {
 
@@ -15,7 +16,8 @@ namespace emu::race {
 void enable();
 bool enabled();
 
-void begin_launch();
+// A launch begins, which may do so while those with these numbers still run. The result is its own number.
+uint32_t begin_launch(const std::vector<uint32_t>& unfinished);
 void begin_block();
 
 // All threads of the block, some lanes of a warp, or the running thread alone pass a point that orders memory.
@@ -47,5 +49,7 @@ void access(const void* address, size_t bytes, bool write, uintptr_t pc);
 void atomic(const void* address, size_t bytes, uintptr_t pc);
 // Fails if it is global memory and the running thread has not waited for the launches that its own comes after.
 void must_have_begun(const void* address, uintptr_t pc);
+// Fails if it has not waited and one of those that may still run has written there.
+void must_be_there(const void* address, size_t bytes);
 
 }  // namespace emu::race

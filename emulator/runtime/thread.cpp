@@ -77,7 +77,7 @@ void do_copies(Thread& thread, unsigned count) {
 
 }  // namespace
 
-void async_copy(void* shared, const void* global, unsigned bytes, bool valid, const char* file, int line) {
+void async_copy(void* shared, const void* global, unsigned bytes, bool valid, bool ahead, const char* file, int line) {
     Thread& thread = block().current();
     thread.site = Site{bytes == 16 ? "cp_async16" : "cp_async4", file, line};
     if (!in_shared(shared, bytes)) {
@@ -86,7 +86,8 @@ void async_copy(void* shared, const void* global, unsigned bytes, bool valid, co
     if (!aligned(shared, bytes) || (valid && !aligned(global, bytes))) {
         fault(Outcome::MISALIGNED, thread.site.text() + ": from " + hex(global) + " to " + hex(shared));
     }
-    if (valid) race::must_have_begun(global, 0);
+    if (valid && ahead) race::must_be_there(global, bytes);
+    else if (valid) race::must_have_begun(global, 0);
     race::access(shared, bytes, true, 0);
     memset(shared, 0xff, bytes);
     thread.copies.push_back(AsyncCopy{static_cast<unsigned char*>(shared), global, bytes, valid, thread.site});

@@ -35,10 +35,14 @@ CUresult code_of(Outcome outcome) {
 
 CUresult run_in_order(const Work& work, std::vector<bool> wanted);
 
-CUresult run_node(const Node& node) {
+// `number` becomes that of the launch, if it is one; `unfinished` are those of launches that may still run when it begins.
+CUresult run_node(const Node& node, std::vector<uint32_t> unfinished, uint32_t& number) {
     switch (node.kind) {
-        case Node::KERNEL:
-            return code_of(run(Launch{node.kernel, node.grid, node.block, node.shared_bytes, node.params.data(), node.ahead}));
+        case Node::KERNEL: {
+            Launch launch{node.kernel, node.grid, node.block, node.shared_bytes, node.params.data(), node.ahead, {}};
+            launch.unfinished = std::move(unfinished);
+            return code_of(run(launch, &number));
+        }
         case Node::COPY:
             memcpy(node.to, node.staged.empty() ? node.from : node.staged.data(), node.bytes);
             return CUDA_SUCCESS;
@@ -68,6 +72,20 @@ CUresult run_in_order(const Work& work, std::vector<bool> wanted) {
     for (size_t i = 0; i < count; ++i) {
         if (done[i]) wanted[i] = false;
     }
+    // The numbers of launches, 0 of those that have not run here. One that is set up ahead may begin when all that it comes after
+    // have waited; until then only what these came after is over.
+    std::vector<uint32_t> numbers(count);
+    auto unfinished = [&](const Node& node) {
+        std::vector<uint32_t> numbers_of;
+        if (!node.ahead) return numbers_of;
+        std::vector<size_t> over;
+        for (size_t before : node.after) merge(over, work.nodes[before].after);
+        std::vector<bool> is_over = work.closure(over);
+        for (size_t i = 0; i < count; ++i) {
+            if (numbers[i] != 0 && !is_over[i]) numbers_of.push_back(numbers[i]);
+        }
+        return numbers_of;
+    };
     for (;;) {
         ready.clear();
         for (size_t i = 0; i < count; ++i) {
@@ -75,7 +93,7 @@ CUresult run_in_order(const Work& work, std::vector<bool> wanted) {
         }
         if (ready.empty()) return CUDA_SUCCESS;
         size_t next = ready[schedule().pick(ready.size())];
-        CUresult result = run_node(work.nodes[next]);
+        CUresult result = run_node(work.nodes[next], unfinished(work.nodes[next]), numbers[next]);
         if (result != CUDA_SUCCESS) return result;
         wanted[next] = false;
         done[next] = true;

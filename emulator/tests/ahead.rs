@@ -25,14 +25,23 @@ fn graph() -> sys::CUgraph {
 
 /// b = a + 1, and ahead of its end c = b + 1 with a bug: c, or the error.
 fn run(device: &Device, bug: i32, schedule: &str) -> Result<Vec<f32>, CUresult> {
+    run_after(device, bug, &[], schedule)
+}
+
+/// The same after t = a + 2, which comes before those of the two with these numbers.
+fn run_after(device: &Device, bug: i32, before: &[usize], schedule: &str) -> Result<Vec<f32>, CUresult> {
     device.emulator.clear();
     device.emulator.set_schedule(schedule).unwrap();
     let [a, b, c, ticket] = [1.0, 0.0, 0.0, 0.0].map(|v| Buffer::new(&[v; 32]));
     let (graph, stream) = (graph(), Stream::new());
+    let zeroth = device.node(graph, &[], &mut add(&a, &ticket, 2.0)).unwrap();
     let first = device.node(graph, &[], &mut add(&a, &b, 1.0)).unwrap();
     let mut params = CheckParams { x: b.at, out: c.at, ticket: ticket.at, n: 0, bug };
     let second = device.node_of("check_ahead", graph, &[], &mut params).unwrap();
     ok(wait_ahead(graph, [first, second], AHEAD));
+    // The first does not wait itself.
+    let edge = |which: usize| if which == 0 { sys::CUgraphEdgeData { from_port: 0, type_: 0, ..AHEAD } } else { AHEAD };
+    before.iter().for_each(|&which| ok(wait_ahead(graph, [zeroth, [first, second][which]], edge(which))));
     let exec = instantiate(graph);
     // SAFETY: the handles are those of above.
     unsafe {
@@ -64,6 +73,22 @@ fn a_launch_that_is_set_up_ahead_touches_nothing_before_it_has_waited() {
         assert_eq!(run(&device, 5, schedule), Err(Code::CUDA_ERROR_LAUNCH_FAILED));
         let report = device.emulator.last_report();
         assert!(report.contains("ended without begin_launch()"), "{schedule}: {report}");
+    }
+    device.emulator.clear();
+}
+
+/// What the launch before may still write, or another that this one comes after, is not copied; what that one came after is there.
+#[test]
+fn only_what_is_there_is_copied_ahead() {
+    let Some(device) = device(true) else { return };
+    for schedule in common::SCHEDULES {
+        assert_eq!(run_after(&device, 7, &[0], schedule), Ok(vec![6.0; 32]), "{schedule}");
+        for (bug, before) in [(6, &[0][..]), (7, &[1])] {
+            assert_eq!(run_after(&device, bug, before, schedule), Err(Code::CUDA_ERROR_LAUNCH_FAILED));
+            let report = device.emulator.last_report();
+            let said = report.contains("a launch may still write") && report.contains("checks.cu:");
+            assert!(said, "bug {bug}, {schedule}: {report}");
+        }
     }
     device.emulator.clear();
 }

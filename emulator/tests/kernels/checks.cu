@@ -192,7 +192,8 @@ ELBO_KERNEL(check_votes, 64, CheckParams) {
 }
 
 // out[t] = x[t] + 1, and what was read too early, in a launch that is set up ahead. Before it waits it reads (bug 1), writes (2), counts (3) or starts a
-// copy (4); or half of its threads do not wait at all (5).
+// copy (4); or half of its threads do not wait at all (5). Or it copies ahead what may still be written, x (6), or what has to be
+// there, `ticket` (7), and adds that.
 ELBO_KERNEL(check_ahead, 32, CheckParams) {
     ELBO_SHARED(float, shared);
     int t = threadIdx.x;
@@ -201,8 +202,12 @@ ELBO_KERNEL(check_ahead, 32, CheckParams) {
     if (p.bug == 3) atomicAdd(p.ticket, 0u);
     if (p.bug == 4) cp_async4(shared + t, p.x + t, true);
     if (p.bug == 5 && t >= 16) return;
+    const float* const early = p.bug == 6 ? p.x : reinterpret_cast<const float*>(p.ticket);
+    if (p.bug >= 6 && t < 8) cp_async16_ahead(shared + 4 * t, early + 4 * t, true);
     begin_launch();
     cp_async_wait_all();
+    __syncthreads();
+    if (p.bug == 7) x = shared[t];
     p.out[t] = __fadd_rn(__fadd_rn(p.x[t], 1.0f), x);
 }
 

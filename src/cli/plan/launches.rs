@@ -53,7 +53,7 @@ pub(super) fn text(step: &PaperStep, alone: &PaperStep, plan: &Plan) -> String {
     let (major, minor) = step.capability;
     let mut text =
         format!("\nlaunches on a GPU of compute capability {major}.{minor}; times are predicted, not measured\n");
-    text += "node  kernel               steps   blocks threads      KiB   begin     end µs   waits for\n";
+    text += "node  kernel               steps     blocks threads      KiB   ahead   begin     end µs   waits for\n";
     for (i, launch) in step.launches.iter().enumerate() {
         let mark = if launch.urgent { '*' } else { ' ' };
         let blocks: u32 = launch.grid.iter().product();
@@ -62,19 +62,30 @@ pub(super) fn text(step: &PaperStep, alone: &PaperStep, plan: &Plan) -> String {
         if launch.for_next {
             steps += " next";
         }
+        if launch.leaves_splits {
+            steps += " splits";
+        }
         text += &format!(
-            "{:>4}{mark} {:<20} {:<7} {blocks:>6} {:>7} {:>8.1} {begin:>7.1} {end:>9.1}   {}\n",
+            "{:>4}{mark} {:<20} {:<9} {blocks:>6} {:>7} {:>8.1} {:>7.1} {begin:>7.1} {end:>9.1}   {}\n",
             i + 1,
             launch.kernel,
             steps,
             launch.threads,
             launch.bytes / 1024.0,
+            launch.ahead / 1024.0,
             listed(&launch.waits),
         );
     }
     let bytes: f64 = step.launches.iter().map(|launch| launch.bytes).sum();
     if step.launches.iter().any(|launch| launch.for_next) {
         text += "next: for the next step of the run, beside this one; the first step of a run waits for a launch of its own\n";
+    }
+    if step.launches.iter().any(|launch| launch.leaves_splits) {
+        text +=
+            "splits: the sums of each split of k, for the launch that has the step too; no block waits for another\n";
+    }
+    if step.launches.iter().any(|launch| launch.ahead > 0.0) {
+        text += "ahead: of the KiB those of parameters that a launch reads while those that it waits for still run\n";
     }
     text += &format!(
         "{} launches for {} steps; the longest way (*) has {} of them and takes {:.1} µs; {:.2} MiB are moved\n\n",
@@ -119,8 +130,9 @@ pub(super) fn text(step: &PaperStep, alone: &PaperStep, plan: &Plan) -> String {
 pub(super) fn record(step: &PaperStep) -> Value {
     let launch = |launch: &PaperLaunch| {
         json!({
-            "kernel": launch.kernel, "steps": launch.steps, "for_next": launch.for_next, "grid": launch.grid,
-            "threads": launch.threads, "bytes": launch.bytes, "waits": launch.waits, "longest_way": launch.urgent,
+            "kernel": launch.kernel, "steps": launch.steps, "for_next": launch.for_next,
+            "leaves_splits": launch.leaves_splits, "grid": launch.grid, "threads": launch.threads,
+            "bytes": launch.bytes, "bytes_ahead": launch.ahead, "waits": launch.waits, "longest_way": launch.urgent,
             "begin_us": launch.time.0, "end_us": launch.time.1,
         })
     };

@@ -254,6 +254,13 @@ impl Driver {
         // SAFETY: the function belongs to a loaded module.
         unsafe { result::function::get_function_attribute(function.handle, attribute) }
             .map_err(self.failed("cuFuncGetAttribute"))?;
+        if self.ahead.get() {
+            // Launches that are set up ahead begin beside others, on multiprocessors that share one division of their memory.
+            let attribute = sys::CUfunction_attribute::CU_FUNC_ATTRIBUTE_PREFERRED_SHARED_MEMORY_CARVEOUT;
+            // SAFETY: as above.
+            unsafe { result::function::set_function_attribute(function.handle, attribute, 100) }
+                .map_err(self.failed("cuFuncSetAttribute"))?;
+        }
         self.functions.borrow_mut().insert(name, function);
         Ok(function)
     }
@@ -295,6 +302,13 @@ impl Driver {
             return Ok(());
         }
         let attribute = sys::CUfunction_attribute::CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES;
+        // SAFETY: the function belongs to a loaded module.
+        let allowed = unsafe { result::function::get_function_attribute(function.handle, attribute) }
+            .map_err(self.failed("cuFuncGetAttribute"))?;
+        // Another plan may need more.
+        if bytes as i32 <= allowed {
+            return Ok(());
+        }
         // SAFETY: the function belongs to a loaded module.
         unsafe { result::function::set_function_attribute(function.handle, attribute, bytes as i32) }
             .map_err(self.failed("cuFuncSetAttribute"))

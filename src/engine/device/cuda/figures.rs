@@ -16,6 +16,9 @@
 //! t(step)    = max over ways through the graph of Σ ( t(launch) + edge )
 //! ```
 //!
+//! What a launch reads before it waits is there when those it waits for have begun, after the time that they keep the
+//! second-level cache busy and its own; only what is missing when they are over delays it.
+//!
 //! The bytes of a launch are those of its operands, each once; those of the strips count an operand as often as blocks read it.
 //! The rates of the arithmetic are with the kernels that reach them (`engine/steps/gemm/cuda.rs`).
 //!
@@ -161,6 +164,10 @@ pub(crate) struct Load {
     pub cycles: f64,
     /// Those in which it waits for what other blocks have done, however many there are.
     pub latency: f64,
+    /// Cycles of a product in which that multiprocessor reads and writes through the second-level cache.
+    pub cache: f64,
+    /// Bytes that it reads before it waits for other launches; they are none of `bytes`.
+    pub ahead: f64,
     /// Instructions of programs that a thread interprets one after the other, and those that are compiled.
     pub interpreted: usize,
     pub compiled: usize,
@@ -178,16 +185,33 @@ impl Load {
             bytes: self.bytes * models as f64,
             cycles: self.cycles * turns(all, 1.0) / turns(one, 1.0),
             latency: self.latency,
+            cache: self.cache * turns(all, 1.0) / turns(one, 1.0),
+            ahead: self.ahead * models as f64,
             interpreted: times(self.interpreted),
             compiled: times(self.compiled),
         }
     }
 
+    /// Microseconds in which so many bytes come through the second-level cache.
+    fn through_cache(&self, bytes: f64, figures: &Figures) -> f64 {
+        let share = (self.blocks as f64 / figures.multiprocessors.value).min(1.0);
+        bytes / (figures.l2_bandwidth.value * 1e3 * share)
+    }
+
+    /// Microseconds for which it keeps the second-level cache busy, but for what it reads before it waits.
+    pub(crate) fn cache_microseconds(&self, figures: &Figures) -> f64 {
+        (self.cache / figures.clock.value).max(self.through_cache(self.bytes, figures))
+    }
+
+    /// And those for that.
+    pub(crate) fn ahead_microseconds(&self, figures: &Figures) -> f64 {
+        self.through_cache(self.ahead, figures)
+    }
+
     /// Its time in microseconds, by the formula above.
     pub(crate) fn microseconds(&self, figures: &Figures) -> f64 {
         let mhz = figures.clock.value;
-        let share = (self.blocks as f64 / figures.multiprocessors.value).min(1.0);
-        let memory = self.bytes / (figures.l2_bandwidth.value * 1e3 * share);
+        let memory = self.through_cache(self.bytes, figures);
         let instructions =
             self.interpreted as f64 * figures.interpreted.value + self.compiled as f64 * figures.compiled.value;
         ((self.cycles + self.latency) / mhz).max(memory) + instructions / mhz
@@ -209,6 +233,17 @@ mod tests {
         assert!((time(Load { cycles: 5940.0, ..load }) - 3.0).abs() < 1e-12, "5940 cycles at 1980 MHz");
         assert!((time(Load { interpreted: 99, ..load }) - 11.0).abs() < 1e-12, "99 · 200 cycles more");
         assert!((time(Load { compiled: 99, ..load }) - 4.0).abs() < 1e-12, "99 · 60 cycles more");
+    }
+
+    #[test]
+    fn what_is_read_ahead_waits_for_the_cache_alone() {
+        let h200 = figures((9, 0));
+        let load = Load { blocks: 66, bytes: 5.5e6, ahead: 2.75e6, cycles: 1980.0, ..Load::default() };
+        assert!((load.microseconds(&h200) - 2.0).abs() < 1e-12 && (load.ahead_microseconds(&h200) - 1.0).abs() < 1e-12);
+        assert!((load.cache_microseconds(&h200) - 2.0).abs() < 1e-12);
+        let product = Load { blocks: 132, cycles: 3960.0, cache: 1980.0, ..Load::default() };
+        assert!((product.cache_microseconds(&h200) - 1.0).abs() < 1e-12, "half of its time");
+        assert!((product.of_models(2, &h200).cache_microseconds(&h200) - 2.0).abs() < 1e-12);
     }
 
     #[test]

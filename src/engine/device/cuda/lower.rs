@@ -19,7 +19,7 @@ use crate::engine::error::{Choice, Error, Result};
 use crate::engine::graph::Slot;
 use crate::engine::ops::layout::Lookup;
 use crate::engine::plan::program::{Output, Program};
-use crate::engine::plan::{Mem, Plan, View};
+use crate::engine::plan::{Mem, Plan, Step, View};
 use crate::engine::steps::Kernel;
 use crate::engine::steps::optimize::Optimize;
 
@@ -81,9 +81,10 @@ pub(crate) struct Lowered {
 impl Lowered {
     /// Says where the memory of every shared sum is, its workspace and its counters: so many bytes behind `begin`.
     pub fn place_sums(&mut self, begin: Address, places: &[[Address; 2]]) {
-        for (sum, places) in self.shared_sums.iter().zip(places) {
-            for (field, place) in sum.fields.into_iter().zip(places) {
-                self.launches[sum.launch].launch.params[field / size_of::<u64>()] = begin.wrapping_add(*place);
+        for (sum, [workspace, tickets]) in self.shared_sums.iter().zip(places) {
+            let known = sum.workspace.iter().map(|field| (field, workspace));
+            for (field, place) in known.chain(sum.counters.iter().map(|field| (field, tickets))) {
+                self.launches[field.launch].launch.params[field.byte / size_of::<u64>()] = begin.wrapping_add(*place);
             }
         }
     }
@@ -96,16 +97,24 @@ pub(super) fn last(launches: &[Placed]) -> Vec<usize> {
     (0..awaited.len()).filter(|&i| !awaited[i]).collect()
 }
 
-/// A launch that splits a sum over blocks: a product's over k, a reduction's over a long row. Its parameters get the
+/// A sum that is split over blocks: a product's over k, a reduction's over a long row. The parameters of its launches get the
 /// addresses when there is memory for them.
 pub(crate) struct SharedSum {
-    pub launch: usize,
     /// Elements of the workspace, in f32.
     pub floats: usize,
     /// Counters, in u32.
     pub tickets: usize,
-    /// Where the struct of parameters has the address of the workspace and that of the counters, in bytes.
-    pub fields: [usize; 2],
+    /// Who is given the address of the workspace: the launch that splits the sum, and the one that adds the splits up, if it is
+    /// another.
+    workspace: Vec<Field>,
+    /// And that of the counters; nobody, where another launch adds the splits up.
+    counters: Option<Field>,
+}
+
+/// An address among the parameters of a launch, so many bytes from their begin.
+struct Field {
+    launch: usize,
+    byte: usize,
 }
 
 /// Where a plan's memory is.
@@ -168,6 +177,10 @@ pub(crate) struct Lower<'a> {
     update: Option<&'a Optimize>,
     /// Whether the batch is that of the next step.
     next: bool,
+    /// Whether the product leaves the splits of its k to another launch.
+    leaves_splits: bool,
+    /// The sums of the steps that have left them.
+    splits: HashMap<usize, usize>,
     /// The launches that can end the step, and where their parameters say whether they do.
     ends: HashMap<usize, usize>,
     out: Lowered,
@@ -178,15 +191,17 @@ pub(crate) struct Lower<'a> {
 impl<'a> Lower<'a> {
     pub fn new(gpu: Chip<'a>, precision: Precision, plan: &'a Plan, places: Places<'a>) -> Lower<'a> {
         let out = Lowered { launches: Vec::new(), data: Vec::new(), lookups: Vec::new(), shared_sums: Vec::new() };
-        let (steps, ends, partials) = (Vec::new(), HashMap::new(), HashMap::new());
+        let (steps, ends, partials, splits) = (Vec::new(), HashMap::new(), HashMap::new(), HashMap::new());
         let Clock { ctl, table } = places.clock;
         let clock = Clock { ctl: ctl.wrapping_sub(places.back), table: table.wrapping_sub(places.back) };
-        Lower { gpu, precision, plan, places, clock, steps, update: None, next: false, ends, out, partials }
+        let (update, next, leaves_splits) = (None, false, false);
+        Lower { gpu, precision, plan, places, clock, steps, update, next, leaves_splits, splits, ends, out, partials }
     }
 
     /// All parts, and at the end whatever ticks the clock; before the first step only what gathers its batch.
     pub fn run(mut self, Parts { parts, waits }: &Parts) -> Result<Lowered> {
         let plan = self.plan;
+        let factors = |step: &Step| rows::factors(step).iter().map(View::bytes).sum::<u64>();
         // For every part, the launches that it is over with.
         let mut ends: Vec<Vec<usize>> = Vec::with_capacity(parts.len());
         for (part, waits) in parts.iter().zip(waits) {
@@ -198,6 +213,7 @@ impl<'a> Lower<'a> {
             }
             let step = &plan.steps[part.steps()[0]];
             self.steps = part.steps();
+            let mut waits = union(waits.iter().map(|&j| ends[j].as_slice()));
             let mut bytes = step.bytes();
             match part {
                 Part::Step(_) | Part::Next(_) => step.kernel.lower(&mut self)?,
@@ -211,9 +227,16 @@ impl<'a> Lower<'a> {
                     bytes -= step.kernel.gradient_bytes();
                     bytes += ((rule.bytes() - rule.gradient_bytes()) as f64 * share) as u64;
                 }
-                Part::Rows(steps) => {
+                Part::Splits(_) => {
+                    self.leaves_splits = true;
+                    step.kernel.lower(&mut self)?;
+                    self.leaves_splits = false;
+                    bytes = factors(step);
+                }
+                Part::Rows { steps, joins } => {
                     bytes = steps.iter().map(|&i| plan.steps[i].bytes()).sum();
-                    rows::lower(plan, steps, &mut self)?;
+                    bytes -= if *joins { factors(step) } else { 0 };
+                    rows::lower(plan, steps, *joins, !waits.is_empty(), &mut self)?;
                 }
                 Part::Rest { params, .. } => {
                     let rest = step.kernel.update().expect("the rest of an update").only(params);
@@ -221,7 +244,6 @@ impl<'a> Lower<'a> {
                     bytes = rest.bytes();
                 }
             }
-            let mut waits = union(waits.iter().map(|&j| ends[j].as_slice()));
             let own = self.out.launches.len() - first;
             // The launches of an update are of different parameters; those of another step come one after the other.
             let apart = plan.steps[part.steps()[0]].kernel.update().is_some();
@@ -314,9 +336,19 @@ impl<'a> Lower<'a> {
         (load.cycles, load.latency) = (cycles, latency);
     }
 
+    /// Says for how many of its cycles the busiest multiprocessor has the second-level cache at work.
+    pub fn keeps_cache_busy(&mut self, launch: usize, cycles: f64) {
+        self.out.launches[launch].load.cache = cycles;
+    }
+
     /// Says that launch number `launch` reads what its steps read and `bytes` more, in other blocks.
     pub fn moves(&mut self, launch: usize, bytes: f64) {
         self.out.launches[launch].load.bytes += bytes;
+    }
+
+    /// Says that launch number `launch` reads `bytes` more, in all blocks, before it waits.
+    pub fn moves_ahead(&mut self, launch: usize, bytes: f64) {
+        self.out.launches[launch].load.ahead += bytes;
     }
 
     /// Says that launch number `launch` runs `program`, after what it is said to run already: compiled if it is one of those
@@ -348,9 +380,33 @@ impl<'a> Lower<'a> {
         self.out.data.push(DataLaunch { slot: self.name(slot).into(), cols, launch, field, fill });
     }
 
-    /// Says that launch number `launch` splits a sum over blocks. See [`SharedSum`].
+    /// Says that launch number `launch` splits a sum over blocks, of which the last adds the splits up: in a workspace of so many
+    /// `floats`, with so many counters, whose addresses its parameters have so many bytes from their begin.
     pub fn shares_sums(&mut self, launch: usize, floats: usize, tickets: usize, fields: [usize; 2]) {
-        self.out.shared_sums.push(SharedSum { launch, floats, tickets, fields });
+        let [workspace, counters] = fields.map(|byte| Field { launch, byte });
+        self.out.shared_sums.push(SharedSum { floats, tickets, workspace: vec![workspace], counters: Some(counters) });
+    }
+
+    /// Whether the product that is lowered leaves the splits of its k to another launch.
+    pub fn leaves_splits(&self) -> bool {
+        self.leaves_splits
+    }
+
+    /// Says that launch number `launch` writes so many `floats` of sums, of all splits, for another launch to add up, to the
+    /// address that its parameters have at byte `byte`.
+    pub fn writes_splits(&mut self, launch: usize, floats: usize, byte: usize) {
+        self.splits.insert(self.steps[0], self.out.shared_sums.len());
+        let workspace = vec![Field { launch, byte }];
+        self.out.shared_sums.push(SharedSum { floats, tickets: 0, workspace, counters: None });
+        self.moves(launch, 4.0 * floats as f64);
+    }
+
+    /// Says that launch number `launch` adds up what `step` has left, from the address at byte `byte` of its parameters.
+    pub fn reads_splits(&mut self, launch: usize, step: usize, byte: usize) {
+        let sum = &mut self.out.shared_sums[self.splits[&step]];
+        sum.workspace.push(Field { launch, byte });
+        let floats = sum.floats;
+        self.moves(launch, 4.0 * floats as f64);
     }
 
     /// Says that a kernel looks something up; gives the number by which it tells of a bad one.
@@ -469,21 +525,32 @@ fn union<'a>(lists: impl Iterator<Item = &'a [usize]>) -> Vec<usize> {
     all.into_iter().collect()
 }
 
+/// When each launch begins and ends, in microseconds, with so many models, as [`figures`](super::figures) says; and the launch
+/// that lets it begin.
+pub(super) fn times(launches: &[Placed], figures: &Figures, models: usize) -> Vec<(f64, f64, Option<usize>)> {
+    let mut times: Vec<(f64, f64, Option<usize>)> = Vec::with_capacity(launches.len());
+    for placed in launches {
+        let load = placed.load.of_models(models, figures);
+        let latest = placed.waits.iter().copied().max_by(|&a, &b| times[a].1.total_cmp(&times[b].1));
+        let begin = latest.map_or(0.0, |i| times[i].1) + figures.edge.value;
+        // What is read ahead comes when those it waits for have begun, and through a cache that they use as well.
+        let free = |&i: &usize| times[i].0 + launches[i].load.of_models(models, figures).cache_microseconds(figures);
+        let ahead = placed.waits.iter().map(free).fold(0.0, f64::max) + load.ahead_microseconds(figures);
+        let begin = if load.ahead > 0.0 { begin.max(ahead) } else { begin };
+        times.push((begin, begin + load.microseconds(figures), latest));
+    }
+    times
+}
+
 /// The longest way through the launches for so many models, in microseconds, and the launches on it.
 pub(crate) fn longest_way(launches: &[Placed], figures: &Figures, models: usize) -> (f64, Vec<usize>) {
-    let mut over: Vec<f64> = Vec::with_capacity(launches.len());
-    let latest = |waits: &[usize], over: &[f64]| waits.iter().copied().max_by(|&a, &b| over[a].total_cmp(&over[b]));
-    for placed in launches {
-        let begin = latest(&placed.waits, &over).map_or(0.0, |i| over[i]);
-        over.push(begin + figures.edge.value + placed.load.of_models(models, figures).microseconds(figures));
-    }
-    let all: Vec<usize> = (0..launches.len()).collect();
-    let mut at = latest(&all, &over);
-    let total = at.map_or(0.0, |i| over[i]);
+    let times = times(launches, figures, models);
+    let mut at = (0..times.len()).max_by(|&a, &b| times[a].1.total_cmp(&times[b].1));
+    let total = at.map_or(0.0, |i| times[i].1);
     let mut way = Vec::new();
     while let Some(launch) = at {
         way.push(launch);
-        at = latest(&launches[launch].waits, &over);
+        at = times[launch].2;
     }
     way.reverse();
     (total, way)

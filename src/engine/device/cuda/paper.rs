@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 
 use super::figures::{Figures, figures};
-use super::lower::{Chip, Lower, Lowered, Places, RunPosition, Slots, longest_way};
+use super::lower::{Chip, Lower, Lowered, Places, RunPosition, Slots, longest_way, times};
 use super::params::Clock;
 use super::parts::{Part, Parts, parts};
 use crate::engine::device::Precision;
@@ -20,12 +20,16 @@ pub struct PaperLaunch {
     pub steps: Vec<usize>,
     /// Whether it makes them for the next step of the run.
     pub for_next: bool,
+    /// Whether it leaves the sums of each split of k to the launch that makes the rest of its step.
+    pub leaves_splits: bool,
     /// Blocks in each dimension.
     pub grid: [u32; 3],
     /// Threads of a block.
     pub threads: u32,
     /// Bytes that it reads and writes.
     pub bytes: f64,
+    /// Those of them that it reads before it waits.
+    pub ahead: f64,
     /// The earlier launches that it waits for.
     pub waits: Vec<usize>,
     /// Whether it lies on the longest way.
@@ -69,20 +73,22 @@ impl PaperStep {
         let figures = figures(cc);
         let (microseconds, way) = longest_way(&lowered.launches, &figures, 1);
         let of_models = Self::MODELS.map(|models| longest_way(&lowered.launches, &figures, models).0);
+        let has = |part: fn(usize) -> Part, steps: &[usize]| steps.len() == 1 && parts.parts.contains(&part(steps[0]));
         let mut launches: Vec<PaperLaunch> = Vec::with_capacity(lowered.launches.len());
-        for placed in &lowered.launches {
-            let ready = placed.waits.iter().map(|&i| launches[i].time.1).fold(0.0, f64::max);
-            let begin = ready + figures.edge.value;
+        let times = times(&lowered.launches, &figures, 1);
+        for (placed, (begin, end, _)) in lowered.launches.iter().zip(times) {
             launches.push(PaperLaunch {
                 kernel: placed.launch.kernel,
                 steps: placed.steps.clone(),
-                for_next: parts.parts.iter().any(|part| matches!(part, Part::Next(step) if placed.steps == [*step])),
+                for_next: has(Part::Next, &placed.steps),
+                leaves_splits: has(Part::Splits, &placed.steps),
                 grid: placed.launch.grid,
                 threads: placed.launch.threads,
-                bytes: placed.load.bytes,
+                bytes: placed.load.bytes + placed.load.ahead,
+                ahead: placed.load.ahead,
                 waits: placed.waits.clone(),
                 urgent: placed.urgent,
-                time: (begin, begin + placed.load.microseconds(&figures)),
+                time: (begin, end),
             });
         }
         Ok(PaperStep { launches, way, microseconds, of_models, merged: merge, capability: cc, figures })

@@ -13,7 +13,7 @@ pub(crate) const MAX_SUMS: usize = 8;
 pub(crate) const SMALL_CODE: usize = 64;
 pub(crate) const SMALL_INPUTS: usize = 16;
 pub(crate) const SMALL_OUTPUTS: usize = 8;
-pub(crate) const MAX_PHASES: usize = 3;
+pub(crate) const MAX_PHASES: usize = 4;
 pub(crate) const MAX_REGS: usize = 64;
 pub(crate) const MAX_TOTALS: usize = 16;
 pub(crate) const MAX_METRICS: usize = 16;
@@ -188,7 +188,7 @@ params! {
         splits: i32,
         k_per_split: i32,
         tiles_m: i32,
-        pad: i32,
+        apart: i32,
         alpha: f32,
         epilogue: i32,
         ta: i32,
@@ -213,7 +213,7 @@ params! {
         k_per_split: i32,
         epilogue: i32,
         group: i32,
-        pad: i32,
+        ahead: i32,
         program: SmallProgram,
     }
 

@@ -6,7 +6,8 @@
 //!   memory. The update of a parameter has to wait for everything that reads it, and so does the product then; what is
 //!   left of the update (parameters whose gradients are made otherwise, or clipped) stays a launch of its own;
 //! * steps that follow one another row by row become one launch, if their products are small (`rows.rs`) and the step is not
-//!   expected to take longer for it;
+//!   expected to take longer for it; if the larger product before them has a split k, they add its splits up too, and no block of
+//!   it waits for another;
 //! * the batch is gathered during the step before, beside its other launches, so that nothing waits for it. The two batches
 //!   lie apart: steps with an even number in their run read one buffer and gather into the other, those with an odd one the
 //!   other way round.
@@ -28,8 +29,10 @@ pub(crate) enum Part {
     Step(usize),
     /// A product that updates the parameters of which it makes the gradients.
     Updating { product: usize, update: usize },
-    /// Steps that follow one another row by row.
-    Rows(Vec<usize>),
+    /// A product with a split k that leaves the sums of all splits to the rows that follow.
+    Splits(usize),
+    /// Steps that follow one another row by row. `joins`: the first is a product that has left its splits.
+    Rows { steps: Vec<usize>, joins: bool },
     /// The update of some parameters: their places in the list of the step.
     Rest { update: usize, params: Vec<usize> },
     /// A step that gathers the batch, for the next step of the run.
@@ -40,10 +43,15 @@ impl Part {
     /// The steps that it makes, the one first whose kernel does it.
     pub(crate) fn steps(&self) -> Vec<usize> {
         match *self {
-            Part::Step(step) | Part::Next(step) | Part::Rest { update: step, .. } => vec![step],
+            Part::Step(step) | Part::Next(step) | Part::Splits(step) | Part::Rest { update: step, .. } => vec![step],
             Part::Updating { product, update } => vec![product, update],
-            Part::Rows(ref steps) => steps.clone(),
+            Part::Rows { ref steps, .. } => steps.clone(),
         }
+    }
+
+    /// Whether it adds up the splits that the other has left.
+    pub(crate) fn joins(&self, other: &Part) -> bool {
+        matches!((self, other), (Part::Rows { steps, joins: true }, Part::Splits(step)) if steps[0] == *step)
     }
 }
 
@@ -56,9 +64,9 @@ pub(crate) struct Parts {
 }
 
 impl Parts {
-    /// The steps that run in one launch in an order of their own.
+    /// The steps that run in one launch in an order of their own; with them the one that leaves its splits, which runs before.
     pub(crate) fn together(&self) -> Vec<Vec<usize>> {
-        let rows = |part: &Part| if let Part::Rows(steps) = part { Some(steps.clone()) } else { None };
+        let rows = |part: &Part| if let Part::Rows { steps, .. } = part { Some(steps.clone()) } else { None };
         self.parts.iter().filter_map(rows).collect()
     }
 
@@ -82,7 +90,8 @@ pub(crate) fn parts(plan: &Plan, precision: Precision, cc: (u32, u32), merge: bo
     let mut merges = Vec::new();
     if merge {
         merges.extend((0..plan.steps.len()).flat_map(|i| updates_of(plan, &order, i)));
-        merges.extend(rows::chains(plan, &order, cc).into_iter().map(Merge::Rows));
+        let chains = rows::chains(plan, &order, precision, cc).into_iter();
+        merges.extend(chains.map(|(steps, joins)| Merge::Rows { steps, joins }));
         merges.extend((0..plan.steps.len()).filter(|&i| is_for_next(plan, i)).map(Merge::Next));
     }
     if let Some(parts) = with(plan, &merges) {
@@ -101,7 +110,7 @@ pub(crate) fn parts(plan: &Plan, precision: Precision, cc: (u32, u32), merge: bo
 }
 
 /// The parts, where a step is expected to be over sooner with the steps of some row by row launch apart, as it may be with so few
-/// rows that the launch has a few blocks only.
+/// rows that the launch has a few blocks only, or with the splits before it added up by the product that makes them.
 fn without_slow_rows(
     plan: &Plan,
     mut merges: Vec<Merge>,
@@ -110,22 +119,26 @@ fn without_slow_rows(
 ) -> Parts {
     let Some(mut least) = microseconds(&parts) else { return parts };
     for at in (0..merges.len()).rev() {
-        if !matches!(merges[at], Merge::Rows(_)) {
-            continue;
-        }
-        let rows = merges.remove(at);
-        let apart = with(plan, &merges).and_then(|apart| Some((microseconds(&apart)?, apart)));
-        match apart.filter(|(time, _)| *time < least) {
-            Some((time, apart)) => (least, parts) = (time, apart),
-            None => merges.insert(at, rows),
+        for less in merges[at].less() {
+            let mut fewer = merges.clone();
+            fewer.splice(at..=at, less);
+            let found = with(plan, &fewer).and_then(|found| Some((microseconds(&found)?, found)));
+            if let Some((time, found)) = found.filter(|(time, _)| *time < least) {
+                (least, parts, merges) = (time, found, fewer);
+            }
         }
     }
     parts
 }
 
 /// Steps that can share a launch, or have one in another step of the run.
+#[derive(Clone)]
 enum Merge {
-    Rows(Vec<usize>),
+    /// As [`Part::Rows`].
+    Rows {
+        steps: Vec<usize>,
+        joins: bool,
+    },
     Next(usize),
     /// A product and the update of parameters, with these places in the list of its parameters.
     Update {
@@ -133,6 +146,19 @@ enum Merge {
         update: usize,
         places: Vec<usize>,
     },
+}
+
+impl Merge {
+    /// What can be expected to be faster in its place: the rows without the splits before them, and nothing.
+    fn less(&self) -> Vec<Option<Merge>> {
+        match self {
+            Merge::Rows { steps, joins: true } => {
+                vec![Some(Merge::Rows { steps: steps[1..].to_vec(), joins: false }), None]
+            }
+            Merge::Rows { joins: false, .. } => vec![None],
+            Merge::Next(_) | Merge::Update { .. } => Vec::new(),
+        }
+    }
 }
 
 /// The buffer that a step writes, if it is one and whole.
@@ -190,8 +216,9 @@ fn with(plan: &Plan, merges: &[Merge]) -> Option<Parts> {
         let Some(part) = part_of(plan, merges, step) else { continue };
         // An update that several parts share belongs to none of them; and nobody waits for the batch of the next step.
         let own: &[usize] = match &part {
-            Part::Rows(steps) => steps,
-            Part::Next(_) => &[],
+            Part::Rows { steps, .. } => steps,
+            // Who waits for a product that leaves its splits waits for those that add them up.
+            Part::Next(_) | Part::Splits(_) => &[],
             _ => &[step],
         };
         own.iter().for_each(|&s| of_step[s] = Some(parts.len()));
@@ -199,8 +226,14 @@ fn with(plan: &Plan, merges: &[Merge]) -> Option<Parts> {
     }
     let waits = |part: &Part| -> Vec<usize> {
         let own = part.steps();
-        let steps = waits_of(plan, merges, part).into_iter().filter(|step| !own.contains(step));
-        let all: BTreeSet<usize> = steps.filter_map(|step| of_step[step]).collect();
+        let steps = waits_of(plan, part).into_iter().filter(|step| !own.contains(step));
+        let splits = parts.iter().position(|other| part.joins(other));
+        // A product that leaves its splits has read its factors then.
+        let left = |step: usize| parts.iter().position(|other| *other == Part::Splits(step));
+        let readers = readers_of(plan, merges, part).into_iter().filter(|(step, _)| !own.contains(step));
+        let read = |(step, by_product): (usize, bool)| by_product.then(|| left(step)).flatten().or(of_step[step]);
+        let all: BTreeSet<usize> =
+            steps.filter_map(|step| of_step[step]).chain(splits).chain(readers.filter_map(read)).collect();
         all.into_iter().collect()
     };
     let waits: Vec<Vec<usize>> = parts.iter().map(waits).collect();
@@ -212,8 +245,11 @@ fn part_of(plan: &Plan, merges: &[Merge], step: usize) -> Option<Part> {
     let mut taken = Vec::new();
     for merge in merges {
         match merge {
-            Merge::Rows(steps) if steps[0] == step => return Some(Part::Rows(steps.clone())),
-            Merge::Rows(steps) if steps.contains(&step) => return None,
+            Merge::Rows { steps, joins: true } if steps[0] == step => return Some(Part::Splits(step)),
+            Merge::Rows { steps, joins } if steps[usize::from(*joins)] == step => {
+                return Some(Part::Rows { steps: steps.clone(), joins: *joins });
+            }
+            Merge::Rows { steps, .. } if steps.contains(&step) => return None,
             Merge::Next(of) if *of == step => return Some(Part::Next(step)),
             Merge::Update { product, update, .. } if *product == step => {
                 return Some(Part::Updating { product: step, update: *update });
@@ -230,23 +266,13 @@ fn part_of(plan: &Plan, merges: &[Merge], step: usize) -> Option<Part> {
     (!params.is_empty()).then_some(Part::Rest { update: step, params })
 }
 
-/// The steps that a part waits for, its own perhaps among them.
-fn waits_of(plan: &Plan, merges: &[Merge], part: &Part) -> Vec<usize> {
-    let slots_of = |update: usize, places: &[usize]| -> Vec<Slot> {
-        let update = plan.steps[update].kernel.update().expect("an update was merged");
-        places.iter().map(|&i| update.params[i].0).collect()
-    };
+/// The steps that a part waits for, its own perhaps among them, but for those that read what it updates.
+fn waits_of(plan: &Plan, part: &Part) -> Vec<usize> {
     match part {
-        Part::Step(step) | Part::Next(step) => plan.steps[*step].waits.clone(),
-        Part::Rows(steps) => steps.iter().flat_map(|&step| plan.steps[step].waits.iter().copied()).collect(),
-        Part::Updating { product, update } => {
-            let places = merges.iter().find_map(|merge| match merge {
-                Merge::Update { product: of, places, .. } if of == product => Some(places),
-                _ => None,
-            });
-            let slots = slots_of(*update, places.expect("the product was merged"));
-            plan.steps[*product].waits.iter().copied().chain(readers(plan, &slots)).collect()
+        Part::Step(step) | Part::Next(step) | Part::Splits(step) | Part::Updating { product: step, .. } => {
+            plan.steps[*step].waits.clone()
         }
+        Part::Rows { steps, .. } => steps.iter().flat_map(|&step| plan.steps[step].waits.iter().copied()).collect(),
         Part::Rest { update, params } => {
             let rest = plan.steps[*update].kernel.update().expect("an update was merged").only(params);
             let gradients = rest.reads();
@@ -254,9 +280,30 @@ fn waits_of(plan: &Plan, merges: &[Merge], part: &Part) -> Vec<usize> {
                 let writes = plan.steps[*i].kernel.writes();
                 writes.iter().any(|w| gradients.iter().any(|gradient| gradient.overlaps(w)))
             };
-            (0..*update).filter(makes).chain(readers(plan, &slots_of(*update, params))).collect()
+            (0..*update).filter(makes).collect()
         }
     }
+}
+
+/// The steps that read the parameters which a part updates, if it is an update of some; with each, whether only its product does.
+fn readers_of(plan: &Plan, merges: &[Merge], part: &Part) -> Vec<(usize, bool)> {
+    let (update, places) = match part {
+        Part::Updating { product, update } => {
+            let places = merges.iter().find_map(|merge| match merge {
+                Merge::Update { product: of, places, .. } if of == product => Some(places),
+                _ => None,
+            });
+            (*update, places.expect("the product was merged"))
+        }
+        Part::Rest { update, params } => (*update, params),
+        _ => return Vec::new(),
+    };
+    let update = plan.steps[update].kernel.update().expect("an update was merged");
+    let slots: Vec<Slot> = places.iter().map(|&i| update.params[i].0).collect();
+    let is_one = |view: View| slots.iter().any(|&slot| view.mem == Mem::Slot(slot));
+    let by_product =
+        |step: usize| !plan.steps[step].kernel.program().is_some_and(|program| program.reads().any(is_one));
+    readers(plan, &slots).map(|step| (step, by_product(step))).collect()
 }
 
 /// The steps that read any of the slots.

@@ -1,7 +1,10 @@
 //! A second opinion on what runs at the same time on a GPU, from the operands alone.
 
 use super::parts::{Part, Parts};
+use super::rows;
+use crate::engine::device::Precision;
 use crate::engine::graph::Slot;
+use crate::engine::plan::program::Program;
 use crate::engine::plan::{Buffer, Mem, Order, Plan, View};
 use crate::engine::steps::Kernel;
 
@@ -23,11 +26,21 @@ impl Touched {
                 let kernel = kernel(*step);
                 Touched { reads: kernel.reads(), writes: kernel.writes(), updates: kernel.updates() }
             }
-            Part::Rows(steps) => Touched {
-                reads: steps.iter().flat_map(|&step| kernel(step).reads()).collect(),
-                writes: steps.iter().flat_map(|&step| kernel(step).writes()).collect(),
-                updates: Vec::new(),
-            },
+            // The sums that it leaves have memory of their own.
+            Part::Splits(step) => {
+                Touched { reads: rows::factors(&plan.steps[*step]), writes: Vec::new(), updates: Vec::new() }
+            }
+            // The factors of the product whose splits it adds up it does not read.
+            Part::Rows { steps, joins } => {
+                let (joined, rest) = steps.split_at(usize::from(*joins));
+                let program = joined.iter().filter_map(|&step| kernel(step).program());
+                let reads = rest.iter().flat_map(|&step| kernel(step).reads());
+                Touched {
+                    reads: program.flat_map(Program::reads).chain(reads).collect(),
+                    writes: steps.iter().flat_map(|&step| kernel(step).writes()).collect(),
+                    updates: Vec::new(),
+                }
+            }
             Part::Updating { product, update: step } => {
                 let made = kernel(*product).writes();
                 let of =
@@ -62,12 +75,13 @@ fn placed(plan: &Plan, view: &View) -> View {
 impl Parts {
     /// Checks what the launches rely on: of two that do not wait for each other, directly or through others, none writes what
     /// the other touches; what a launch reads of scratch memory was written by launches that it waits for, or by itself, or is
-    /// the batch, in whose place nothing is written; and steps that one launch takes row by row lie apart in memory, but for what
-    /// they hand on.
+    /// the batch, in whose place nothing is written; the splits of a product that leaves them are added up by one launch, after it; and
+    /// steps that one launch takes row by row lie apart in memory, but for what they hand on; and what a launch reads before it waits
+    /// only those change that come after it.
     ///
     /// # Errors
     /// A description of the first violation.
-    pub(crate) fn verify(&self, plan: &Plan) -> Result<(), String> {
+    pub(crate) fn verify(&self, plan: &Plan, precision: Precision, cc: (u32, u32)) -> Result<(), String> {
         let order = Order::of(self.waits.iter().map(Vec::as_slice));
         let touched: Vec<Touched> = self.parts.iter().map(|part| Touched::by(plan, part)).collect();
         // What the step before has written, in another place.
@@ -78,6 +92,28 @@ impl Parts {
                 return Err(format!("{part:?} is for the next step, and waits in this one or is waited for"));
             }
             gathered.extend(plan.steps[*step].kernel.writes());
+        }
+        for (i, part) in self.parts.iter().enumerate() {
+            let others = || self.parts.iter().enumerate().filter(|&(_, other)| part.joins(other) || other.joins(part));
+            let expected = usize::from(matches!(part, Part::Splits(_) | Part::Rows { joins: true, .. }));
+            if others().count() != expected || others().any(|(j, other)| part.joins(other) && !order.is_before(j, i)) {
+                return Err(format!(
+                    "{part:?} leaves splits that no launch after it adds up, or adds up none that were left"
+                ));
+            }
+        }
+        for (i, part) in self.parts.iter().enumerate() {
+            let Part::Rows { steps, joins } = part else { continue };
+            let ahead = rows::reads_ahead(plan, steps, *joins, precision, cc);
+            let ahead = if self.waits[i].is_empty() { Vec::new() } else { ahead };
+            let changes = |j: usize, view: &View| {
+                let by = &touched[j];
+                by.updates.iter().any(|slot| view.mem == Mem::Slot(*slot)) || by.writes.iter().any(|w| w.overlaps(view))
+            };
+            let late = |j: usize| order.is_before(i, j) || !ahead.iter().any(|view| changes(j, view));
+            if !(0..touched.len()).all(late) {
+                return Err(format!("{part:?} copies ahead what is not only changed after it"));
+            }
         }
         for buffer in self.lasting(plan) {
             let Buffer { offset, len, .. } = plan.buffers[buffer];
@@ -122,40 +158,73 @@ fn lie_apart(plan: &Plan, steps: &[usize]) -> Result<(), String> {
 mod tests {
     use super::super::parts::parts;
     use super::*;
-    use crate::engine::device::Precision;
     use crate::engine::grad::grad;
     use crate::engine::graph::Graph;
     use crate::engine::optim::Optimizer;
     use crate::engine::plan::Fusion;
 
+    const H200: (u32, u32) = (9, 0);
+
     /// The training of an autoencoder with a narrow middle, as it is placed on a GPU.
     fn placed_plan() -> (Plan, Parts) {
+        placed(40, 30)
+    }
+
+    fn placed(wide: usize, narrow: usize) -> (Plan, Parts) {
         let g = Graph::new();
-        let x = g.batch("train", 6, 40);
-        let [v, w, u] = [("v", [40, 30]), ("w", [30, 8]), ("u", [8, 40])].map(|(name, shape)| g.param(name, &shape));
-        let y = x.matmul(v).tanh().matmul(w).tanh().matmul(u);
+        let x = g.batch("train", 6, wide);
+        let sizes = [("u", [wide, narrow]), ("v", [narrow, 8]), ("w", [8, narrow]), ("r", [narrow, wide])];
+        let layers = sizes.map(|(name, shape)| g.param(name, &shape));
+        let y = layers.iter().fold(x, |y, layer| y.tanh().matmul(*layer));
         let loss = (y - x).square().mean_all();
-        let pairs: Vec<_> = [v, w, u].into_iter().zip(grad(loss, &[v, w, u])).collect();
+        let pairs: Vec<_> = layers.into_iter().zip(grad(loss, &layers)).collect();
         g.optimize(Optimizer::adam(), 1e-3, &pairs);
         let plan = Plan::build(&g, &[loss], Fusion::all()).unwrap();
-        let parts = parts(&plan, Precision::F32, (9, 0), true);
+        let parts = parts(&plan, Precision::F32, H200, true);
         (parts.place(plan), parts)
     }
 
     #[test]
     fn launches_are_sound_and_without_any_one_of_their_edges_are_not() {
-        let (plan, parts) = placed_plan();
-        assert_eq!(parts.verify(&plan), Ok(()));
-        assert!(parts.parts.iter().any(|part| matches!(part, Part::Updating { .. })), "{parts:?}");
-        assert!(!parts.together().is_empty(), "{parts:?}");
-        for part in 0..parts.waits.len() {
-            for edge in 0..parts.waits[part].len() {
-                let mut waits = parts.waits.clone();
-                let from = waits[part].remove(edge);
-                let cut = Parts { parts: parts.parts.clone(), waits };
-                assert!(cut.verify(&plan).is_err(), "without {from} → {part}: {parts:?}");
+        let all = [placed_plan(), placed(1500, 40)];
+        assert!(all.iter().all(|(_, parts)| !parts.together().is_empty()), "{all:?}");
+        let splits = |(_, parts): &(Plan, Parts)| parts.parts.iter().any(|part| matches!(part, Part::Splits(_)));
+        assert_eq!([splits(&all[0]), splits(&all[1])], [false, true]);
+        for (plan, parts) in all {
+            assert_eq!(parts.verify(&plan, Precision::F32, H200), Ok(()));
+            assert!(parts.parts.iter().any(|part| matches!(part, Part::Updating { .. })), "{parts:?}");
+            for part in 0..parts.waits.len() {
+                for edge in 0..parts.waits[part].len() {
+                    let mut waits = parts.waits.clone();
+                    let from = waits[part].remove(edge);
+                    let cut = Parts { parts: parts.parts.clone(), waits };
+                    assert!(cut.verify(&plan, Precision::F32, H200).is_err(), "without {from} → {part}: {parts:?}");
+                }
             }
         }
+    }
+
+    #[test]
+    fn splits_that_nobody_or_somebody_else_adds_up_are_refused() {
+        let (plan, parts) = placed(1500, 40);
+        let with = |change: &dyn Fn(&mut Part)| {
+            let mut changed = Parts { parts: parts.parts.clone(), waits: parts.waits.clone() };
+            changed.parts.iter_mut().for_each(change);
+            changed.verify(&plan, Precision::F32, H200)
+        };
+        assert_eq!(with(&|_| ()), Ok(()));
+        let refused = with(&|part| {
+            if let Part::Rows { joins, .. } = part {
+                *joins = false;
+            }
+        });
+        assert!(refused.unwrap_err().contains("leaves splits"));
+        let refused = with(&|part| {
+            if let Part::Splits(step) = *part {
+                *part = Part::Step(step);
+            }
+        });
+        assert!(refused.unwrap_err().contains("adds up none"));
     }
 
     #[test]
@@ -165,17 +234,18 @@ mod tests {
         let reader = parts.waits.iter().position(|waits| !waits.is_empty()).unwrap();
         let mut awaited = Parts { parts: parts.parts.clone(), waits: parts.waits.clone() };
         awaited.waits[reader.max(next + 1)].push(next);
-        let refused = awaited.verify(&plan).unwrap_err();
+        let refused = awaited.verify(&plan, Precision::F32, H200).unwrap_err();
         assert!(refused.contains("is for the next step"), "{refused}");
         // As if the step gathered its own batch, and nobody waited for that.
         let Part::Next(step) = parts.parts[next] else { unreachable!() };
         let mut own = Parts { parts: parts.parts.clone(), waits: parts.waits.clone() };
         own.parts[next] = Part::Step(step);
-        assert!(own.verify(&plan).is_err());
+        assert!(own.verify(&plan, Precision::F32, H200).is_err());
         // In its place something that writes nothing of what is read.
         let mut lacking = plan.clone();
-        lacking.steps[step] = plan.steps.iter().find(|step| step.kernel.update().is_some()).unwrap().clone();
-        assert!(parts.verify(&lacking).is_err());
+        let update = plan.steps.iter().find(|step| step.kernel.update().is_some()).unwrap();
+        lacking.steps[step].kernel = update.kernel.clone();
+        assert!(parts.verify(&lacking, Precision::F32, H200).is_err());
     }
 
     /// Where the batch of the next step would be written over before it is read.
@@ -188,8 +258,25 @@ mod tests {
         let Some(View { mem: Mem::Buffer(hidden), .. }) = hidden else { panic!("a product that writes: {plan}") };
         let mut shared = plan.clone();
         shared.buffers[batch].offset = plan.buffers[hidden as usize].offset;
-        let refused = parts.verify(&shared).unwrap_err();
+        let refused = parts.verify(&shared, Precision::F32, H200).unwrap_err();
         assert!(refused.contains("keeps the batch"), "{refused}");
+    }
+
+    /// As if nobody read a parameter that a launch copies ahead but its update, which then came at any time.
+    #[test]
+    fn what_is_changed_at_any_time_is_not_copied_ahead() {
+        let (plan, parts) = placed(1500, 40);
+        let ahead = |part: &Part| match part {
+            Part::Rows { steps, joins } => rows::reads_ahead(&plan, steps, *joins, Precision::F32, H200).len(),
+            _ => 0,
+        };
+        let copied: usize = parts.parts.iter().map(ahead).sum();
+        assert!(copied >= 3, "{copied} weights: {parts:?}");
+        let first = parts.parts.iter().position(|part| ahead(part) > 0).unwrap();
+        let mut loose = Parts { parts: parts.parts.clone(), waits: parts.waits.clone() };
+        loose.waits.iter_mut().for_each(|waits| waits.retain(|&i| i != first));
+        let refused = loose.verify(&plan, Precision::F32, H200).unwrap_err();
+        assert!(refused.contains("copies ahead"), "{refused}");
     }
 
     /// Placed by waves, or without regard to what is launched together, buffers share memory that a GPU uses at once.
@@ -197,6 +284,6 @@ mod tests {
     fn memory_that_is_placed_for_the_cpu_is_refused() {
         let (mut plan, parts) = placed_plan();
         plan.buffers.iter_mut().for_each(|buffer| buffer.offset = 0);
-        assert!(parts.verify(&plan).is_err());
+        assert!(parts.verify(&plan, Precision::F32, H200).is_err());
     }
 }

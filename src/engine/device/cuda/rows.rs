@@ -2,6 +2,11 @@
 //!
 //! Row r of such a step needs, of what the others write, only row r: a product with its left operand as it is stored, a
 //! pointwise program. A block takes some rows through all of them, its products in f32 whatever the precision of others is.
+//!
+//! Before the first of them a larger product may stand whose k is split: it leaves the sums of each split, and row r of them is
+//! added up, in the same order as otherwise by the last block of a tile, where row r is needed.
+
+use std::mem::offset_of;
 
 use super::compiled;
 use super::lower::Lower;
@@ -9,8 +14,9 @@ use super::params::{MAX_PHASES, RowsParams, RowsPhase, zeroed};
 use super::program::{is_small, small};
 use crate::engine::device::Precision;
 use crate::engine::error::Result;
-use crate::engine::plan::program::{Access, Program};
-use crate::engine::plan::{Order, Plan, View};
+use crate::engine::plan::program::{Access, Output, Program};
+use crate::engine::plan::{Mem, Order, Plan, Step, View};
+use crate::engine::steps::Kernel;
 use crate::engine::steps::gemm::cuda::{Finish, GemmLaunch, choose, epilogue, multiprocessors};
 use crate::engine::steps::gemm::{Product, Target};
 
@@ -26,7 +32,14 @@ const ALONE: [&str; 2] = ["gemm_f32_32x32", "gemm_f32_64x32"];
 /// Bytes of shared memory that need no consent of the driver.
 const MOST_SHARED: usize = 48 << 10;
 
+/// And with weights that are copied ahead: so much that a block of the launch before finds room beside it on a multiprocessor that
+/// has 228 KiB.
+const MOST_WITH_WEIGHTS: usize = 128 << 10;
+
 const THREADS: usize = 256;
+
+/// Most steps of a launch, without one whose splits it adds up.
+const MOST_STEPS: usize = MAX_PHASES - 1;
 
 /// What a step does with every row.
 pub(crate) enum RowWork<'a> {
@@ -34,9 +47,18 @@ pub(crate) enum RowWork<'a> {
     Pointwise(&'a Program),
 }
 
+/// What a phase begins with.
+enum RowSums<'a> {
+    None,
+    /// A product, which has this order of additions.
+    Multiplied(&'a Product, GemmLaunch),
+    /// The splits of a product that another launch has left.
+    Split(&'a Product, GemmLaunch),
+}
+
 /// A step as a phase of the kernel.
 struct Phase<'a> {
-    product: Option<(&'a Product, GemmLaunch)>,
+    sums: RowSums<'a>,
     program: &'a Program,
     /// The hand-written epilogue, 0 for none.
     epilogue: u32,
@@ -54,9 +76,8 @@ impl<'a> Phase<'a> {
                 Target::Store(_) => return None,
             },
         };
-        let number = product.and_then(|_| epilogue(program)).unwrap_or(0);
-        let product = match product {
-            None => None,
+        let sums = match product {
+            None => RowSums::None,
             Some(product) => {
                 let (m, n, k) = product.mnk;
                 // A small product in f32 is as exact as any precision asks for.
@@ -65,14 +86,38 @@ impl<'a> Phase<'a> {
                 if !suits || n * k > MOST_WEIGHTS || !ALONE.contains(&choice.kernel) {
                     return None;
                 }
-                Some((product, choice))
+                RowSums::Multiplied(product, choice)
             }
         };
+        Phase::with(sums, program, cc)
+    }
+
+    /// The end of a product whose splits another launch leaves; none where it has none, or sums of its own, which would be made
+    /// in another order.
+    fn of_splits(work: RowWork<'a>, precision: Precision, cc: (u32, u32)) -> Option<Phase<'a>> {
+        let RowWork::Product(product) = work else { return None };
+        let Target::Program(program) = &product.out else { return None };
+        let (m, n, k) = product.mnk;
+        let choice = choose(m, n, k, precision, cc, Finish::of(Some(program)));
+        let stores = program.outputs.iter().all(|output| matches!(output, Output::Store { .. }));
+        if choice.splits == 1 || !stores || product.col_sums.is_some() {
+            return None;
+        }
+        Phase::with(RowSums::Split(product, choice), program, cc)
+    }
+
+    fn with(sums: RowSums<'a>, program: &'a Program, cc: (u32, u32)) -> Option<Phase<'a>> {
+        let number = if let RowSums::None = sums { 0 } else { epilogue(program).unwrap_or(0) };
         let interpreted = number == 0 && compiled::number(program) == 0;
-        let phase = Phase { product, program, epilogue: number, interpreted };
+        let phase = Phase { sums, program, epilogue: number, interpreted };
         let fits =
             phase.shared(4) <= MOST_SHARED && is_small(program) && program.rows <= MOST_ROWS * multiprocessors(cc);
         fits.then_some(phase)
+    }
+
+    /// The product that it multiplies.
+    fn product(&self) -> Option<&Product> {
+        if let RowSums::Multiplied(product, _) = self.sums { Some(product) } else { None }
     }
 
     /// Threads that run the program: as many as there are quads of `rows` rows, in powers of two, or fewer where the registers
@@ -89,13 +134,31 @@ impl<'a> Phase<'a> {
     /// Bytes of shared memory with `rows` rows in a block; the formula stands in kernels/rows.cu.
     fn shared(&self, rows: usize) -> usize {
         let n = self.program.cols;
-        let product = self.product.as_ref().map_or(0, |(product, _)| rows * product.mnk.2 + 4 * rows * n);
+        let product = self.product().map_or(0, |product| rows * product.mnk.2 + 4 * rows * n);
         let registers = if self.interpreted { 4 * self.program.regs * self.group(rows) } else { 0 };
         4 * (rows * n.next_multiple_of(4) + product.max(registers).max(64))
     }
 
+    /// The weights, if they can be copied to shared memory before the launch waits: if they are a parameter that nothing in the
+    /// step changes before, and move 16 bytes at a time.
+    fn ahead(&self, plan: &Plan, order: &Order, step: usize) -> Option<View> {
+        let b = self.product()?.b;
+        let Mem::Slot(slot) = b.mem else { return None };
+        let changes =
+            |kernel: &dyn Kernel| kernel.updates().contains(&slot) || kernel.writes().iter().any(|w| w.overlaps(&b));
+        let late = |(i, other): (usize, &Step)| !changes(&*other.kernel) || order.is_before(step, i);
+        let whole = [b.offset, b.stride, b.cols].iter().all(|size| size.is_multiple_of(4));
+        (whole && plan.steps.iter().enumerate().all(late)).then_some(b)
+    }
+
+    /// Floats of their copy, as in kernels/rows.cu.
+    fn copied(&self, b: &View) -> usize {
+        let transposed = self.product().is_some_and(|product| product.transposed.1);
+        b.rows * if transposed { b.cols.next_multiple_of(8) + 4 } else { b.cols }
+    }
+
     fn weights(&self) -> usize {
-        self.product.as_ref().map_or(0, |(product, _)| product.mnk.1 * product.mnk.2)
+        self.product().map_or(0, |product| product.mnk.1 * product.mnk.2)
     }
 
     /// Whether each view of what `wrote` lists is read row by row, if it is read.
@@ -107,7 +170,7 @@ impl<'a> Phase<'a> {
             Access::Full | Access::Col => by_rows(&input.view),
             Access::Row | Access::Scalar => apart(&input.view),
         });
-        inputs && self.product.as_ref().is_none_or(|(product, _)| by_rows(&product.a) && apart(&product.b))
+        inputs && self.product().is_none_or(|product| by_rows(&product.a) && apart(&product.b))
     }
 }
 
@@ -117,15 +180,16 @@ fn same_rows(a: &View, b: &View, rows: usize) -> bool {
     inside(a) && inside(b) && a.stride == b.stride && a.offset / a.stride == b.offset / b.stride
 }
 
-/// The steps that share a launch, in order; each list has two at least, and a product among them.
-pub(crate) fn chains(plan: &Plan, order: &Order, cc: (u32, u32)) -> Vec<Vec<usize>> {
+/// The steps that share a launch, in order; each list has two at least, and a product among them. With each list, whether the
+/// first is a product before them that can leave them its splits.
+pub(crate) fn chains(plan: &Plan, order: &Order, precision: Precision, cc: (u32, u32)) -> Vec<(Vec<usize>, bool)> {
     let phase = |i: usize| plan.steps[i].kernel.by_rows().and_then(|work| Phase::of(work, cc));
     let mut taken = vec![false; plan.steps.len()];
     let mut found = Vec::new();
     for first in 0..plan.steps.len() {
         let Some(head) = phase(first).filter(|_| !taken[first]) else { continue };
         let mut chain = vec![first];
-        while chain.len() < MAX_PHASES {
+        while chain.len() < MOST_STEPS {
             let follows = |&next: &usize| {
                 let last = *chain.last().expect("it has a first");
                 !taken[next]
@@ -142,7 +206,14 @@ pub(crate) fn chains(plan: &Plan, order: &Order, cc: (u32, u32)) -> Vec<Vec<usiz
             found.push(chain);
         }
     }
-    found
+    let with_splits = |chain: Vec<usize>| match before(plan, order, &chain, precision, cc) {
+        Some(first) if !taken[first] => {
+            taken[first] = true;
+            ([vec![first], chain].concat(), true)
+        }
+        _ => (chain, false),
+    };
+    found.into_iter().map(with_splits).collect()
 }
 
 /// Whether a step can be the next of a chain: it reads what the others write row by row, writes nothing that they touch, and
@@ -157,25 +228,101 @@ fn joins(plan: &Plan, order: &Order, chain: &[usize], next: usize, phase: &Phase
     phase.reads_by_rows(&wrote) && clean && alone
 }
 
-/// Makes the launch of a chain.
-pub(crate) fn lower(plan: &Plan, chain: &[usize], to: &mut Lower<'_>) -> Result<()> {
+/// The product before a chain that can leave the splits of its k to it.
+fn before(plan: &Plan, order: &Order, chain: &[usize], precision: Precision, cc: (u32, u32)) -> Option<usize> {
+    let phase = |i: usize| plan.steps[i].kernel.by_rows().and_then(|work| Phase::of(work, cc));
+    let rows = phase(chain[0])?.program.rows;
+    let suits = |&first: &usize| {
+        let of = plan.steps[first].kernel.by_rows().and_then(|work| Phase::of_splits(work, precision, cc));
+        let all: Vec<usize> = [&[first], chain].concat();
+        let follows = |at: usize| phase(all[at]).is_some_and(|p| joins(plan, order, &all[..at], all[at], &p));
+        of.is_some_and(|of| of.program.rows == rows) && (1..all.len()).all(follows)
+    };
+    plan.steps[chain[0]].waits.iter().copied().find(suits)
+}
+
+/// The factors of a product.
+pub(crate) fn factors(step: &Step) -> Vec<View> {
+    match step.kernel.by_rows() {
+        Some(RowWork::Product(product)) => vec![product.a, product.b],
+        _ => Vec::new(),
+    }
+}
+
+/// The phases of a chain.
+fn phases<'a>(plan: &'a Plan, chain: &[usize], joins: bool, precision: Precision, cc: (u32, u32)) -> Vec<Phase<'a>> {
+    let of = |(at, &i): (usize, &usize)| {
+        let work = plan.steps[i].kernel.by_rows()?;
+        if at == 0 && joins { Phase::of_splits(work, precision, cc) } else { Phase::of(work, cc) }
+    };
+    chain.iter().enumerate().map(|i| of(i).expect("chains have phases")).collect()
+}
+
+/// The weights that the launch of a chain copies before it waits, and where to in shared memory, in floats, phase by phase. It
+/// has to wait for a launch of this step: that has waited itself until the step before was over.
+fn ahead(
+    plan: &Plan,
+    chain: &[usize],
+    phases: &[Phase<'_>],
+    begin: usize,
+    cc: (u32, u32),
+) -> Vec<Option<(View, usize)>> {
+    let order = plan.order();
+    let mut at = begin.next_multiple_of(4);
+    let mut place = |(phase, &step): (&Phase<'_>, &usize)| {
+        let b = phase.ahead(plan, &order, step)?;
+        let end = at + phase.copied(&b);
+        (4 * end <= MOST_WITH_WEIGHTS).then(|| (b, std::mem::replace(&mut at, end)))
+    };
+    // From 9.0 on launches are set up ahead; on 12.x a multiprocessor has no room for the weights beside another launch.
+    let suits = (9..12).contains(&cc.0);
+    phases.iter().zip(chain).map(|phase| if suits { place(phase) } else { None }).collect()
+}
+
+/// The parameters that the launch of a chain reads before it waits.
+pub(crate) fn reads_ahead(
+    plan: &Plan,
+    chain: &[usize],
+    joins: bool,
+    precision: Precision,
+    cc: (u32, u32),
+) -> Vec<View> {
+    let phases = phases(plan, chain, joins, precision, cc);
+    ahead(plan, chain, &phases, 0, cc).into_iter().flatten().map(|(view, _)| view).collect()
+}
+
+/// Makes the launch of a chain. `joins`: its first step is a product that has left its splits. `waits`: it waits for another
+/// launch of the step.
+pub(crate) fn lower(plan: &Plan, chain: &[usize], joins: bool, waits: bool, to: &mut Lower<'_>) -> Result<()> {
     let cc = to.compute_capability();
-    let of = |&i: &usize| plan.steps[i].kernel.by_rows().and_then(|work| Phase::of(work, cc));
-    let phases: Vec<Phase<'_>> = chain.iter().map(|i| of(i).expect("chains have phases")).collect();
+    let phases = phases(plan, chain, joins, to.precision, cc);
     let rows = phases[0].program.rows;
     let (kernel, per_block) = if rows <= 2 * multiprocessors(cc) { ("rows_1", 1) } else { ("rows_4", 4) };
     let blocks = rows.div_ceil(per_block);
-    let mut params = RowsParams { clock: to.clock, rows: rows as i32, phases_len: phases.len() as i32, ..zeroed() };
-    for (to_phase, phase) in params.phases.iter_mut().zip(&phases) {
-        *to_phase = encoded(phase, per_block, blocks, to)?;
-    }
     let shared = phases.iter().map(|phase| phase.shared(per_block)).max().unwrap_or(0);
+    let ahead = if waits { ahead(plan, chain, &phases, shared / 4, cc) } else { vec![None; chain.len()] };
+    // Parameters lie one behind the other, whatever their sizes.
+    let whole = |(b, at): (View, usize)| to.address(&b).is_multiple_of(16).then_some((b, at));
+    let ahead: Vec<Option<(View, usize)>> = ahead.into_iter().map(|copy| copy.and_then(whole)).collect();
+    let mut params = RowsParams { clock: to.clock, rows: rows as i32, phases_len: phases.len() as i32, ..zeroed() };
+    for ((to_phase, phase), ahead) in params.phases.iter_mut().zip(&phases).zip(&ahead) {
+        *to_phase = encoded(phase, per_block, blocks, to)?;
+        to_phase.ahead = ahead.map_or(0, |(_, at)| at as i32);
+    }
+    let copied =
+        phases.iter().zip(&ahead).filter_map(|(phase, ahead)| ahead.map(|(b, at)| 4 * (at + phase.copied(&b))));
+    let shared = copied.max().unwrap_or(shared);
     let launch = to.launch(kernel, [blocks as u32, 1, 1], THREADS as u32, shared as u32, &params)?;
+    if joins {
+        to.reads_splits(launch, chain[0], offset_of!(RowsParams, phases) + offset_of!(RowsPhase, a));
+    }
     // A multiply-add of a warp needs a load of a weight and one of a row: sixteen lanes in a cycle, for every row of the block.
     let weights: usize = phases.iter().map(Phase::weights).sum();
+    let early: usize = ahead.iter().flatten().map(|(b, _)| b.size()).sum();
     let turns = blocks.div_ceil(multiprocessors(cc));
     to.multiplies(launch, (turns * weights) as f64 / 16.0, 0.0);
-    to.moves(launch, 4.0 * (blocks * weights) as f64);
+    to.moves(launch, 4.0 * (blocks * (weights - early)) as f64);
+    to.moves_ahead(launch, 4.0 * (blocks * early) as f64);
     for phase in phases.iter().filter(|phase| phase.epilogue == 0) {
         to.runs(launch, phase.program, true);
     }
@@ -191,9 +338,9 @@ fn encoded(phase: &Phase<'_>, per_block: usize, blocks: usize, to: &mut Lower<'_
         program,
         ..zeroed()
     };
-    Ok(match &phase.product {
-        None => base,
-        Some((product, choice)) => RowsPhase {
+    Ok(match &phase.sums {
+        RowSums::None => base,
+        RowSums::Multiplied(product, choice) => RowsPhase {
             a: to.address(&product.a),
             b: to.address(&product.b),
             k: product.mnk.2 as i32,
@@ -204,13 +351,17 @@ fn encoded(phase: &Phase<'_>, per_block: usize, blocks: usize, to: &mut Lower<'_
             k_per_split: choice.k_per_split as i32,
             ..base
         },
+        // The address of the splits is known when there is memory for them.
+        RowSums::Split(product, choice) => {
+            let (m, n, _) = product.mnk;
+            RowsPhase { lda: choice.apart(m, n).0 as i32, splits: choice.splits as i32, ..base }
+        }
     })
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::engine::plan::Mem;
 
     #[test]
     fn rows_correspond_where_they_lie_beside_each_other() {

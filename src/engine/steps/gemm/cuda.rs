@@ -171,8 +171,12 @@ pub(crate) struct GemmLaunch {
     pub workspace: usize,
     /// Words of `GemmParams::tickets`, zero before the first launch.
     pub tickets: usize,
-    /// What it is expected to take, in cycles of the busiest multiprocessor.
+    /// What it is expected to take until the sums of all splits are there, in cycles of the busiest multiprocessor.
     pub cycles: u64,
+    /// Those of them in which its strips come, or what is done with the sums goes, through the second-level cache.
+    pub cache: u64,
+    /// And those in which they are written for another block, and as many more in which that block reads them.
+    pub handing_on: u64,
     /// And those in which the last block of a tile learns that it is the last.
     pub latency: u64,
 }
@@ -181,6 +185,13 @@ impl GemmLaunch {
     /// The grid: the splits come one after the other along m.
     pub(crate) fn blocks(&self) -> [u32; 3] {
         [self.grid.0, self.grid.1 * self.splits, 1]
+    }
+
+    /// The distance of the rows and the floats of all matrices, where the sums of each split of an [m, n] are stored in one of
+    /// their own.
+    pub(crate) fn apart(&self, m: usize, n: usize) -> (usize, usize) {
+        let pitch = n.next_multiple_of(4);
+        (pitch, self.splits as usize * m * pitch)
     }
 }
 
@@ -296,12 +307,9 @@ fn candidate(
     let shared = (blocks * kernel.shared_traffic() * k_per_split) as f64 / figures.shared_bandwidth.value;
     // A tile is finished by one block, whoever has shared its k.
     let finish = (tiles.div_ceil(multiprocessors(cc)) * area * finish_bytes) as f64 / l2;
-    let mut cycles = arithmetic.max(strips).max(shared).max(finish);
-    let mut latency = 0.0;
-    if splits > 1 {
-        cycles += (8 * blocks * area) as f64 / l2;
-        latency = figures.join.value;
-    }
+    let cycles = arithmetic.max(strips).max(shared).max(finish);
+    let (handing_on, latency) =
+        if splits > 1 { ((4 * blocks * area) as f64 / l2, figures.join.value) } else { (0.0, 0.0) };
     let choice = GemmLaunch {
         kernel: kernel.name,
         grid: (cols as u32, rows as u32),
@@ -312,9 +320,11 @@ fn candidate(
         workspace: if splits > 1 { splits * (tiles * area + n) } else { 0 },
         tickets: if splits > 1 { tiles } else { 0 },
         cycles: cycles as u64,
+        cache: strips.max(finish) as u64,
+        handing_on: handing_on as u64,
         latency: latency as u64,
     };
-    (cycles + latency, choice)
+    (cycles + 2.0 * handing_on + latency, choice)
 }
 
 /// The number of the hand-written epilogue (kernels/epilogue.cuh) that does exactly what `program` does, with the same

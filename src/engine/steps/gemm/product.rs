@@ -4,6 +4,8 @@
 use std::mem::offset_of;
 use std::ops::Range;
 
+#[cfg(feature = "cuda")]
+use super::cuda::GemmLaunch;
 use super::{Destination, Epilogue, Gemm, Tile};
 use crate::engine::device::cpu::Binder;
 #[cfg(feature = "cuda")]
@@ -131,6 +133,9 @@ impl Kernel for Product {
         let interprets = epilogue == Some(0);
         let finish = super::cuda::Finish::of(self.program());
         let choice = super::cuda::choose(m, n, k, to.precision, to.compute_capability(), finish);
+        if to.leaves_splits() {
+            return self.lower_apart(&choice, to);
+        }
         let (x, y) = choice.grid;
         let mut params = self.operands(to);
         (params.splits, params.k_per_split) = (choice.splits as i32, choice.k_per_split as i32);
@@ -154,7 +159,8 @@ impl Kernel for Product {
         let registers = self.program().filter(|_| interprets).map_or(0, |p| 32 * 16 * p.regs as u32);
         let shared = choice.shared_bytes.max(registers);
         let launch = to.launch(choice.kernel, choice.blocks(), choice.threads, shared, &params)?;
-        to.multiplies(launch, choice.cycles as f64, choice.latency as f64);
+        to.multiplies(launch, (choice.cycles + 2 * choice.handing_on) as f64, choice.latency as f64);
+        to.keeps_cache_busy(launch, (choice.cache + 2 * choice.handing_on) as f64);
         to.can_end_step(launch, offset_of!(GemmParams, end));
         if let Some(program) = self.program().filter(|_| interprets) {
             to.runs(launch, program, false);
@@ -169,6 +175,20 @@ impl Kernel for Product {
 
 #[cfg(feature = "cuda")]
 impl Product {
+    /// The launch that leaves the sums of every split of k to another, which adds them up.
+    fn lower_apart(&self, choice: &GemmLaunch, to: &mut Lower<'_>) -> Result<()> {
+        let (m, n, _) = self.mnk;
+        let (pitch, floats) = choice.apart(m, n);
+        let mut params = self.operands(to);
+        (params.splits, params.k_per_split) = (choice.splits as i32, choice.k_per_split as i32);
+        (params.tiles_m, params.apart, params.ldc) = (choice.grid.1 as i32, 1, pitch as i32);
+        let launch = to.launch(choice.kernel, choice.blocks(), choice.threads, choice.shared_bytes, &params)?;
+        to.multiplies(launch, (choice.cycles + choice.handing_on) as f64, 0.0);
+        to.keeps_cache_busy(launch, (choice.cache + choice.handing_on) as f64);
+        to.writes_splits(launch, floats, offset_of!(GemmParams, c));
+        Ok(())
+    }
+
     fn operands(&self, to: &Lower<'_>) -> GemmParams {
         let ((m, n, k), (ta, tb)) = (self.mnk, self.transposed);
         GemmParams {
