@@ -7,8 +7,8 @@
 // another, 1 µs and more.
 //
 // The price is that every block reads all weights, through the second-level cache, and that a product of few rows feeds few
-// multiply-adds from each number. It is paid where products are small: heads, sample and first layer of a decoder. Where launches are
-// set up ahead, the weights are copied to shared memory before this one waits, since nobody writes them who may still run.
+// multiply-adds from each number. It is paid where products are small: heads, sample and first layer of a decoder. On capabilities 9.x to
+// 11.x, where launches are set up ahead, the weights are copied to shared memory before this one waits, since nobody writes them who may still run.
 //
 // Launch:
 //   rows_1, rows_4: threads = 256, grid = ⌈rows / 1⌉, ⌈rows / 4⌉

@@ -15,6 +15,7 @@ use cudarc::driver::{DriverError, result, sys};
 use super::ensemble::EnsembleMember;
 use super::images;
 use super::probe::{Gpu, Version, probe};
+use super::rows::COPY_AHEAD;
 use crate::engine::error::{Choice, Error, Remedy, Result};
 
 /// An address on the device; 0 is null.
@@ -254,7 +255,7 @@ impl Driver {
         // SAFETY: the function belongs to a loaded module.
         unsafe { result::function::get_function_attribute(function.handle, attribute) }
             .map_err(self.failed("cuFuncGetAttribute"))?;
-        if self.ahead.get() {
+        if self.ahead.get() && COPY_AHEAD.contains(&self.capability().0) {
             // Launches that are set up ahead begin beside others, on multiprocessors that share one division of their memory.
             let attribute = sys::CUfunction_attribute::CU_FUNC_ATTRIBUTE_PREFERRED_SHARED_MEMORY_CARVEOUT;
             // SAFETY: as above.

@@ -16,8 +16,9 @@
 //! t(step)    = max over ways through the graph of Σ ( t(launch) + edge )
 //! ```
 //!
-//! What a launch reads before it waits is there when those it waits for have begun, after the time that they keep the
-//! second-level cache busy and its own; only what is missing when they are over delays it.
+//! What a launch reads before it waits is there when all blocks of those it waits for have begun, two at a time on each
+//! multiprocessor, after the time that these keep the second-level cache busy and its own; only what is missing when they are
+//! over delays it. So read as many blocks as there are multiprocessors, the others when they begin.
 //!
 //! The bytes of a launch are those of its operands, each once; those of the strips count an operand as often as blocks read it.
 //! The rates of the arithmetic are with the kernels that reach them (`engine/steps/gemm/cuda.rs`).
@@ -203,15 +204,26 @@ impl Load {
         (self.cache / figures.clock.value).max(self.through_cache(self.bytes, figures))
     }
 
-    /// And those for that.
+    /// The share of its blocks that read before it waits: those that find room beside the blocks of other launches.
+    fn early(&self, figures: &Figures) -> f64 {
+        (figures.multiprocessors.value / self.blocks.max(1) as f64).min(1.0)
+    }
+
+    /// Microseconds for what these read.
     pub(crate) fn ahead_microseconds(&self, figures: &Figures) -> f64 {
-        self.through_cache(self.ahead, figures)
+        self.through_cache(self.ahead * self.early(figures), figures)
+    }
+
+    /// In how many turns its blocks run, two at a time on each multiprocessor.
+    pub(crate) fn turns(&self, figures: &Figures) -> f64 {
+        (self.blocks as f64 / (2.0 * figures.multiprocessors.value)).ceil().max(1.0)
     }
 
     /// Its time in microseconds, by the formula above.
     pub(crate) fn microseconds(&self, figures: &Figures) -> f64 {
         let mhz = figures.clock.value;
-        let memory = self.through_cache(self.bytes, figures);
+        let late = self.ahead * (1.0 - self.early(figures));
+        let memory = self.through_cache(self.bytes + late, figures);
         let instructions =
             self.interpreted as f64 * figures.interpreted.value + self.compiled as f64 * figures.compiled.value;
         ((self.cycles + self.latency) / mhz).max(memory) + instructions / mhz
@@ -244,6 +256,10 @@ mod tests {
         let product = Load { blocks: 132, cycles: 3960.0, cache: 1980.0, ..Load::default() };
         assert!((product.cache_microseconds(&h200) - 1.0).abs() < 1e-12, "half of its time");
         assert!((product.of_models(2, &h200).cache_microseconds(&h200) - 2.0).abs() < 1e-12);
+        // Of four models a quarter of the blocks reads early and the others later; the blocks before run in two turns.
+        let four = Load { blocks: 132, ahead: 5.5e6, ..Load::default() }.of_models(4, &h200);
+        assert!((four.ahead_microseconds(&h200) - 1.0).abs() < 1e-12 && (four.microseconds(&h200) - 3.0).abs() < 1e-12);
+        assert_eq!((four.turns(&h200), product.turns(&h200)), (2.0, 1.0));
     }
 
     #[test]

@@ -533,8 +533,13 @@ pub(super) fn times(launches: &[Placed], figures: &Figures, models: usize) -> Ve
         let load = placed.load.of_models(models, figures);
         let latest = placed.waits.iter().copied().max_by(|&a, &b| times[a].1.total_cmp(&times[b].1));
         let begin = latest.map_or(0.0, |i| times[i].1) + figures.edge.value;
-        // What is read ahead comes when those it waits for have begun, and through a cache that they use as well.
-        let free = |&i: &usize| times[i].0 + launches[i].load.of_models(models, figures).cache_microseconds(figures);
+        // What is read ahead comes when the last blocks of those it waits for have begun, and through a cache that these use as well.
+        let free = |&i: &usize| {
+            let (begin, end, _) = times[i];
+            let before = launches[i].load.of_models(models, figures);
+            let turns = before.turns(figures);
+            begin + (end - begin) * (1.0 - 1.0 / turns) + before.cache_microseconds(figures) / turns
+        };
         let ahead = placed.waits.iter().map(free).fold(0.0, f64::max) + load.ahead_microseconds(figures);
         let begin = if load.ahead > 0.0 { begin.max(ahead) } else { begin };
         times.push((begin, begin + load.microseconds(figures), latest));

@@ -36,6 +36,10 @@ const MOST_SHARED: usize = 48 << 10;
 /// has 228 KiB.
 const MOST_WITH_WEIGHTS: usize = 128 << 10;
 
+/// The major versions of compute capabilities that copy weights ahead: from 9.0 on launches are set up ahead, and on 12.x a
+/// multiprocessor has no room for weights beside another launch.
+pub(super) const COPY_AHEAD: std::ops::Range<u32> = 9..12;
+
 const THREADS: usize = 256;
 
 /// Most steps of a launch, without one whose splits it adds up.
@@ -236,7 +240,9 @@ fn before(plan: &Plan, order: &Order, chain: &[usize], precision: Precision, cc:
         let of = plan.steps[first].kernel.by_rows().and_then(|work| Phase::of_splits(work, precision, cc));
         let all: Vec<usize> = [&[first], chain].concat();
         let follows = |at: usize| phase(all[at]).is_some_and(|p| joins(plan, order, &all[..at], all[at], &p));
-        of.is_some_and(|of| of.program.rows == rows) && (1..all.len()).all(follows)
+        let wrote = plan.steps[first].kernel.writes();
+        let read = plan.steps[chain[0]].kernel.reads().iter().any(|view| wrote.iter().any(|w| w.overlaps(view)));
+        read && of.is_some_and(|of| of.program.rows == rows) && (1..all.len()).all(follows)
     };
     plan.steps[chain[0]].waits.iter().copied().find(suits)
 }
@@ -274,12 +280,11 @@ fn ahead(
         let end = at + phase.copied(&b);
         (4 * end <= MOST_WITH_WEIGHTS).then(|| (b, std::mem::replace(&mut at, end)))
     };
-    // From 9.0 on launches are set up ahead; on 12.x a multiprocessor has no room for the weights beside another launch.
-    let suits = (9..12).contains(&cc.0);
+    let suits = COPY_AHEAD.contains(&cc.0);
     phases.iter().zip(chain).map(|phase| if suits { place(phase) } else { None }).collect()
 }
 
-/// The parameters that the launch of a chain reads before it waits.
+/// The parameters that the launch of a chain may read before it waits, whether there is room for them or not.
 pub(crate) fn reads_ahead(
     plan: &Plan,
     chain: &[usize],
@@ -287,8 +292,9 @@ pub(crate) fn reads_ahead(
     precision: Precision,
     cc: (u32, u32),
 ) -> Vec<View> {
+    let order = plan.order();
     let phases = phases(plan, chain, joins, precision, cc);
-    ahead(plan, chain, &phases, 0, cc).into_iter().flatten().map(|(view, _)| view).collect()
+    phases.iter().zip(chain).filter_map(|(phase, &step)| phase.ahead(plan, &order, step)).collect()
 }
 
 /// Makes the launch of a chain. `joins`: its first step is a product that has left its splits. `waits`: it waits for another
