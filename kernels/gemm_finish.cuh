@@ -104,6 +104,16 @@ __device__ __forceinline__ void store_quads(const float4 (&v)[N], const Place (&
     }
 }
 
+// The quads as a plane of bf16 (planes.cuh). Rows of C are whole chunks, so quads have four lanes or none.
+template <int N>
+__device__ __forceinline__ void store_plane(const float4 (&v)[N], const Place (&at)[N], u16* to, int pitch) {
+#pragma unroll
+    for (int q = 0; q < N; ++q) {
+        const u64 words = pack_bf16(v[q].x, v[q].y) | static_cast<u64>(pack_bf16(v[q].z, v[q].w)) << 32;
+        if (at[q].n > 0) *reinterpret_cast<u64*>(to + static_cast<long long>(at[q].row) * pitch + at[q].col) = words;
+    }
+}
+
 // Adds the splits of k up. Every block of a tile leaves its sums in the workspace and draws a ticket; the one that draws
 // the last sums all of them, its own included, in the order of the splits. Returns whether this block is the one.
 template <class T, class Q>
@@ -212,6 +222,7 @@ __device__ __forceinline__ void run_some(const GemmParams& p, const float4* park
             if (!Epilogue::LONG || at[q].n > 0) x[q] = epilogue(parked[(q0 + q) * T::THREADS], x[q], b[q], at[q].n, sum);
         }
         store_quads(x, at, p.program.outputs[0].ptr, p.program.outputs[0].stride, whole);
+        if (p.out_plane.there()) store_plane(x, at, p.out_plane, p.out_pitch);
     }
 }
 

@@ -143,30 +143,40 @@ __device__ __forceinline__ Part part_of(const GemmParams& p) {
             min(p.k, k_begin + p.k_per_split)};
 }
 
-// Calls multiply(strip of A, strip of B) for the strips in order. Afterwards the shared memory is free for other use.
-template <class T, class Multiply>
-__device__ __forceinline__ void along_k(const GemmParams& p, const Part& part, float* shared, Multiply multiply) {
-    const Operand a(p.a, p.lda, p.m, !p.ta), b(p.b, p.ldb, p.n, p.tb);
+// Calls multiply(s) for the strips in order, STAGES − 1 strips after start(s), which starts the copies of strip s to place s mod STAGES.
+// Afterwards the shared memory is free for other use.
+template <class T, class Start, class Multiply>
+__device__ __forceinline__ void along_strips(const Part& part, Start start, Multiply multiply) {
     const int strips = (part.k_end - part.k_begin + T::DEPTH - 1) / T::DEPTH;
-    const auto start = [&](int strip) {
-        if (strip < strips) {
-            float* to = shared + strip % T::STAGES * T::STAGE_FLOATS;
-            const int k0 = part.k_begin + strip * T::DEPTH;
-            stage<typename T::A, T::DEPTH, T::THREADS>(to, a, k0, part.k_end, part.row0);
-            stage<typename T::B, T::DEPTH, T::THREADS>(to + T::A_FLOATS, b, k0, part.k_end, part.col0);
-        }
+    const auto start_if_any = [&](int s) {
+        if (s < strips) start(s);
         cp_async_commit();  // also when empty: the count of groups below stays right
     };
 #pragma unroll
-    for (int s = 0; s < T::STAGES - 1; ++s) start(s);
+    for (int s = 0; s < T::STAGES - 1; ++s) start_if_any(s);
 #pragma unroll 1
     for (int s = 0; s < strips; ++s) {
         cp_async_wait<T::STAGES - 2>();
         __syncthreads();  // strip s has arrived for all, and all are done with strip s − 1, whose place is filled next
-        start(s + T::STAGES - 1);
-        const float* strip = shared + s % T::STAGES * T::STAGE_FLOATS;
-        multiply(strip, strip + T::A_FLOATS);
+        start_if_any(s + T::STAGES - 1);
+        multiply(s);
     }
     cp_async_wait<0>();
     __syncthreads();
+}
+
+// Calls multiply(strip of A, strip of B) for the strips in order.
+template <class T, class Multiply>
+__device__ __forceinline__ void along_k(const GemmParams& p, const Part& part, float* shared, Multiply multiply) {
+    const Operand a(p.a, p.lda, p.m, !p.ta), b(p.b, p.ldb, p.n, p.tb);
+    const auto start = [&](int s) {
+        float* to = shared + s % T::STAGES * T::STAGE_FLOATS;
+        const int k0 = part.k_begin + s * T::DEPTH;
+        stage<typename T::A, T::DEPTH, T::THREADS>(to, a, k0, part.k_end, part.row0);
+        stage<typename T::B, T::DEPTH, T::THREADS>(to + T::A_FLOATS, b, k0, part.k_end, part.col0);
+    };
+    along_strips<T>(part, start, [&](int s) {
+        const float* strip = shared + s % T::STAGES * T::STAGE_FLOATS;
+        multiply(strip, strip + T::A_FLOATS);
+    });
 }

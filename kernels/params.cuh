@@ -136,7 +136,21 @@ struct GemmParams {
     StepEnd end;
     RuleParams by;    // C and the column sums are the gradients of these parameters, which the kernel updates in place
     ParamPlaces of_c, of_col_sums;  // of storing them; null: it does not
+    // gemm_planes.cu: a and b as planes of bf16, stored alike, rows so many numbers apart
+    PerModel<const u16> a_plane, b_plane;
+    int a_pitch, b_pitch;
+    // What a hand-written epilogue stores, as a plane too, where it is a factor of others; null: it does not
+    PerModel<u16> out_plane;
+    int out_pitch, _pad;
     Program program;
+};
+
+// ---- planes of bf16 (planes.cu) ----
+
+struct SplitParams {
+    PerModel<const float> from;  // [rows, cols], rows ld apart
+    PerModel<u16> to;            // [planes][rows][pitch], at most 2³² words in a plane
+    int rows, cols, ld, pitch, planes, _pad;
 };
 
 // ---- steps that follow one another row by row (rows.cu) ----
@@ -297,7 +311,8 @@ static_assert(sizeof(PointwiseParams) == 3368 && alignof(PointwiseParams) == 8);
 static_assert(sizeof(StepEnd) == 16 && alignof(StepEnd) == 8);
 static_assert(sizeof(RuleParams) == 32 && alignof(RuleParams) == 4);
 static_assert(sizeof(ParamPlaces) == 24 && alignof(ParamPlaces) == 8);
-static_assert(sizeof(GemmParams) == 3568 && alignof(GemmParams) == 8);
+static_assert(sizeof(GemmParams) == 3608 && alignof(GemmParams) == 8);
+static_assert(sizeof(SplitParams) == 40 && alignof(SplitParams) == 8);
 static_assert(sizeof(BatchParams) == 200 && alignof(BatchParams) == 8);
 static_assert(sizeof(ReduceParams) == 56 && alignof(ReduceParams) == 8);
 static_assert(sizeof(SoftmaxParams) == 80 && alignof(SoftmaxParams) == 8);

@@ -9,10 +9,10 @@ use common::training::{TRAIN, Training};
 use common::{on_cuda, under_all_schedules};
 use elbo::engine::device::cuda::paper::{PaperLaunch, PaperStep};
 use elbo::engine::device::{Moment, Precision};
-use elbo::engine::nn::Activation;
+use elbo::engine::nn::{Activation, Initialisation, Linear};
 use elbo::engine::rng::Draw;
 use elbo::vae::{Binarisation, Bound, KlTerm, UpdateRule, Vae, VaeConfig, training_step};
-use elbo::{Call, Cpu, Executor, Fusion, Graph, Key, Optimizer, Params, Plan, Rows, grad};
+use elbo::{Call, Cpu, Executor, Fusion, Graph, Key, Optimizer, Params, Plan, Rows, State, Var, grad};
 
 const ADAM: UpdateRule = UpdateRule::elbo(Optimizer::Adam { beta1: 0.9, beta2: 0.999, eps: 1e-8 }, None);
 const SGD: UpdateRule = UpdateRule::elbo(Optimizer::Sgd { momentum: 0.9 }, None);
@@ -186,6 +186,95 @@ fn the_usual_step_agrees_with_the_cpu() {
         let difference = found.iter().zip(&cpu.0).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
         assert!(difference <= 1e-4 * moved, "{difference:e} of {moved:e}");
         assert!((loss - cpu.1).abs() <= 1e-5 * cpu.1.abs(), "{loss} and {}", cpu.1);
+    }
+}
+
+/// A network of linear layers with ReLU, of these sizes, and a step that learns from bytes to put out 0.3.
+struct Layers {
+    rows: usize,
+    sizes: &'static [usize],
+    /// Whether a ReLU follows the last one too.
+    relu_last: bool,
+}
+
+impl Layers {
+    fn layers(&self) -> Vec<Linear> {
+        self.sizes.windows(2).enumerate().map(|(i, s)| Linear::new(format!("{i}"), s[0], s[1])).collect()
+    }
+
+    /// The network, its loss and the update.
+    fn step<'g>(&self, g: &'g Graph) -> Var<'g> {
+        let layers = self.layers();
+        let x = g.batch_in_units("x", self.rows, self.sizes[0], 255.0);
+        let apply = |y: Var<'g>, (i, layer): (usize, &Linear)| {
+            let y = layer.apply(y);
+            if i + 1 < layers.len() || self.relu_last { y.relu() } else { y }
+        };
+        let loss = (layers.iter().enumerate().fold(x, apply) - 0.3).square().sum_all() * (1.0 / self.rows as f64);
+        let params: Vec<Var> = layers.iter().flat_map(|layer| layer.params(g)).collect();
+        let pairs: Vec<(Var, Var)> = params.iter().copied().zip(grad(loss, &params)).collect();
+        g.optimize(Optimizer::Sgd { momentum: 0.5 }, 0.01, &pairs);
+        loss
+    }
+
+    /// How the launches are on an H200 in bf16.
+    fn paper(&self, fusion: Fusion) -> Vec<PaperLaunch> {
+        let g = Graph::new();
+        let plan = Plan::build(&g, &[self.step(&g)], fusion).unwrap();
+        PaperStep::of(&plan, Precision::Bf16, (9, 0), fusion.launches).unwrap().launches
+    }
+
+    /// How far each parameter is moved by some steps, and the loss.
+    fn moved(&self, executor: &Executor, fusion: Fusion, steps: usize) -> (Vec<Vec<f32>>, f64) {
+        let g = Graph::new();
+        let loss = self.step(&g);
+        let mut params = Params::new();
+        self.layers().iter().for_each(|layer| params.layer(layer, Initialisation::Glorot));
+        let mut step = executor.compile_with(&g, [loss], fusion).unwrap();
+        assert_eq!(step.plan().unwrap().verify(), Ok(()));
+        let mut state = executor.state(&params, 3).unwrap();
+        state.load("x", &images(steps * self.rows, self.sizes[0])[..], self.sizes[0]).unwrap();
+        let all = |state: &State| params.iter().map(|p| state.read(&p.name).unwrap()).collect::<Vec<Vec<f32>>>();
+        let before = all(&state);
+        let key = Key { seed: 5, step: 0 };
+        step.run(&mut state, &Call { rows: Rows::in_order(), steps, ..Call::once(key) }).unwrap();
+        let moved = |(after, before): (&Vec<f32>, &Vec<f32>)| after.iter().zip(before).map(|(a, b)| a - b).collect();
+        (all(&state).iter().zip(&before).map(moved).collect(), step.take_totals().unwrap()[0])
+    }
+}
+
+/// Large products in bf16 take their factors as planes: of the batch, of parameters, and those that products leave; with what
+/// follows them, column sums and updates; and rows that end within a tile.
+#[test]
+fn steps_with_planes_of_bf16_are_those_of_the_cpu_but_for_rounding() {
+    let forward = Layers { rows: 788, sizes: &[64, 256, 784, 256], relu_last: false };
+    let gradients = Layers { rows: 517, sizes: &[784, 784], relu_last: true };
+    for (layers, steps, products, apart, left) in [(&forward, 1, 2, 3, 1), (&gradients, 2, 1, 2, 0)] {
+        for fusion in [Fusion::all(), APART()] {
+            let launches = layers.paper(fusion);
+            let count = |name: &str| launches.iter().filter(|launch| launch.kernel.starts_with(name)).count();
+            let found = [count("gemm_planes_"), count("split_planes")];
+            assert_eq!(found, [products, apart], "{launches:#?}");
+            assert_eq!(2 * products - found[1], left);
+            assert!(launches.iter().all(|launch| !launch.kernel.starts_with("rows_")));
+        }
+        let Some(gpu) = on_cuda(Precision::Bf16) else { return };
+        let (exact, loss) = layers.moved(&Executor::new(Cpu::new(2)), Fusion::all(), steps);
+        let shared = layers.moved(&gpu, Fusion::all(), steps);
+        assert!(shared == layers.moved(&gpu, APART(), steps), "shared launches leave other bits");
+        let norm = |values: &mut dyn Iterator<Item = f32>| values.map(|v| f64::from(v).powi(2)).sum::<f64>().sqrt();
+        let error = |(found, exact): (&Vec<f32>, &Vec<f32>)| {
+            norm(&mut found.iter().zip(exact).map(|(a, b)| a - b)) / norm(&mut exact.iter().copied())
+        };
+        let errors: Vec<f64> = shared.0.iter().zip(&exact).map(error).collect();
+        // Factors have 8 bits.
+        assert!(errors.iter().all(|error| *error < 1e-2), "{errors:?}");
+        assert!((shared.1 - loss).abs() <= 2e-3 * loss, "{} and {loss}", shared.1);
+    }
+    let run = || on_cuda(Precision::Bf16).map(|gpu| gradients.moved(&gpu, Fusion::all(), 1));
+    let expected = run();
+    for (schedule, found) in under_all_schedules(run) {
+        assert!(found == expected, "{schedule}");
     }
 }
 

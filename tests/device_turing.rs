@@ -66,7 +66,7 @@ fn child() {
     let _emulator = Emulator::open(Path::new(&library), true).unwrap();
     let gpu = Cuda::open(0, Precision::F32).unwrap();
     assert_eq!(gpu.gpu().compute_capability.to_string(), "7.5");
-    for check in gpu.check_products(137).unwrap() {
+    for check in gpu.check_products(137, (false, false)).unwrap() {
         assert!(check.kernel.starts_with("gemm_f32_") && check.product < 1e-6 && check.column_sums < 1e-6, "{check:?}");
     }
     let (gpu, cpu) = (Executor::new(gpu), Executor::new(Cpu::new(1)));

@@ -2,11 +2,11 @@
 //
 // gemm_8 reads f32 and rounds it on the way. Every block does that anew, and because the numbers have to pass registers
 // to be rounded, nothing can be copied ahead: rung 7's pipeline was lost. Here the matrices are rounded once, by a
-// small kernel of their own, and lie in memory as planes of bf16. Then
+// small kernel of their own (../planes.cu), and lie in memory as planes of bf16. Then
 //
 //   * a copy is 16 bytes from memory to shared memory by cp_async16, eight numbers, past the registers; half the bytes
 //   * three strips are in shared memory, two of them on their way (rung 7). With gemm_8's idle numbers they would take
-//     55.5 KiB; a block gets 48 KiB without asking, which is what they take swizzled (planes.cuh, with a table of banks)
+//     55.5 KiB; a block gets 48 KiB without asking, which is what they take swizzled (../planes.cuh, with a table of banks)
 //   * four matrices of B come with one instruction, ldmatrix_x4_trans, as those of A did before
 //
 // The rounding costs time of its own, which is told beside that of the product: 4 bytes read and 2 written per number,
@@ -27,25 +27,6 @@
 // Exercise: let four warps compute 64 × 64 each instead of eight 64 × 32. How many bytes do they read from shared memory
 // per 16 of k, and how many registers do the sums of a lane take then? (16 KiB, so 192 cycles with what arrives; 128.)
 #include "planes.cuh"
-
-// A thread makes two neighbours into a word of each plane: x₀ = bf16(x), x₁ = bf16(x − x₀), x₂ = bf16(x − x₀ − x₁). The
-// subtractions are exact. Rung 9 has one plane; rung 10 has two or three.
-ELBO_KERNEL(dev_planes, 256, SplitParams) {
-    const int row_words = p.pitch / 2;
-    const long long words = static_cast<long long>(p.rows) * row_words;
-    const long long at = static_cast<long long>(blockIdx.x) * 256 + threadIdx.x;
-    if (at >= words) return;
-    const long long row = at / row_words;
-    const int col = static_cast<int>(at % row_words) * 2;
-    const float* const from = p.from + row * p.ld + col;
-    float first = col < p.cols ? from[0] : 0.f, second = col + 1 < p.cols ? from[1] : 0.f;
-    for (int plane = 0; plane < p.planes; ++plane) {
-        const u32 word = pack_bf16(first, second);
-        reinterpret_cast<u32*>(p.to)[plane * words + at] = word;
-        first = __fsub_rn(first, bf16_to_float(static_cast<u16>(word)));
-        second = __fsub_rn(second, bf16_to_float(static_cast<u16>(word >> 16)));
-    }
-}
 
 ELBO_KERNEL(dev_gemm_9, 256, PlanesParams) {
     ELBO_SHARED(u16, shared);

@@ -1,31 +1,9 @@
 // What rungs 9 and 10 of the ladder share: matrices as planes of bf16, and the way of a strip of them to the tensor
 // cores. To be read with gemm_9_planes.cu.
 //
-// A plane is a whole matrix in bf16, row-major, each row filled up with zeros to whole chunks of 8 numbers (16 bytes), so
-// that a chunk is inside a matrix or outside and any m, n and k will do. A block computes 128 × 128 elements of C, its
-// eight warps 64 × 32 each, and k advances by 32.
-//
-// ---- Banks ----
-//
-// ldmatrix reads a matrix of 8 × 8 numbers as 8 rows of 16 bytes: 128 bytes, which are one cycle's worth if each of the
-// 32 banks has 4 of them. A row of A's strip is 32 of k, 64 bytes, so that every second row begins at bank 0 again: eight
-// rows at one chunk of k would fall into two groups of four banks, and take four cycles. Therefore a row's chunks change
-// places, by an exclusive or with the row's number. It costs no memory, where rung 8 leaves idle numbers. Which group of
-// banks (group g is banks 4g … 4g + 3) a chunk of A's strip then lies in:
-//
-//                as in memory: 0  1  2  3        swizzled: 0  1  2  3   ← chunk of k
-//        row 0                 0  1  2  3                  0  1  2  3
-//        row 1                 4  5  6  7                  4  5  6  7
-//        row 2                 0  1  2  3                  1  0  3  2
-//        row 3                 4  5  6  7                  5  4  7  6
-//        row 4                 0  1  2  3                  2  3  0  1
-//        row 5                 4  5  6  7                  6  7  4  5
-//        row 6                 0  1  2  3                  3  2  1  0
-//        row 7                 4  5  6  7                  7  6  5  4
-//
-// Each column, which is what one matrix is read from, has all eight on the right, and twice four times the same on the
-// left. A row of B's strip, 128 columns in 16 chunks, begins at bank 0 each time; the same function exchanges
-// its chunks within groups of eight.
+// A block computes 128 × 128 elements of C, its eight warps 64 × 32 each, and k advances by 32. ../planes.cuh says what a plane is, and
+// how a strip of one lies in shared memory so that no two rows of a matrix that ldmatrix reads begin at one bank: a row of A's strip
+// is 32 of k, four chunks, one of B's 128 columns, sixteen.
 //
 // ---- Lanes ----
 //
@@ -47,16 +25,9 @@
 //        left[2]   row g,     k 2t + 8, 2t + 9   right[2j + 1][0]   column 16j + g + 8,  k 2t, 2t + 1
 //        left[3]   row g + 8, k 2t + 8, 2t + 9   right[2j + 1][1]   column 16j + g + 8,  k 2t + 8, 2t + 9
 #pragma once
-#include "../ptx.cuh"
+#include "../planes.cuh"
 
-// src/engine/device/cuda/planes.rs has the twins of these structs.
-
-struct SplitParams {
-    const float* from;  // [rows, cols], rows ld apart
-    u16* to;            // [planes][rows][pitch]
-    int rows, cols, ld, pitch, planes, _pad;
-};
-static_assert(sizeof(SplitParams) == 40);
+// src/engine/device/cuda/planes.rs has the twin of this struct.
 
 struct PlanesParams {
     const u16* a;  // [planes][m][a_pitch]
@@ -69,34 +40,6 @@ static_assert(sizeof(PlanesParams) == 48);
 static constexpr int DEPTH = 32, STAGES = 3;                    // k of a strip; strips in shared memory at a time
 static constexpr int A_CHUNKS = DEPTH / 8, B_CHUNKS = 128 / 8;  // of a row
 static constexpr int B_STRIP = 128 * DEPTH, STRIP = 2 * B_STRIP;  // [128 rows][32 of k], then [32 of k][128 columns]
-
-// Where chunk `chunk` of row `row` lies, counted in chunks, if a row has CHUNKS of them. In the 128 bytes of all banks
-// there are eight chunks: several short rows or a part of a long one.
-template <int CHUNKS>
-__host__ __device__ constexpr int swizzle(int row, int chunk) {
-    constexpr int EXCHANGED = CHUNKS < 8 ? CHUNKS : 8;
-    return row * CHUNKS + (chunk ^ row / (8 / EXCHANGED) % EXCHANGED);
-}
-
-// Whether eight rows at one chunk always lie in eight groups of banks, and no two chunks of a row in one place. The pattern
-// repeats every eight rows.
-template <int CHUNKS>
-__host__ __device__ constexpr bool is_free_of_conflicts() {
-    for (int row = 0; row < 64; row += 8) {
-        for (int chunk = 0; chunk < CHUNKS; ++chunk) {
-            u32 groups = 0;
-            for (int i = 0; i < 8; ++i) groups |= 1u << swizzle<CHUNKS>(row + i, chunk) % 8;
-            if (groups != 255) return false;
-        }
-        for (int i = row; i < row + 8; ++i) {
-            u32 places = 0;
-            for (int chunk = 0; chunk < CHUNKS; ++chunk) places |= 1u << (swizzle<CHUNKS>(i, chunk) - i * CHUNKS);
-            if (places != (1u << CHUNKS) - 1) return false;
-        }
-    }
-    return true;
-}
-static_assert(is_free_of_conflicts<A_CHUNKS>() && is_free_of_conflicts<B_CHUNKS>(), "two rows of a matrix at one bank");
 
 // Starts the copies of steps k0 … k0 + 31 of a plane of A and one of B: four chunks of 16 bytes by every thread.
 static __device__ __forceinline__ void start_copies(const PlanesParams& p, const u16* a, const u16* b, u16* strip,

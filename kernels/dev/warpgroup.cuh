@@ -20,7 +20,7 @@
 //   B   2 × [64 of k][64 columns]          8 KiB each, two copies: the second has the tile's columns 64–127
 //
 // Both are swizzled by the copies as the products want them: chunk c (8 numbers) of row r lies at place c xor r mod 8, the
-// same swizzle as in planes.cuh, with rows of eight chunks. So one chunk of eight rows lies at eight groups of four banks;
+// same swizzle as in ../planes.cuh, with rows of eight chunks. So one chunk of eight rows lies at eight groups of four banks;
 // the groups of chunks 0 to 7:
 //
 //        row 0     0 1 2 3 4 5 6 7         row 4     4 5 6 7 0 1 2 3

@@ -3,6 +3,8 @@
 use std::io::Write as _;
 use std::path::Path;
 
+use std::collections::BTreeMap;
+
 use serde_json::{Value, json};
 
 use crate::engine::device::Precision;
@@ -38,13 +40,15 @@ pub(super) fn draw(step: &PaperStep, title: &str, path: &Path) -> Result<()> {
 
 /// The microseconds of launches that wait for all of the wave before, as the CPU's steps do.
 fn wave_by_wave(step: &PaperStep, plan: &Plan) -> (usize, f64) {
-    let mut waves: Vec<Option<f64>> = vec![None; plan.waves() + 1];
+    // Planes are made in a wave before that of their readers.
+    let mut waves: BTreeMap<(usize, bool), f64> = BTreeMap::new();
     for launch in &step.launches {
         let wave = launch.steps.first().map_or(plan.waves(), |&i| plan.steps()[i].wave());
         let takes = launch.time.1 - launch.time.0;
-        waves[wave] = Some(waves[wave].unwrap_or(0.0).max(takes));
+        let longest = waves.entry((wave, !launch.makes_plane)).or_default();
+        *longest = longest.max(takes);
     }
-    let longest: Vec<f64> = waves.into_iter().flatten().collect();
+    let longest: Vec<f64> = waves.into_values().collect();
     (longest.len(), longest.iter().sum::<f64>() + longest.len() as f64 * step.figures.edge.value)
 }
 
@@ -65,6 +69,9 @@ pub(super) fn text(step: &PaperStep, alone: &PaperStep, plan: &Plan) -> String {
         if launch.leaves_splits {
             steps += " splits";
         }
+        if launch.makes_plane {
+            steps += " plane";
+        }
         text += &format!(
             "{:>4}{mark} {:<20} {:<9} {blocks:>6} {:>7} {:>8.1} {:>7.1} {begin:>7.1} {end:>9.1}   {}\n",
             i + 1,
@@ -83,6 +90,9 @@ pub(super) fn text(step: &PaperStep, alone: &PaperStep, plan: &Plan) -> String {
     if step.launches.iter().any(|launch| launch.leaves_splits) {
         text +=
             "splits: the sums of each split of k, for the launch that has the step too; no block waits for another\n";
+    }
+    if step.launches.iter().any(|launch| launch.makes_plane) {
+        text += "plane: a factor of these products is made bf16 in memory, once for all of them\n";
     }
     if step.launches.iter().any(|launch| launch.ahead > 0.0) {
         text += "ahead: of the KiB those of parameters that a launch reads while those that it waits for still run\n";
@@ -131,7 +141,7 @@ pub(super) fn record(step: &PaperStep) -> Value {
     let launch = |launch: &PaperLaunch| {
         json!({
             "kernel": launch.kernel, "steps": launch.steps, "for_next": launch.for_next,
-            "leaves_splits": launch.leaves_splits, "grid": launch.grid, "threads": launch.threads,
+            "leaves_splits": launch.leaves_splits, "makes_plane": launch.makes_plane, "grid": launch.grid, "threads": launch.threads,
             "bytes": launch.bytes, "bytes_ahead": launch.ahead, "waits": launch.waits, "longest_way": launch.urgent,
             "begin_us": launch.time.0, "end_us": launch.time.1,
         })

@@ -244,7 +244,7 @@ mod tests {
             Placed { launch, steps: Vec::new(), waits, urgent: false, ends_step: None, load }
         };
         let launches = launches.iter().map(placed).collect();
-        Lowered { launches, data: Vec::new(), lookups: Vec::new(), shared_sums: Vec::new() }
+        Lowered { launches, data: Vec::new(), lookups: Vec::new(), workspaces: Vec::new() }
     }
 
     /// The launches of a portion and what each waits for, by their threads.

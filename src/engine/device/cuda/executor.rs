@@ -252,23 +252,26 @@ impl CudaFunction {
             let mut even = lower(0, RunPosition::Even)?;
             let lookups = std::mem::take(&mut even.lookups);
             let mut layout = Placement::default();
-            let places = even.shared_sums.iter().map(|sum| [4 * sum.floats, 4 * sum.tickets].map(|n| layout.place(n)));
+            let sizes = even.workspaces.iter().map(|workspace| [4 * workspace.floats, 4 * workspace.tickets]);
+            let places = sizes.map(|sizes| sizes.map(|bytes| layout.place(bytes)));
             let places: Vec<[Address; 2]> = places.collect();
             let shared = match places.is_empty() {
                 true => None,
-                false => Some(self.driver.alloc(layout.0, "the partial sums of a plan")?),
+                false => Some(self.driver.alloc(layout.0, "what a plan needs besides its arena")?),
             };
             let begin = shared.as_ref().map_or(0, DeviceBuffer::address);
             let launches = |back: Address, even: Lowered| {
-                let with_sums = |mut lowered: Lowered| {
-                    lowered.place_sums(begin.wrapping_sub(back), &places);
+                let with_workspaces = |mut lowered: Lowered| {
+                    lowered.place_workspaces(begin.wrapping_sub(back), &places);
                     lowered
                 };
                 let before_and_odd = match self.twins.is_empty() {
                     true => None,
-                    false => Some([lower(back, RunPosition::Before)?, lower(back, RunPosition::Odd)?].map(with_sums)),
+                    false => {
+                        Some([lower(back, RunPosition::Before)?, lower(back, RunPosition::Odd)?].map(with_workspaces))
+                    }
                 };
-                Ok(Launches::of(with_sums(even), before_and_odd))
+                Ok(Launches::of(with_workspaces(even), before_and_odd))
             };
             let as_first = |member: &EnsembleMember| {
                 let back = member.offset();

@@ -6,7 +6,7 @@
 use super::Cuda;
 use super::driver::{DeviceBuffer, Launch};
 use super::params::{GemmParams, LadderParams, words, zeroed};
-use super::planes;
+use super::planes::{self, CHUNK, split};
 use super::probe::Version;
 use super::tiles;
 use crate::engine::device::Precision;
@@ -49,7 +49,7 @@ pub struct ProductCheck {
     pub column_sums: f64,
 }
 
-/// The time of a product in the kernel that plans use for its shape and precision.
+/// The time of a product in the kernel that plans use for its shape and precision, and of making planes of its factors if it takes them.
 #[derive(Clone, Debug, PartialEq)]
 pub struct TimedProduct {
     /// How exactly it multiplies.
@@ -106,7 +106,8 @@ impl Cuda {
                 });
             }
             let repetition = || {
-                let enqueue = || (0..launches).try_for_each(|_| self.driver.launch(&run.launch));
+                let all = || run.splits.iter().chain([&run.launch]).try_for_each(|launch| self.driver.launch(launch));
+                let enqueue = || (0..launches).try_for_each(|_| all());
                 Ok(self.driver.time(enqueue)? / launches as f64)
             };
             repetition()?;
@@ -149,12 +150,12 @@ impl Cuda {
     }
 
     /// Runs every kernel of the matrix product that this GPU can run, with one split and with several, on C = A·B with
-    /// column sums of B, [n, n] each with normal numbers.
+    /// column sums of B, [n, n] each with normal numbers. `transposed`: which of A and B is stored transposed.
     ///
     /// # Errors
     /// [`Error::Device`] from the device.
-    pub fn check_products(&self, n: usize) -> Result<Vec<ProductCheck>> {
-        let matrices = Matrices::new(self, [n; 3], 1)?;
+    pub fn check_products(&self, n: usize, transposed: (bool, bool)) -> Result<Vec<ProductCheck>> {
+        let matrices = Matrices::new(self, [n; 3], 1)?.stored(self, transposed)?;
         let check = |choice: GemmLaunch| {
             let run = matrices.run(self, &choice, true)?;
             Ok(ProductCheck {
@@ -193,6 +194,8 @@ pub(super) struct Matrices {
     pub shape: [usize; 3],
     pub a: DeviceBuffer,
     pub b: DeviceBuffer,
+    /// Whether they are stored transposed: for the kernels of plans.
+    transposed: (bool, bool),
     /// Of so many rows of A·B, one is in `truth`.
     every: usize,
     /// A·B: its rows 0, `every`, 2·`every` …
@@ -232,7 +235,24 @@ impl Matrices {
             column_sums.iter_mut().zip(row).for_each(|(sum, v)| *sum += f64::from(*v));
         }
         let truth = product(a, b, [m, n, k], every);
-        Ok(Matrices { shape: [m, n, k], a: cuda.matrix(a)?, b: cuda.matrix(b)?, every, truth, column_sums })
+        let (shape, a, b) = ([m, n, k], cuda.matrix(a)?, cuda.matrix(b)?);
+        Ok(Matrices { shape, a, b, transposed: (false, false), every, truth, column_sums })
+    }
+
+    /// The same matrices in another order.
+    fn stored(self, cuda: &Cuda, transposed: (bool, bool)) -> Result<Matrices> {
+        let [m, n, k] = self.shape;
+        let turn = |matrix: DeviceBuffer, [rows, cols]: [usize; 2], turned: bool| {
+            if !turned {
+                return Ok(matrix);
+            }
+            let mut values = vec![0.0; rows * cols];
+            cuda.driver.download(matrix.address(), &mut values)?;
+            let columns = (0..cols).flat_map(|j| values.iter().skip(j).step_by(cols).copied());
+            cuda.matrix(&columns.collect::<Vec<f32>>())
+        };
+        let (a, b) = (turn(self.a, [m, k], transposed.0)?, turn(self.b, [k, n], transposed.1)?);
+        Ok(Matrices { a, b, transposed, ..self })
     }
 
     /// How far C is from A·B, or from max(A·B + bias, 0) if there is a bias, in the rows that are known.
@@ -311,6 +331,17 @@ impl Matrices {
         let column_sums = cuda.matrix(&vec![f32::NAN; if sums { n } else { 0 }])?;
         let workspace = driver.alloc(4 * choice.workspace, "partial products")?;
         let tickets = driver.alloc(4 * choice.tickets, "tickets")?;
+        let (ta, tb) = self.transposed;
+        let (a_stored, b_stored) = (if ta { [k, m] } else { [m, k] }, if tb { [n, k] } else { [k, n] });
+        let (mut splits, mut planes) = (vec![], vec![]);
+        for (matrix, [rows, cols]) in [(&self.a, a_stored), (&self.b, b_stored)] {
+            let pitch = cols.next_multiple_of(CHUNK);
+            let plane = driver.alloc(if choice.planes { 2 * rows * pitch } else { 0 }, "a plane of bf16")?;
+            if choice.planes {
+                splits.push(split(cuda, matrix.address(), &plane, [rows, cols, pitch], 1)?);
+            }
+            planes.push(plane);
+        }
         let params = GemmParams {
             a: self.a.address(),
             b: self.b.address(),
@@ -321,29 +352,36 @@ impl Matrices {
             m: m as i32,
             n: n as i32,
             k: k as i32,
-            lda: k as i32,
-            ldb: n as i32,
+            lda: a_stored[1] as i32,
+            ldb: b_stored[1] as i32,
             ldc: n as i32,
             alpha: 1.0,
+            ta: i32::from(ta),
+            tb: i32::from(tb),
             splits: choice.splits as i32,
             k_per_split: choice.k_per_split as i32,
             tiles_m: choice.grid.1 as i32,
+            a_plane: planes[0].address(),
+            b_plane: planes[1].address(),
+            a_pitch: a_stored[1].next_multiple_of(CHUNK) as i32,
+            b_pitch: b_stored[1].next_multiple_of(CHUNK) as i32,
             ..zeroed()
         };
         let function = driver.function(choice.kernel)?;
-        driver.allow_shared(function, choice.shared_bytes)?;
+        let shared = choice.shared_bytes + if sums { choice.column_bytes } else { 0 };
+        driver.allow_shared(function, shared)?;
         let grid = choice.blocks();
-        let (kernel, threads, shared) = (choice.kernel, choice.threads, choice.shared_bytes);
+        let (kernel, threads) = (choice.kernel, choice.threads);
         let launch = Launch { function, kernel, grid, threads, shared, params: words(&params) };
-        driver.launch(&launch)?;
+        splits.iter().chain([&launch]).try_for_each(|launch| driver.launch(launch))?;
         let mut run = RungRun {
-            splits: vec![],
+            splits,
             launch,
             c: vec![0.0; m * n],
             column_sums: vec![0.0; if sums { n } else { 0 }],
             bias: vec![],
             apart: vec![],
-            memory: vec![c, column_sums, workspace, tickets],
+            memory: [c, column_sums, workspace, tickets].into_iter().chain(planes).collect(),
         };
         driver.download(run.memory[0].address(), &mut run.c)?;
         driver.download(run.memory[1].address(), &mut run.column_sums)?;

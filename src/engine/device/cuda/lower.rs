@@ -10,8 +10,9 @@ use super::compiled;
 use super::driver::{Address, DeviceKernel, Driver, Launch, Pod};
 use super::figures::{Figures, Load, figures};
 use super::memory::{DeviceData, DeviceMemory};
-use super::params::{self, Clock, ParamPlaces, RuleParams, StepEnd, TickParams, words};
-use super::parts::{Part, Parts};
+use super::params::{self, Clock, ParamPlaces, RuleParams, SplitParams, StepEnd, TickParams, words};
+use super::parts::{Part, Parts, WantedPlane};
+use super::planes::{SPLIT, THREADS, plane_pitch, split_blocks};
 use super::program;
 use super::rows;
 use crate::engine::device::Precision;
@@ -74,16 +75,16 @@ pub(crate) struct Lowered {
     pub data: Vec<DataLaunch>,
     /// The operations that look something up.
     pub lookups: Vec<Lookup>,
-    /// What needs memory for sums that several blocks share.
-    pub shared_sums: Vec<SharedSum>,
+    /// What needs memory besides the arena.
+    pub workspaces: Vec<Workspace>,
 }
 
 impl Lowered {
-    /// Says where the memory of every shared sum is, its workspace and its counters: so many bytes behind `begin`.
-    pub fn place_sums(&mut self, begin: Address, places: &[[Address; 2]]) {
-        for (sum, [workspace, tickets]) in self.shared_sums.iter().zip(places) {
-            let known = sum.workspace.iter().map(|field| (field, workspace));
-            for (field, place) in known.chain(sum.counters.iter().map(|field| (field, tickets))) {
+    /// Says where every workspace is, its numbers and its counters: so many bytes behind `begin`.
+    pub fn place_workspaces(&mut self, begin: Address, places: &[[Address; 2]]) {
+        for (workspace, [numbers, counters]) in self.workspaces.iter().zip(places) {
+            let known = workspace.numbers.iter().map(|field| (field, numbers));
+            for (field, place) in known.chain(workspace.counters.iter().map(|field| (field, counters))) {
                 self.launches[field.launch].launch.params[field.byte / size_of::<u64>()] = begin.wrapping_add(*place);
             }
         }
@@ -97,18 +98,25 @@ pub(super) fn last(launches: &[Placed]) -> Vec<usize> {
     (0..awaited.len()).filter(|&i| !awaited[i]).collect()
 }
 
-/// A sum that is split over blocks: a product's over k, a reduction's over a long row. The parameters of its launches get the
-/// addresses when there is memory for them.
-pub(crate) struct SharedSum {
-    /// Elements of the workspace, in f32.
+/// Memory besides the arena: of a sum that is split over blocks, a product's over k or a reduction's over a long row; or of a factor
+/// as a plane of bf16. The parameters of its launches get the addresses when there is memory for them.
+pub(crate) struct Workspace {
+    /// Its size in f32.
     pub floats: usize,
     /// Counters, in u32.
     pub tickets: usize,
-    /// Who is given the address of the workspace: the launch that splits the sum, and the one that adds the splits up, if it is
-    /// another.
-    workspace: Vec<Field>,
-    /// And that of the counters; nobody, where another launch adds the splits up.
+    /// Who is given its address: the launch that writes it, and those that read it, if they are others.
+    numbers: Vec<Field>,
+    /// And that of the counters; nobody, where no blocks wait for each other.
     counters: Option<Field>,
+}
+
+/// The plane of a factor that some steps read.
+struct MadePlane {
+    of: View,
+    readers: Vec<usize>,
+    /// The number of its memory.
+    workspace: usize,
 }
 
 /// An address among the parameters of a launch, so many bytes from their begin.
@@ -181,6 +189,9 @@ pub(crate) struct Lower<'a> {
     leaves_splits: bool,
     /// The sums of the steps that have left them.
     splits: HashMap<usize, usize>,
+    /// The planes that products leave.
+    wanted: Vec<WantedPlane>,
+    planes: Vec<MadePlane>,
     /// The launches that can end the step, and where their parameters say whether they do.
     ends: HashMap<usize, usize>,
     out: Lowered,
@@ -190,17 +201,35 @@ pub(crate) struct Lower<'a> {
 
 impl<'a> Lower<'a> {
     pub fn new(gpu: Chip<'a>, precision: Precision, plan: &'a Plan, places: Places<'a>) -> Lower<'a> {
-        let out = Lowered { launches: Vec::new(), data: Vec::new(), lookups: Vec::new(), shared_sums: Vec::new() };
+        let out = Lowered { launches: Vec::new(), data: Vec::new(), lookups: Vec::new(), workspaces: Vec::new() };
         let (steps, ends, partials, splits) = (Vec::new(), HashMap::new(), HashMap::new(), HashMap::new());
+        let (wanted, planes) = (Vec::new(), Vec::new());
         let Clock { ctl, table } = places.clock;
         let clock = Clock { ctl: ctl.wrapping_sub(places.back), table: table.wrapping_sub(places.back) };
         let (update, next, leaves_splits) = (None, false, false);
-        Lower { gpu, precision, plan, places, clock, steps, update, next, leaves_splits, splits, ends, out, partials }
+        Lower {
+            gpu,
+            precision,
+            plan,
+            places,
+            clock,
+            steps,
+            update,
+            next,
+            leaves_splits,
+            splits,
+            wanted,
+            planes,
+            ends,
+            out,
+            partials,
+        }
     }
 
     /// All parts, and at the end whatever ticks the clock; before the first step only what gathers its batch.
-    pub fn run(mut self, Parts { parts, waits }: &Parts) -> Result<Lowered> {
-        let plan = self.plan;
+    pub fn run(mut self, all: &Parts) -> Result<Lowered> {
+        let (Parts { parts, waits }, plan) = (all, self.plan);
+        self.wanted = all.wanted_planes(plan, self.precision, self.compute_capability());
         let factors = |step: &Step| rows::factors(step).iter().map(View::bytes).sum::<u64>();
         // For every part, the launches that it is over with.
         let mut ends: Vec<Vec<usize>> = Vec::with_capacity(parts.len());
@@ -227,6 +256,10 @@ impl<'a> Lower<'a> {
                     bytes -= step.kernel.gradient_bytes();
                     bytes += ((rule.bytes() - rule.gradient_bytes()) as f64 * share) as u64;
                 }
+                Part::Planes { of, readers } => {
+                    self.make_plane(*of, readers.clone())?;
+                    bytes = of.bytes();
+                }
                 Part::Splits(_) => {
                     self.leaves_splits = true;
                     step.kernel.lower(&mut self)?;
@@ -244,6 +277,7 @@ impl<'a> Lower<'a> {
                     bytes = rest.bytes();
                 }
             }
+            bytes = bytes.saturating_sub(self.unused_bytes(part));
             let own = self.out.launches.len() - first;
             // The launches of an update are of different parameters; those of another step come one after the other.
             let apart = plan.steps[part.steps()[0]].kernel.update().is_some();
@@ -262,6 +296,18 @@ impl<'a> Lower<'a> {
             self.out.launches[launch].urgent = true;
         }
         Ok(self.out)
+    }
+
+    /// Of the bytes of a part's steps those of partial sums for which there is room, but which no block makes here.
+    fn unused_bytes(&self, part: &Part) -> u64 {
+        let steps = if matches!(part, Part::Step(_) | Part::Rows { .. }) { part.steps() } else { Vec::new() };
+        let kernels = steps.iter().map(|&step| &self.plan.steps[step].kernel);
+        let views = kernels.flat_map(|kernel| [kernel.reads(), kernel.writes()].concat());
+        let unused = |view: View| {
+            let made = self.partials.get(&(view.mem, view.offset)).copied();
+            made.map_or(0, |made| 4 * view.size().saturating_sub(made) as u64)
+        };
+        views.map(unused).sum()
     }
 
     /// What nothing waits for ends the step together, if all of it can; otherwise a launch that does nothing else, after it.
@@ -383,8 +429,8 @@ impl<'a> Lower<'a> {
     /// Says that launch number `launch` splits a sum over blocks, of which the last adds the splits up: in a workspace of so many
     /// `floats`, with so many counters, whose addresses its parameters have so many bytes from their begin.
     pub fn shares_sums(&mut self, launch: usize, floats: usize, tickets: usize, fields: [usize; 2]) {
-        let [workspace, counters] = fields.map(|byte| Field { launch, byte });
-        self.out.shared_sums.push(SharedSum { floats, tickets, workspace: vec![workspace], counters: Some(counters) });
+        let [numbers, counters] = fields.map(|byte| Field { launch, byte });
+        self.out.workspaces.push(Workspace { floats, tickets, numbers: vec![numbers], counters: Some(counters) });
     }
 
     /// Whether the product that is lowered leaves the splits of its k to another launch.
@@ -395,18 +441,65 @@ impl<'a> Lower<'a> {
     /// Says that launch number `launch` writes so many `floats` of sums, of all splits, for another launch to add up, to the
     /// address that its parameters have at byte `byte`.
     pub fn writes_splits(&mut self, launch: usize, floats: usize, byte: usize) {
-        self.splits.insert(self.steps[0], self.out.shared_sums.len());
-        let workspace = vec![Field { launch, byte }];
-        self.out.shared_sums.push(SharedSum { floats, tickets: 0, workspace, counters: None });
+        self.splits.insert(self.steps[0], self.out.workspaces.len());
+        let numbers = vec![Field { launch, byte }];
+        self.out.workspaces.push(Workspace { floats, tickets: 0, numbers, counters: None });
         self.moves(launch, 4.0 * floats as f64);
     }
 
     /// Says that launch number `launch` adds up what `step` has left, from the address at byte `byte` of its parameters.
     pub fn reads_splits(&mut self, launch: usize, step: usize, byte: usize) {
-        let sum = &mut self.out.shared_sums[self.splits[&step]];
-        sum.workspace.push(Field { launch, byte });
-        let floats = sum.floats;
+        let sums = self.splits[&step];
+        self.reads_workspace(launch, sums, byte);
+    }
+
+    /// Says that launch number `launch` reads the plane of a factor, from the address at byte `byte` of its parameters.
+    pub fn reads_plane(&mut self, launch: usize, of: &View, byte: usize) {
+        let is = |plane: &&MadePlane| plane.of == *of && plane.readers.contains(&self.steps[0]);
+        let plane = self.planes.iter().find(is).expect("planes are made before they are read").workspace;
+        self.reads_workspace(launch, plane, byte);
+    }
+
+    fn reads_workspace(&mut self, launch: usize, number: usize, byte: usize) {
+        let workspace = &mut self.out.workspaces[number];
+        workspace.numbers.push(Field { launch, byte });
+        let floats = workspace.floats;
         self.moves(launch, 4.0 * floats as f64);
+    }
+
+    /// The launch that makes the plane of a factor.
+    fn make_plane(&mut self, of: View, readers: Vec<usize>) -> Result<()> {
+        let pitch = plane_pitch(&of);
+        let params = SplitParams {
+            from: self.address(&of),
+            to: 0,
+            rows: of.rows as i32,
+            cols: of.cols as i32,
+            ld: of.stride as i32,
+            pitch: pitch as i32,
+            planes: 1,
+            pad: 0,
+        };
+        let launch = self.launch(SPLIT, [split_blocks(of.rows, pitch), 1, 1], THREADS, 0, &params)?;
+        self.writes_plane(launch, of, readers, offset_of!(SplitParams, to));
+        Ok(())
+    }
+
+    /// Says that launch number `launch` can write what it stores as a plane too, to the address at byte `byte` of its parameters: it
+    /// does, where others take it so.
+    pub fn leaves_plane(&mut self, launch: usize, byte: usize) {
+        let wanted: Vec<WantedPlane> =
+            self.wanted.iter().filter(|plane| plane.maker == self.steps[0]).cloned().collect();
+        for plane in wanted {
+            self.writes_plane(launch, plane.of, plane.readers, byte);
+        }
+    }
+
+    fn writes_plane(&mut self, launch: usize, of: View, readers: Vec<usize>, byte: usize) {
+        let (floats, numbers) = (of.rows * plane_pitch(&of) / 2, vec![Field { launch, byte }]);
+        self.moves(launch, 4.0 * floats as f64);
+        self.planes.push(MadePlane { of, readers, workspace: self.out.workspaces.len() });
+        self.out.workspaces.push(Workspace { floats, tickets: 0, numbers, counters: None });
     }
 
     /// Says that a kernel looks something up; gives the number by which it tells of a bad one.

@@ -6,6 +6,7 @@ use super::figures::{Figures, figures};
 use super::lower::{Chip, Lower, Lowered, Places, RunPosition, Slots, longest_way, times};
 use super::params::Clock;
 use super::parts::{Part, Parts, parts};
+use super::planes::SPLIT;
 use crate::engine::device::Precision;
 use crate::engine::error::Result;
 use crate::engine::graph::{Slot, SlotKind};
@@ -22,6 +23,8 @@ pub struct PaperLaunch {
     pub for_next: bool,
     /// Whether it leaves the sums of each split of k to the launch that makes the rest of its step.
     pub leaves_splits: bool,
+    /// Whether it makes a factor of its steps a plane of bf16.
+    pub makes_plane: bool,
     /// Blocks in each dimension.
     pub grid: [u32; 3],
     /// Threads of a block.
@@ -81,7 +84,8 @@ impl PaperStep {
                 kernel: placed.launch.kernel,
                 steps: placed.steps.clone(),
                 for_next: has(Part::Next, &placed.steps),
-                leaves_splits: has(Part::Splits, &placed.steps),
+                leaves_splits: has(Part::Splits, &placed.steps) && placed.launch.kernel != SPLIT,
+                makes_plane: placed.launch.kernel == SPLIT,
                 grid: placed.launch.grid,
                 threads: placed.launch.threads,
                 bytes: placed.load.bytes + placed.load.ahead,

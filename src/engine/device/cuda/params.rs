@@ -197,7 +197,26 @@ params! {
         by: RuleParams,
         of_c: ParamPlaces,
         of_col_sums: ParamPlaces,
+        a_plane: Address,
+        b_plane: Address,
+        a_pitch: i32,
+        b_pitch: i32,
+        out_plane: Address,
+        out_pitch: i32,
+        pad: i32,
         program: Program,
+    }
+
+    /// Of `split_planes`.
+    SplitParams {
+        from: Address,
+        to: Address,
+        rows: i32,
+        cols: i32,
+        ld: i32,
+        pitch: i32,
+        planes: i32,
+        pad: i32,
     }
 
     /// One of the steps of `rows_1` and `rows_4`.

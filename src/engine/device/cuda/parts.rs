@@ -12,6 +12,9 @@
 //!   lie apart: steps with an even number in their run read one buffer and gather into the other, those with an odd one the
 //!   other way round.
 //!
+//! And a step may need another launch: large products take their factors as *planes* of bf16 (`kernels/planes.cuh`), each made once
+//! for all that read it: by the product that stores the factor, if its epilogue can, or in a launch of its own.
+//!
 //! On the CPU the same form lost (`docs/rejected.md`), so this is no business of the plan.
 
 use std::collections::BTreeSet;
@@ -31,6 +34,8 @@ pub(crate) enum Part {
     Updating { product: usize, update: usize },
     /// A product with a split k that leaves the sums of all splits to the rows that follow.
     Splits(usize),
+    /// A factor is made a plane of bf16, for products that take it so.
+    Planes { of: View, readers: Vec<usize> },
     /// Steps that follow one another row by row. `joins`: the first is a product that has left its splits.
     Rows { steps: Vec<usize>, joins: bool },
     /// The update of some parameters: their places in the list of the step.
@@ -40,12 +45,32 @@ pub(crate) enum Part {
 }
 
 impl Part {
-    /// The steps that it makes, the one first whose kernel does it.
+    /// The steps that it makes, or a part of, the one first whose kernel does it.
     pub(crate) fn steps(&self) -> Vec<usize> {
         match *self {
             Part::Step(step) | Part::Next(step) | Part::Splits(step) | Part::Rest { update: step, .. } => vec![step],
             Part::Updating { product, update } => vec![product, update],
             Part::Rows { ref steps, .. } => steps.clone(),
+            Part::Planes { ref readers, .. } => readers.clone(),
+        }
+    }
+
+    /// Whether it makes a view a plane for a step, or can on the side.
+    pub(crate) fn makes_plane(&self, plan: &Plan, of: &View, reader: usize) -> bool {
+        match self {
+            Part::Planes { of: made, readers } => made == of && readers.contains(&reader),
+            Part::Step(maker) => *maker < reader && rows::can_make_plane(&plan.steps[*maker], of),
+            _ => false,
+        }
+    }
+
+    /// The product that has this launch for itself.
+    pub(crate) fn product(&self, plan: &Plan) -> Option<usize> {
+        match *self {
+            Part::Step(step) | Part::Splits(step) | Part::Updating { product: step, .. } => {
+                plan.steps[step].is_product().then_some(step)
+            }
+            _ => None,
         }
     }
 
@@ -53,6 +78,14 @@ impl Part {
     pub(crate) fn joins(&self, other: &Part) -> bool {
         matches!((self, other), (Part::Rows { steps, joins: true }, Part::Splits(step)) if steps[0] == *step)
     }
+}
+
+/// A plane that is left by the product which stores the factor.
+#[derive(Clone, Debug)]
+pub(crate) struct WantedPlane {
+    pub maker: usize,
+    pub of: View,
+    pub readers: Vec<usize>,
 }
 
 /// The parts of a plan, each after those that it waits for.
@@ -68,6 +101,22 @@ impl Parts {
     pub(crate) fn together(&self) -> Vec<Vec<usize>> {
         let rows = |part: &Part| if let Part::Rows { steps, .. } = part { Some(steps.clone()) } else { None };
         self.parts.iter().filter_map(rows).collect()
+    }
+
+    /// The planes that no launch of their own makes.
+    pub(crate) fn wanted_planes(&self, plan: &Plan, precision: Precision, cc: (u32, u32)) -> Vec<WantedPlane> {
+        let mut wanted: Vec<WantedPlane> = Vec::new();
+        for reader in self.parts.iter().filter_map(|part| part.product(plan)) {
+            for of in rows::planes(&plan.steps[reader], precision, cc) {
+                let maker = self.parts.iter().find(|part| part.makes_plane(plan, &of, reader));
+                let Some(Part::Step(maker)) = maker else { continue };
+                match wanted.iter_mut().find(|plane| (plane.maker, plane.of) == (*maker, of)) {
+                    Some(known) => known.readers.push(reader),
+                    None => wanted.push(WantedPlane { maker: *maker, of, readers: vec![reader] }),
+                }
+            }
+        }
+        wanted
     }
 
     /// The buffers that hold a batch from one step to the next.
@@ -87,6 +136,8 @@ impl Parts {
 /// it, without every step is one.
 pub(crate) fn parts(plan: &Plan, precision: Precision, cc: (u32, u32), merge: bool) -> Parts {
     let order = plan.order();
+    let planes = planes(plan, precision, cc);
+    let with = |plan: &Plan, merges: &[Merge]| with(plan, &planes, merges);
     let mut merges = Vec::new();
     if merge {
         merges.extend((0..plan.steps.len()).flat_map(|i| updates_of(plan, &order, i)));
@@ -96,7 +147,7 @@ pub(crate) fn parts(plan: &Plan, precision: Precision, cc: (u32, u32), merge: bo
     }
     if let Some(parts) = with(plan, &merges) {
         let microseconds = |parts: &Parts| paper::microseconds(plan, parts, precision, cc);
-        return without_slow_rows(plan, merges, parts, microseconds);
+        return without_slow_rows(merges, parts, |merges| with(plan, merges), microseconds);
     }
     // Each is sound alone, but two may wait for each other: then the first of them it is.
     let mut sound = Vec::new();
@@ -112,9 +163,9 @@ pub(crate) fn parts(plan: &Plan, precision: Precision, cc: (u32, u32), merge: bo
 /// The parts, where a step is expected to be over sooner with the steps of some row by row launch apart, as it may be with so few
 /// rows that the launch has a few blocks only, or with the splits before it added up by the product that makes them.
 fn without_slow_rows(
-    plan: &Plan,
     mut merges: Vec<Merge>,
     mut parts: Parts,
+    with: impl Fn(&[Merge]) -> Option<Parts>,
     microseconds: impl Fn(&Parts) -> Option<f64>,
 ) -> Parts {
     let Some(mut least) = microseconds(&parts) else { return parts };
@@ -122,7 +173,7 @@ fn without_slow_rows(
         for less in merges[at].less() {
             let mut fewer = merges.clone();
             fewer.splice(at..=at, less);
-            let found = with(plan, &fewer).and_then(|found| Some((microseconds(&found)?, found)));
+            let found = with(&fewer).and_then(|found| Some((microseconds(&found)?, found)));
             if let Some((time, found)) = found.filter(|(time, _)| *time < least) {
                 (least, parts, merges) = (time, found, fewer);
             }
@@ -208,11 +259,62 @@ fn updates_of(plan: &Plan, order: &Order, step: usize) -> Vec<Merge> {
     (0..plan.steps.len()).filter(|&i| plan.steps[i].kernel.can_update()).filter_map(of_product).collect()
 }
 
+/// A factor that products of their own launch take as a plane of bf16.
+struct Plane {
+    of: View,
+    /// The steps that make it, none for a parameter.
+    makers: Vec<usize>,
+    readers: Vec<usize>,
+}
+
+/// The planes that the products of a plan take, in the order of the first readers.
+fn planes(plan: &Plan, precision: Precision, cc: (u32, u32)) -> Vec<Plane> {
+    let mut planes: Vec<Plane> = Vec::new();
+    for (step, of) in
+        (0..plan.steps.len()).flat_map(|i| rows::planes(&plan.steps[i], precision, cc).map(move |of| (i, of)))
+    {
+        let makers: Vec<usize> = (0..step).filter(|&i| changes(&plan.steps[i], &of)).collect();
+        match planes.iter_mut().find(|plane| plane.of == of && plane.makers == makers) {
+            Some(known) if known.readers.contains(&step) => {}
+            Some(known) => known.readers.push(step),
+            None => planes.push(Plane { of, makers, readers: vec![step] }),
+        }
+    }
+    planes
+}
+
+/// Whether a step writes to a view, or updates the parameter that it is of.
+pub(super) fn changes(step: &Step, view: &View) -> bool {
+    let updates = |slot: &Slot| view.mem == Mem::Slot(*slot);
+    step.kernel.writes().iter().any(|written| written.overlaps(view)) || step.kernel.updates().iter().any(updates)
+}
+
 /// The parts with some steps merged; none if parts would wait for each other in a circle.
-fn with(plan: &Plan, merges: &[Merge]) -> Option<Parts> {
+fn with(plan: &Plan, planes: &[Plane], merges: &[Merge]) -> Option<Parts> {
     let mut parts: Vec<Part> = Vec::new();
     let mut of_step: Vec<Option<usize>> = vec![None; plan.steps.len()];
+    // Row by row products take their factors as they are, but for the one that leaves its splits.
+    let is_row = |step: &usize| {
+        let row = |merge: &Merge| matches!(merge, Merge::Rows { steps, joins } if steps[usize::from(*joins)..].contains(step));
+        merges.iter().any(row)
+    };
+    // A product that stores the factor makes the plane as well, unless what follows the product is done elsewhere.
+    let leaves = |plane: &Plane| match plane.makers[..] {
+        [maker] => {
+            part_of(plan, merges, maker) == Some(Part::Step(maker))
+                && rows::can_make_plane(&plan.steps[maker], &plane.of)
+        }
+        _ => false,
+    };
+    let read = |plane: &Plane| plane.readers.iter().copied().filter(|step| !is_row(step)).collect::<Vec<usize>>();
+    let apart: Vec<&Plane> = planes.iter().filter(|plane| !leaves(plane)).collect();
     for step in 0..plan.steps.len() {
+        for plane in &apart {
+            let readers = read(plane);
+            if readers.first() == Some(&step) {
+                parts.push(Part::Planes { of: plane.of, readers });
+            }
+        }
         let Some(part) = part_of(plan, merges, step) else { continue };
         // An update that several parts share belongs to none of them; and nobody waits for the batch of the next step.
         let own: &[usize] = match &part {
@@ -232,8 +334,12 @@ fn with(plan: &Plan, merges: &[Merge]) -> Option<Parts> {
         let left = |step: usize| parts.iter().position(|other| *other == Part::Splits(step));
         let readers = readers_of(plan, merges, part).into_iter().filter(|(step, _)| !own.contains(step));
         let read = |(step, by_product): (usize, bool)| by_product.then(|| left(step)).flatten().or(of_step[step]);
-        let all: BTreeSet<usize> =
+        let mut all: BTreeSet<usize> =
             steps.filter_map(|step| of_step[step]).chain(splits).chain(readers.filter_map(read)).collect();
+        if let Some(product) = part.product(plan) {
+            let takes = |other: &Part| matches!(other, Part::Planes { readers, .. } if readers.contains(&product));
+            all.extend((0..parts.len()).filter(|&i| takes(&parts[i])));
+        }
         all.into_iter().collect()
     };
     let waits: Vec<Vec<usize>> = parts.iter().map(waits).collect();
@@ -273,6 +379,7 @@ fn waits_of(plan: &Plan, part: &Part) -> Vec<usize> {
             plan.steps[*step].waits.clone()
         }
         Part::Rows { steps, .. } => steps.iter().flat_map(|&step| plan.steps[step].waits.iter().copied()).collect(),
+        Part::Planes { of, readers } => (0..readers[0]).filter(|&i| changes(&plan.steps[i], of)).collect(),
         Part::Rest { update, params } => {
             let rest = plan.steps[*update].kernel.update().expect("an update was merged").only(params);
             let gradients = rest.reads();

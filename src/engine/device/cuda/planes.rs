@@ -1,29 +1,16 @@
-//! The ladder's rungs 9 and 10: operands cut into planes of bf16 (kernels/dev/planes.cuh), and how exact sums of their
-//! products are.
+//! Matrices cut into planes of bf16 (kernels/planes.cuh); the ladder's rungs 9 and 10, which multiply them, and how exact sums of
+//! their products are.
 
 use super::Cuda;
 use super::driver::{Address, DeviceBuffer, Launch, Pod};
 use super::ladder::{Matrices, RungRun};
-use super::params::words;
+use super::params::{SplitParams, words};
 use crate::engine::error::{Error, Result};
+use crate::engine::plan::View;
 use crate::engine::rng::{Draw, OPERANDS};
 use crate::engine::steps::gemm::cuda::{LADDER, Rung};
 
-/// Of `dev_planes`, as kernels/dev/planes.cuh declares it.
-#[repr(C)]
-#[derive(Clone, Copy)]
-struct SplitParams {
-    from: Address,
-    to: Address,
-    rows: i32,
-    cols: i32,
-    ld: i32,
-    pitch: i32,
-    planes: i32,
-    pad: i32,
-}
-
-/// Of the products of planes.
+/// Of the products of planes, as kernels/dev/planes.cuh declares it.
 #[repr(C)]
 #[derive(Clone, Copy)]
 struct PlanesParams {
@@ -38,19 +25,28 @@ struct PlanesParams {
     ldc: i32,
 }
 
-// The sizes that kernels/dev/planes.cuh asserts, which are those of the fields: there is no padding.
-const _: () = assert!(size_of::<SplitParams>() == 2 * 8 + 6 * 4 && size_of::<PlanesParams>() == 3 * 8 + 6 * 4);
+// The size that kernels/dev/planes.cuh asserts, which is that of the fields: there is no padding.
+const _: () = assert!(size_of::<PlanesParams>() == 3 * 8 + 6 * 4);
 
 // SAFETY: numbers without padding, by the assertion above.
-unsafe impl Pod for SplitParams {}
-// SAFETY: as above.
 unsafe impl Pod for PlanesParams {}
 
 /// Numbers of a chunk, the 16 bytes that the kernels copy at a time: a plane's rows are whole ones.
 pub(super) const CHUNK: usize = 8;
 
-/// Threads of a block of `dev_planes`, each of which makes two neighbours into words.
-const THREADS: u32 = 256;
+/// The kernel that makes planes, and the threads of its blocks, each of which makes two neighbours into words.
+pub(super) const SPLIT: &str = "split_planes";
+pub(super) const THREADS: u32 = 256;
+
+/// Numbers from a row of a plane to the next, of a factor as it is stored.
+pub(crate) fn plane_pitch(of: &View) -> usize {
+    of.cols.next_multiple_of(CHUNK)
+}
+
+/// Blocks that make planes with so many rows.
+pub(super) fn split_blocks(rows: usize, pitch: usize) -> u32 {
+    (rows * pitch / 2).div_ceil(THREADS as usize) as u32
+}
 
 /// Cuts the operands into planes, multiplies, and reads what came out.
 pub(super) fn run(cuda: &Cuda, matrices: &Matrices, rung: &Rung) -> Result<RungRun> {
@@ -111,10 +107,9 @@ pub(super) fn split(
         planes: planes as i32,
         pad: 0,
     };
-    let kernel = "dev_planes";
-    let blocks = (rows * pitch / 2).div_ceil(THREADS as usize) as u32;
+    let (kernel, grid) = (SPLIT, [split_blocks(rows, pitch), 1, 1]);
     let function = cuda.driver.function(kernel)?;
-    Ok(Launch { function, kernel, grid: [blocks, 1, 1], threads: THREADS, shared: 0, params: words(&params) })
+    Ok(Launch { function, kernel, grid, threads: THREADS, shared: 0, params: words(&params) })
 }
 
 /// The arithmetics of [`Cuda::split_errors`], in the order of its errors.

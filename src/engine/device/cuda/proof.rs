@@ -26,6 +26,8 @@ impl Touched {
                 let kernel = kernel(*step);
                 Touched { reads: kernel.reads(), writes: kernel.writes(), updates: kernel.updates() }
             }
+            // Planes have memory of their own.
+            Part::Planes { of, .. } => Touched { reads: vec![*of], writes: Vec::new(), updates: Vec::new() },
             // The sums that it leaves have memory of their own.
             Part::Splits(step) => {
                 Touched { reads: rows::factors(&plan.steps[*step]), writes: Vec::new(), updates: Vec::new() }
@@ -55,6 +57,11 @@ impl Touched {
         }
     }
 
+    /// Whether it writes to the view, or updates the parameter that it is of.
+    fn changes(&self, view: &View) -> bool {
+        self.updates.iter().any(|slot| view.mem == Mem::Slot(*slot)) || self.writes.iter().any(|w| w.overlaps(view))
+    }
+
     /// Whether what one writes is touched by the other.
     fn spoils(&self, plan: &Plan, other: &Touched) -> bool {
         let overlap = |a: &View, b: &View| placed(plan, a).overlaps(&placed(plan, b));
@@ -75,7 +82,8 @@ fn placed(plan: &Plan, view: &View) -> View {
 impl Parts {
     /// Checks what the launches rely on: of two that do not wait for each other, directly or through others, none writes what
     /// the other touches; what a launch reads of scratch memory was written by launches that it waits for, or by itself, or is
-    /// the batch, in whose place nothing is written; the splits of a product that leaves them are added up by one launch, after it; and
+    /// the batch, in whose place nothing is written; the splits of a product that leaves them are added up by one launch, after it; a factor is made a plane once before the product that
+    /// takes it so, and not changed in between;
     /// steps that one launch takes row by row lie apart in memory, but for what they hand on; and what a launch reads before it waits
     /// only those change that come after it.
     ///
@@ -106,13 +114,28 @@ impl Parts {
             let Part::Rows { steps, joins } = part else { continue };
             let ahead = rows::reads_ahead(plan, steps, *joins, precision, cc);
             let ahead = if self.waits[i].is_empty() { Vec::new() } else { ahead };
-            let changes = |j: usize, view: &View| {
-                let by = &touched[j];
-                by.updates.iter().any(|slot| view.mem == Mem::Slot(*slot)) || by.writes.iter().any(|w| w.overlaps(view))
-            };
-            let late = |j: usize| order.is_before(i, j) || !ahead.iter().any(|view| changes(j, view));
+            let late = |j: usize| order.is_before(i, j) || !ahead.iter().any(|view| touched[j].changes(view));
             if !(0..touched.len()).all(late) {
                 return Err(format!("{part:?} copies ahead what is not only changed after it"));
+            }
+        }
+        for (i, part) in self.parts.iter().enumerate() {
+            let product = part.product(plan);
+            let all = product
+                .into_iter()
+                .flat_map(|step| rows::planes(&plan.steps[step], precision, cc).map(move |of| (step, of)));
+            for (step, view) in all {
+                let makes = |&j: &usize| self.parts[j].makes_plane(plan, &view, step) && order.is_before(j, i);
+                let makers: Vec<usize> = (0..i).filter(makes).collect();
+                let [plane] = makers[..] else {
+                    return Err(format!("{part:?} takes a factor as a plane, which is not made once before it"));
+                };
+                let stale = |j: usize| {
+                    touched[j].changes(&view) && order.is_before(j, i) && j != plane && !order.is_before(j, plane)
+                };
+                if (0..touched.len()).any(stale) {
+                    return Err(format!("{part:?} takes a plane of what is changed after the plane was made"));
+                }
             }
         }
         for buffer in self.lasting(plan) {
@@ -171,8 +194,12 @@ mod tests {
     }
 
     fn placed(wide: usize, narrow: usize) -> (Plan, Parts) {
+        placed_in(Precision::F32, 6, wide, narrow)
+    }
+
+    fn placed_in(precision: Precision, rows: usize, wide: usize, narrow: usize) -> (Plan, Parts) {
         let g = Graph::new();
-        let x = g.batch("train", 6, wide);
+        let x = g.batch("train", rows, wide);
         let sizes = [("u", [wide, narrow]), ("v", [narrow, 8]), ("w", [8, narrow]), ("r", [narrow, wide])];
         let layers = sizes.map(|(name, shape)| g.param(name, &shape));
         let y = layers.iter().fold(x, |y, layer| y.tanh().matmul(*layer));
@@ -180,25 +207,27 @@ mod tests {
         let pairs: Vec<_> = layers.into_iter().zip(grad(loss, &layers)).collect();
         g.optimize(Optimizer::adam(), 1e-3, &pairs);
         let plan = Plan::build(&g, &[loss], Fusion::all()).unwrap();
-        let parts = parts(&plan, Precision::F32, H200, true);
+        let parts = parts(&plan, precision, H200, true);
         (parts.place(plan), parts)
     }
 
     #[test]
     fn launches_are_sound_and_without_any_one_of_their_edges_are_not() {
-        let all = [placed_plan(), placed(1500, 40)];
-        assert!(all.iter().all(|(_, parts)| !parts.together().is_empty()), "{all:?}");
-        let splits = |(_, parts): &(Plan, Parts)| parts.parts.iter().any(|part| matches!(part, Part::Splits(_)));
-        assert_eq!([splits(&all[0]), splits(&all[1])], [false, true]);
-        for (plan, parts) in all {
-            assert_eq!(parts.verify(&plan, Precision::F32, H200), Ok(()));
+        let all = [placed_plan(), placed(1500, 40), placed_in(Precision::Bf16, 8192, 784, 400)];
+        assert!(all[..2].iter().all(|(_, parts)| !parts.together().is_empty()), "{all:?}");
+        let has =
+            |is: fn(&Part) -> bool| all.iter().map(|(_, parts)| parts.parts.iter().any(is)).collect::<Vec<bool>>();
+        assert_eq!(has(|part| matches!(part, Part::Splits(_))), [false, true, false]);
+        assert_eq!(has(|part| matches!(part, Part::Planes { .. })), [false, false, true]);
+        for ((plan, parts), precision) in all.into_iter().zip([Precision::F32, Precision::F32, Precision::Bf16]) {
+            assert_eq!(parts.verify(&plan, precision, H200), Ok(()));
             assert!(parts.parts.iter().any(|part| matches!(part, Part::Updating { .. })), "{parts:?}");
             for part in 0..parts.waits.len() {
                 for edge in 0..parts.waits[part].len() {
                     let mut waits = parts.waits.clone();
                     let from = waits[part].remove(edge);
                     let cut = Parts { parts: parts.parts.clone(), waits };
-                    assert!(cut.verify(&plan, Precision::F32, H200).is_err(), "without {from} → {part}: {parts:?}");
+                    assert!(cut.verify(&plan, precision, H200).is_err(), "without {from} → {part}: {parts:?}");
                 }
             }
         }
@@ -225,6 +254,26 @@ mod tests {
             }
         });
         assert!(refused.unwrap_err().contains("adds up none"));
+    }
+
+    #[test]
+    fn planes_that_nobody_makes_or_of_what_changes_after_are_refused() {
+        let (plan, parts) = placed_in(Precision::Bf16, 8192, 784, 400);
+        let verify = |parts: &Parts| parts.verify(&plan, Precision::Bf16, H200);
+        let planes: Vec<usize> =
+            (0..parts.parts.len()).filter(|&i| matches!(parts.parts[i], Part::Planes { .. })).collect();
+        for &i in &planes {
+            let mut other = Parts { parts: parts.parts.clone(), waits: parts.waits.clone() };
+            let Part::Planes { readers, .. } = &mut other.parts[i] else { unreachable!() };
+            *readers = vec![plan.steps.len() - 1];
+            assert!(verify(&other).unwrap_err().contains("not made once before"), "{i} of {parts:?}");
+        }
+        // As if the plane could be made before what it is of.
+        let early = planes.into_iter().find(|&i| !parts.waits[i].is_empty()).unwrap();
+        let mut loose = Parts { parts: parts.parts.clone(), waits: parts.waits.clone() };
+        let makers = std::mem::take(&mut loose.waits[early]);
+        loose.waits.iter_mut().filter(|waits| waits.contains(&early)).for_each(|waits| waits.extend(&makers));
+        assert!(verify(&loose).unwrap_err().contains("changed after"), "{early} of {parts:?}");
     }
 
     #[test]

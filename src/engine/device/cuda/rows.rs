@@ -255,6 +255,20 @@ pub(crate) fn factors(step: &Step) -> Vec<View> {
     }
 }
 
+/// The factors that a step in a launch of its own takes as planes of bf16.
+pub(crate) fn planes(step: &Step, precision: Precision, cc: (u32, u32)) -> impl Iterator<Item = View> + use<> {
+    let planes = match step.kernel.by_rows() {
+        Some(RowWork::Product(product)) => product.planes(precision, cc),
+        _ => Vec::new(),
+    };
+    planes.into_iter()
+}
+
+/// Whether a step in a launch of its own can leave a view as a plane of bf16 too.
+pub(crate) fn can_make_plane(step: &Step, of: &View) -> bool {
+    matches!(step.kernel.by_rows(), Some(RowWork::Product(product)) if product.can_make_plane(of))
+}
+
 /// The phases of a chain.
 fn phases<'a>(plan: &'a Plan, chain: &[usize], joins: bool, precision: Precision, cc: (u32, u32)) -> Vec<Phase<'a>> {
     let of = |(at, &i): (usize, &usize)| {

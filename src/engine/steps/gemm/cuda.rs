@@ -1,6 +1,6 @@
 //! Which kernel computes a matrix product on a GPU, and how it is launched.
 //!
-//! The kernels are kernels/gemm.cu and gemm_tensor.cu; gemm_tile.cuh there says how a block works. The choice depends
+//! The kernels are kernels/gemm.cu, gemm_tensor.cu and gemm_planes.cu; gemm_tile.cuh there says how a block works. The choice depends
 //! on the shape, the precision and the GPU's compute capability, whose figures are in `device/cuda/figures.rs`, and on nothing
 //! else, because it decides in which order numbers are added: two GPUs of one capability give the same bits, however many
 //! multiprocessors they have.
@@ -74,6 +74,8 @@ struct GemmKernel {
     resident: usize,
     /// The share of the arithmetic's rate that eight warps reach: an estimate.
     efficiency: f64,
+    /// Whether it takes its factors as planes of bf16.
+    planes: bool,
 }
 
 impl GemmKernel {
@@ -86,7 +88,8 @@ impl GemmKernel {
     ) -> GemmKernel {
         let (arithmetic, padding) = (Arithmetic::Simt, 4);
         let ((depth, stages), (resident, efficiency)) = (strip, expect);
-        GemmKernel { name, arithmetic, tile, warp, threads, depth, stages, padding, resident, efficiency }
+        let planes = false;
+        GemmKernel { name, arithmetic, tile, warp, threads, depth, stages, padding, resident, efficiency, planes }
     }
 
     const fn tensor(
@@ -107,7 +110,14 @@ impl GemmKernel {
             (128, _) => (64, 32),
             _ => (32, 32),
         };
-        GemmKernel { name, arithmetic, tile, warp, threads, depth, stages, padding, resident, efficiency }
+        let planes = false;
+        GemmKernel { name, arithmetic, tile, warp, threads, depth, stages, padding, resident, efficiency, planes }
+    }
+
+    const fn planes(name: &'static str, rows: usize, threads: u32, resident: usize) -> GemmKernel {
+        let (arithmetic, padding, efficiency, planes) = (Arithmetic::Bf16, 0, 0.6, true);
+        let (tile, warp, depth, stages) = ((rows, 128), (64, 64), 32, 4);
+        GemmKernel { name, arithmetic, tile, warp, threads, depth, stages, padding, resident, efficiency, planes }
     }
 
     /// Warps that share a tile; where there are more, others do the same for other k.
@@ -115,9 +125,14 @@ impl GemmKernel {
         self.tile.0 * self.tile.1 / (self.warp.0 * self.warp.1)
     }
 
+    /// Bytes of a number of its factors.
+    fn width(&self) -> usize {
+        if self.planes { 2 } else { 4 }
+    }
+
     /// Bytes that go into shared memory and out of it for every k: each warp reads what it multiplies.
     fn shared_traffic(&self) -> usize {
-        4 * (self.tile.0 + self.tile.1 + self.warps() * (self.warp.0 + self.warp.1))
+        self.width() * (self.tile.0 + self.tile.1 + self.warps() * (self.warp.0 + self.warp.1))
     }
 
     fn shared_bytes(&self, cc: (u32, u32)) -> usize {
@@ -127,7 +142,18 @@ impl GemmKernel {
         // The sums of slices take the place of the strips.
         let slices = self.threads as usize / 32 / self.warps();
         let sums = if slices > 1 { slices * self.tile.0 * self.tile.1 } else { 0 };
-        4 * (stages * self.depth * row).max(sums)
+        (self.width() * stages * self.depth * row).max(4 * sums)
+    }
+
+    /// Bytes of shared memory besides, for the strips of B in f32 if its column sums ride along: those of other kernels are in f32
+    /// already. Four idle floats after each row.
+    fn column_bytes(&self) -> usize {
+        if self.planes { 4 * self.stages * self.depth * (self.tile.1 + 4) } else { 0 }
+    }
+
+    /// Whether a block of capability `cc` gets as much shared memory as it wants.
+    fn fits(&self, cc: (u32, u32)) -> bool {
+        self.shared_bytes(cc) + self.column_bytes() <= most_shared(cc)
     }
 
     /// Whether it can interpret programs: `INTERPRETS` in kernels/gemm_finish.cuh.
@@ -147,6 +173,8 @@ const KERNELS: &[GemmKernel] = &[
     GemmKernel::tensor("gemm_bf16_128x128", Arithmetic::Bf16, 128, 128, 2),
     GemmKernel::tensor("gemm_bf16_64x64", Arithmetic::Bf16, 64, 128, 4),
     GemmKernel::tensor("gemm_bf16_32x32", Arithmetic::Bf16, 32, 128, 3),
+    GemmKernel::planes("gemm_planes_128x128", 128, 128, 2),
+    GemmKernel::planes("gemm_planes_256x128", 256, 256, 1),
     GemmKernel::tensor("gemm_bf16x3_128x128", Arithmetic::Bf16x3, 128, 256, 1),
     GemmKernel::tensor("gemm_bf16x3_64x64", Arithmetic::Bf16x3, 64, 128, 4),
     GemmKernel::tensor("gemm_bf16x3_32x32", Arithmetic::Bf16x3, 32, 128, 3),
@@ -164,6 +192,10 @@ pub(crate) struct GemmLaunch {
     pub grid: (u32, u32),
     pub threads: u32,
     pub shared_bytes: u32,
+    /// And as many more where column sums of B ride along.
+    pub column_bytes: u32,
+    /// Whether it takes the factors as planes of bf16.
+    pub planes: bool,
     /// Blocks that share the k of one tile. With 1, neither workspace nor tickets are used.
     pub splits: u32,
     pub k_per_split: u32,
@@ -244,7 +276,8 @@ pub(crate) fn choose(m: usize, n: usize, k: usize, precision: Precision, cc: (u3
         Precision::Bf16x3 => a == Arithmetic::Bf16x3,
     };
     let mut best: Option<(f64, GemmLaunch)> = None;
-    for kernel in KERNELS.iter().filter(|c| allowed(c.arithmetic) && (c.interprets() || !finish.interprets)) {
+    let suits = |c: &&GemmKernel| allowed(c.arithmetic) && (c.interprets() || !finish.interprets) && c.fits(cc);
+    for kernel in KERNELS.iter().filter(suits) {
         let tiles = m.div_ceil(kernel.tile.0) * n.div_ceil(kernel.tile.1);
         let most = MOST_SPLITS.min(k / LEAST_SPLIT).min(MOST_BLOCKS * multiprocessors(cc) / tiles).max(1);
         for splits in 1..=most {
@@ -270,10 +303,22 @@ pub(crate) fn multiprocessors(cc: (u32, u32)) -> usize {
     }
 }
 
+/// Bytes of shared memory that a block gets at most (CUDA C++ Programming Guide, "Compute Capabilities").
+fn most_shared(cc: (u32, u32)) -> usize {
+    let kib = match cc {
+        (7, _) => 64,
+        (8, 0 | 7) => 163,
+        (9..=11, _) => 227,
+        _ => 99,
+    };
+    kib << 10
+}
+
 /// Every kernel that runs on compute capability `cc`, with one split and with about three: for tests, since a test's
 /// shapes are too small for `choose` to take the large tiles.
 pub(crate) fn every(m: usize, n: usize, k: usize, cc: (u32, u32)) -> Vec<GemmLaunch> {
-    let usable = KERNELS.iter().filter(|kernel| cc.0 >= 8 || kernel.arithmetic == Arithmetic::Simt);
+    let usable =
+        KERNELS.iter().filter(|kernel| (cc.0 >= 8 || kernel.arithmetic == Arithmetic::Simt) && kernel.fits(cc));
     usable
         .flat_map(|kernel| [1, 3].map(|splits| candidate(kernel, (m, n, k), splits, cc, Finish::STORE.bytes).1))
         .collect()
@@ -283,7 +328,8 @@ pub(crate) fn every(m: usize, n: usize, k: usize, cc: (u32, u32)) -> Vec<GemmLau
 ///
 /// The model: the blocks are spread evenly; a multiprocessor works at a rate that grows with its warps up to eight, or waits for
 /// its share of the second-level cache, on the way in or out, or for its shared memory, whichever takes longest; joining the
-/// splits costs a trip through that cache, and writing and reading all their tiles. The figures are those of
+/// splits costs a trip through that cache, and writing and reading all their tiles; and planes cost half of what it takes to make them
+/// in a launch of its own, because two products read each as a rule, one forward and one backward. The figures are those of
 /// [`figures`](crate::engine::device::cuda::figures). It has to order the candidates, no more.
 fn candidate(
     kernel: &GemmKernel,
@@ -303,7 +349,7 @@ fn candidate(
     let rate = kernel.arithmetic.rate(cc) * kernel.efficiency * (warps as f64 / 8.0).min(1.0);
     let l2 = figures.l2_share();
     let arithmetic = (blocks * area * k_per_split) as f64 / rate;
-    let strips = (4 * blocks * (kernel.tile.0 + kernel.tile.1) * k_per_split) as f64 / l2;
+    let strips = (kernel.width() * blocks * (kernel.tile.0 + kernel.tile.1) * k_per_split) as f64 / l2;
     let shared = (blocks * kernel.shared_traffic() * k_per_split) as f64 / figures.shared_bandwidth.value;
     // A tile is finished by one block, whoever has shared its k.
     let finish = (tiles.div_ceil(multiprocessors(cc)) * area * finish_bytes) as f64 / l2;
@@ -315,6 +361,8 @@ fn candidate(
         grid: (cols as u32, rows as u32),
         threads: kernel.threads,
         shared_bytes: kernel.shared_bytes(cc) as u32,
+        column_bytes: kernel.column_bytes() as u32,
+        planes: kernel.planes,
         splits: splits as u32,
         k_per_split: k_per_split as u32,
         workspace: if splits > 1 { splits * (tiles * area + n) } else { 0 },
@@ -324,7 +372,10 @@ fn candidate(
         handing_on: handing_on as u64,
         latency: latency as u64,
     };
-    (cycles + 2.0 * handing_on + latency, choice)
+    // 4 bytes read and 2 written of every number.
+    let made = ((4 + 2) * (m * k + k * n)) as f64 / (l2 * figures.multiprocessors.value);
+    let planes = if kernel.planes { (made + figures.edge.value * figures.clock.value) / 2.0 } else { 0.0 };
+    (cycles + 2.0 * handing_on + latency + planes, choice)
 }
 
 /// The number of the hand-written epilogue (kernels/epilogue.cuh) that does exactly what `program` does, with the same
@@ -554,7 +605,8 @@ mod tests {
                     let (splits, part) = (c.splits as usize, c.k_per_split as usize);
                     assert!(c.grid.0 as usize * kernel.tile.1 >= n && c.grid.1 as usize * kernel.tile.0 >= m, "{c:?}");
                     assert!(splits * part >= k && (splits - 1) * part < k, "{c:?} does not cut {k}");
-                    assert!(c.shared_bytes <= 48 << 10, "{c:?}");
+                    assert!((c.shared_bytes + c.column_bytes) as usize <= most_shared(cc), "{c:?}");
+                    assert!(c.shared_bytes <= 48 << 10 || c.planes, "{c:?}");
                     assert!(kernel.interprets() || !interprets, "{c:?}");
                     assert!(cc.0 >= 8 || kernel.arithmetic == Arithmetic::Simt, "{c:?}");
                     assert!(c.workspace <= 16 << 20, "{c:?}");
@@ -569,7 +621,9 @@ mod tests {
         let kernel = |m, n, k, precision, cc| choose(m, n, k, precision, cc, Finish::STORE).kernel;
         assert_eq!(kernel(8192, 4096, 4096, Precision::F32, (8, 6)), "gemm_f32_128x128");
         assert_eq!(kernel(8192, 4096, 4096, Precision::F32, (9, 0)), "gemm_bf16x6_128x128");
-        assert_eq!(kernel(8192, 4096, 4096, Precision::Bf16, (8, 0)), "gemm_bf16_128x128");
+        assert_eq!(kernel(8192, 4096, 4096, Precision::Bf16, (8, 0)), "gemm_planes_128x128");
+        assert_eq!(kernel(8192, 4096, 4096, Precision::Bf16, (9, 0)), "gemm_planes_256x128");
+        assert_eq!(kernel(8192, 4096, 4096, Precision::Bf16, (8, 6)), "gemm_bf16_128x128");
         assert_eq!(kernel(8192, 4096, 4096, Precision::Bf16, (7, 5)), "gemm_f32_128x128");
         assert_eq!(kernel(128, 400, 784, Precision::F32, (9, 0)), "gemm_f32_64x32");
         assert!(choose(784, 400, 8192, Precision::Tf32, (9, 0), Finish::STORE).splits > 1);
@@ -630,14 +684,18 @@ mod tests {
 
     #[test]
     fn the_kernels_exist_with_these_tiles() {
-        let text =
-            [include_str!("../../../../kernels/gemm.cu"), include_str!("../../../../kernels/gemm_tensor.cu")].concat();
+        let text = [
+            include_str!("../../../../kernels/gemm.cu"),
+            include_str!("../../../../kernels/gemm_tensor.cu"),
+            include_str!("../../../../kernels/gemm_planes.cu"),
+        ]
+        .concat();
         for kernel in KERNELS {
             assert!(text.contains(&format!("({}, {}, ", kernel.name, kernel.threads)), "{}", kernel.name);
             let (GemmKernel { tile, warp, depth, stages, .. }, warps) = (kernel, kernel.threads as usize / 32);
             let slices = warps / kernel.warps();
             let numbers = [tile.0, tile.1, warp.0, warp.1, slices, *depth, *stages].map(|n| n.to_string());
-            assert!(text.contains(&format!(", {}>;", numbers.join(", "))), "{} {numbers:?}", kernel.name);
+            assert!(text.contains(&format!("{}>;", numbers.join(", "))), "{} {numbers:?}", kernel.name);
         }
     }
 

@@ -7,15 +7,20 @@ use std::ops::Range;
 #[cfg(feature = "cuda")]
 use super::cuda::GemmLaunch;
 use super::{Destination, Epilogue, Gemm, Tile};
+#[cfg(feature = "cuda")]
+use crate::engine::device::Precision;
 use crate::engine::device::cpu::Binder;
 #[cfg(feature = "cuda")]
 use crate::engine::device::cuda::{
     Lower, RowWork,
     params::{GemmParams, zeroed},
+    planes::plane_pitch,
 };
 #[cfg(feature = "cuda")]
 use crate::engine::error::Result;
 use crate::engine::plan::View;
+#[cfg(feature = "cuda")]
+use crate::engine::plan::program::Output;
 use crate::engine::plan::program::Program;
 use crate::engine::steps::{Context, Kernel, Region, StepValues, Work, pointwise};
 
@@ -127,12 +132,10 @@ impl Kernel for Product {
 
     #[cfg(feature = "cuda")]
     fn lower(&self, to: &mut Lower<'_>) -> Result<()> {
-        let (m, n, k) = self.mnk;
         // 0 stands for a program that is interpreted.
         let epilogue = self.program().map(|p| super::cuda::epilogue(p).unwrap_or(0));
         let interprets = epilogue == Some(0);
-        let finish = super::cuda::Finish::of(self.program());
-        let choice = super::cuda::choose(m, n, k, to.precision, to.compute_capability(), finish);
+        let choice = self.choice(to.precision, to.compute_capability());
         if to.leaves_splits() {
             return self.lower_apart(&choice, to);
         }
@@ -151,14 +154,18 @@ impl Kernel for Product {
                 }
             }
             Target::Program(p) => {
+                params.out_pitch = p.writes().next().map_or(0, |view| plane_pitch(&view)) as i32;
                 params.epilogue = epilogue.unwrap_or(0) as i32;
                 params.program = to.program(p, (x * y) as usize)?;
             }
         }
         // An interpreted epilogue needs its registers for one warp at a time, at least.
         let registers = self.program().filter(|_| interprets).map_or(0, |p| 32 * 16 * p.regs as u32);
-        let shared = choice.shared_bytes.max(registers);
+        let columns = self.col_sums.map_or(0, |_| choice.column_bytes);
+        let shared = (choice.shared_bytes + columns).max(registers);
         let launch = to.launch(choice.kernel, choice.blocks(), choice.threads, shared, &params)?;
+        self.reads_planes(&choice, launch, to);
+        to.leaves_plane(launch, offset_of!(GemmParams, out_plane));
         to.multiplies(launch, (choice.cycles + 2 * choice.handing_on) as f64, choice.latency as f64);
         to.keeps_cache_busy(launch, (choice.cache + 2 * choice.handing_on) as f64);
         to.can_end_step(launch, offset_of!(GemmParams, end));
@@ -183,10 +190,40 @@ impl Product {
         (params.splits, params.k_per_split) = (choice.splits as i32, choice.k_per_split as i32);
         (params.tiles_m, params.apart, params.ldc) = (choice.grid.1 as i32, 1, pitch as i32);
         let launch = to.launch(choice.kernel, choice.blocks(), choice.threads, choice.shared_bytes, &params)?;
+        self.reads_planes(choice, launch, to);
         to.multiplies(launch, (choice.cycles + choice.handing_on) as f64, 0.0);
         to.keeps_cache_busy(launch, (choice.cache + choice.handing_on) as f64);
         to.writes_splits(launch, floats, offset_of!(GemmParams, c));
         Ok(())
+    }
+
+    fn choice(&self, precision: Precision, cc: (u32, u32)) -> GemmLaunch {
+        let (m, n, k) = self.mnk;
+        super::cuda::choose(m, n, k, precision, cc, super::cuda::Finish::of(self.program()))
+    }
+
+    /// The factors that its launch of its own takes as planes of bf16.
+    pub(crate) fn planes(&self, precision: Precision, cc: (u32, u32)) -> Vec<View> {
+        if self.choice(precision, cc).planes { vec![self.a, self.b] } else { Vec::new() }
+    }
+
+    /// Whether its launch can leave what it stores as a plane of bf16 too: a hand-written epilogue does, in rows of whole chunks.
+    pub(crate) fn can_make_plane(&self, of: &View) -> bool {
+        let stored = self.program().filter(|program| super::cuda::epilogue(program).is_some());
+        let stored = stored.and_then(|program| program.outputs.first());
+        matches!(stored, Some(Output::Store { view, .. }) if view == of) && of.cols == plane_pitch(of)
+    }
+
+    /// Hands the planes of the factors to the launch, if it takes any: then it reads those, and the factors not, but for column
+    /// sums of B.
+    fn reads_planes(&self, choice: &GemmLaunch, launch: usize, to: &mut Lower<'_>) {
+        if !choice.planes {
+            return;
+        }
+        to.reads_plane(launch, &self.a, offset_of!(GemmParams, a_plane));
+        to.reads_plane(launch, &self.b, offset_of!(GemmParams, b_plane));
+        let unread = self.a.bytes() + if self.col_sums.is_some() { 0 } else { self.b.bytes() };
+        to.moves(launch, -(unread as f64));
     }
 
     fn operands(&self, to: &Lower<'_>) -> GemmParams {
@@ -204,6 +241,8 @@ impl Product {
             alpha: 1.0,
             ta: i32::from(ta),
             tb: i32::from(tb),
+            a_pitch: plane_pitch(&self.a) as i32,
+            b_pitch: plane_pitch(&self.b) as i32,
             ..zeroed()
         }
     }
