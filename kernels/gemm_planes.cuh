@@ -10,8 +10,8 @@
 //   op(B), k is slow     [k, n]                [DEPTH][COLS]                  trans
 //          k is fast     [n, k]                [COLS][DEPTH]                  as it is
 //
-// Four strips of 32 of k are in shared memory, 64 KiB for 128 × 128: a driver gives a block that much on request. Where column sums of B
-// ride along, the blocks that make them copy B in f32 as well: the sums have the bits of the other kernels, and not the 8 of bf16.
+// Four strips of 32 of k are in shared memory, 64 KiB for 128 × 128 and 96 for 256 × 128: a driver gives a block that much on request. Where
+// column sums of B ride along, the blocks that make them copy B in f32 as well, 66 KiB more: the sums are those of f32, not of the 8 bits of bf16.
 //
 // Rung 9 of the ladder (dev/gemm_9_planes.cu, dev/planes.cuh) has the same for one order and without anything after the product.
 #pragma once

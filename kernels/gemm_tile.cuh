@@ -2,8 +2,8 @@
 //
 //   C[m, n] = alpha · op(A) · op(B)          op(A): [m, k], op(B): [k, n], row-major, any leading dimensions
 //
-// Read in this order: this file, gemm_simt.cuh (the arithmetic in f32), gemm_tensor.cuh (on tensor cores),
-// gemm_finish.cuh (what happens to the sums), gemm.cu and gemm_tensor.cu (the kernels). kernels/dev/ arrives at the
+// Read in this order: this file, gemm_simt.cuh (the arithmetic in f32), gemm_tensor.cuh (on tensor cores), gemm_planes.cuh
+// (there, of factors in bf16), gemm_finish.cuh (what happens to the sums), and the kernels in gemm*.cu. kernels/dev/ arrives at the
 // same design step by step and is the place to begin for a reader who writes their first matrix product.
 //
 // A block computes one tile of C, ROWS × COLS. It walks along k in strips of DEPTH: while it multiplies one pair of

@@ -149,7 +149,7 @@ struct GemmParams {
 
 struct SplitParams {
     PerModel<const float> from;  // [rows, cols], rows ld apart
-    PerModel<u16> to;            // [planes][rows][pitch], at most 2³² words in a plane
+    PerModel<u16> to;            // [planes][rows][pitch], fewer than 2³² words in a plane
     int rows, cols, ld, pitch, planes, _pad;
 };
 

@@ -1,7 +1,7 @@
 // Matrices as planes of bf16, and how a strip of one lies in shared memory.
 //
 // A plane is a whole matrix in bf16, row-major as the matrix in f32 is stored, each row filled up with zeros to whole chunks of 8 numbers
-// (16 bytes), so that a chunk is inside a matrix or outside and any sizes will do. planes.cu makes them.
+// (16 bytes), so that a chunk is inside a matrix or outside and any sizes will do. planes.cu makes them, and so do epilogues (gemm_finish.cuh).
 //
 // ---- Banks ----
 //

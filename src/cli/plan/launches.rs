@@ -1,9 +1,8 @@
 //! `elbo plan --device cuda`: the step as launches, what waits for what, and how long it is expected to take.
 
+use std::collections::BTreeMap;
 use std::io::Write as _;
 use std::path::Path;
-
-use std::collections::BTreeMap;
 
 use serde_json::{Value, json};
 

@@ -165,7 +165,7 @@ impl Cuda {
                 column_sums: distance(&run.column_sums, &matrices.column_sums),
             })
         };
-        gemm::every(n, n, n, self.capability()).into_iter().map(check).collect()
+        gemm::every(n, n, n, true, self.capability()).into_iter().map(check).collect()
     }
 
     /// C = A·B, [n, n] each, row-major, by every kernel of the matrix product that this GPU can run, with one split and
@@ -179,7 +179,7 @@ impl Cuda {
     pub fn every_product(&self, n: usize, a: &[f32], b: &[f32]) -> Result<Vec<(&'static str, u32, Vec<f32>)>> {
         let matrices = Matrices::of(self, [n; 3], a, b, 1)?;
         let compute = |choice: GemmLaunch| Ok((choice.kernel, choice.splits, matrices.run(self, &choice, false)?.c));
-        gemm::every(n, n, n, self.capability()).into_iter().map(compute).collect()
+        gemm::every(n, n, n, false, self.capability()).into_iter().map(compute).collect()
     }
 
     pub(super) fn capability(&self) -> (u32, u32) {
@@ -368,7 +368,7 @@ impl Matrices {
             ..zeroed()
         };
         let function = driver.function(choice.kernel)?;
-        let shared = choice.shared_bytes + if sums { choice.column_bytes } else { 0 };
+        let shared = choice.shared_bytes;
         driver.allow_shared(function, shared)?;
         let grid = choice.blocks();
         let (kernel, threads) = (choice.kernel, choice.threads);

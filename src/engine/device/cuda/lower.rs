@@ -256,7 +256,7 @@ impl<'a> Lower<'a> {
                     bytes -= step.kernel.gradient_bytes();
                     bytes += ((rule.bytes() - rule.gradient_bytes()) as f64 * share) as u64;
                 }
-                Part::Planes { of, readers } => {
+                Part::Plane { of, readers } => {
                     self.make_plane(*of, readers.clone())?;
                     bytes = of.bytes();
                 }

@@ -35,7 +35,7 @@ pub(crate) enum Part {
     /// A product with a split k that leaves the sums of all splits to the rows that follow.
     Splits(usize),
     /// A factor is made a plane of bf16, for products that take it so.
-    Planes { of: View, readers: Vec<usize> },
+    Plane { of: View, readers: Vec<usize> },
     /// Steps that follow one another row by row. `joins`: the first is a product that has left its splits.
     Rows { steps: Vec<usize>, joins: bool },
     /// The update of some parameters: their places in the list of the step.
@@ -51,15 +51,18 @@ impl Part {
             Part::Step(step) | Part::Next(step) | Part::Splits(step) | Part::Rest { update: step, .. } => vec![step],
             Part::Updating { product, update } => vec![product, update],
             Part::Rows { ref steps, .. } => steps.clone(),
-            Part::Planes { ref readers, .. } => readers.clone(),
+            Part::Plane { ref readers, .. } => readers.clone(),
         }
     }
 
     /// Whether it makes a view a plane for a step, or can on the side.
     pub(crate) fn makes_plane(&self, plan: &Plan, of: &View, reader: usize) -> bool {
         match self {
-            Part::Planes { of: made, readers } => made == of && readers.contains(&reader),
-            Part::Step(maker) => *maker < reader && rows::can_make_plane(&plan.steps[*maker], of),
+            Part::Plane { of: made, readers } => made == of && readers.contains(&reader),
+            Part::Step(maker) => {
+                let other = |step: usize| step != *maker && changes(&plan.steps[step], of);
+                *maker < reader && rows::can_make_plane(&plan.steps[*maker], of) && !(0..reader).any(other)
+            }
             _ => false,
         }
     }
@@ -260,7 +263,7 @@ fn updates_of(plan: &Plan, order: &Order, step: usize) -> Vec<Merge> {
 }
 
 /// A factor that products of their own launch take as a plane of bf16.
-struct Plane {
+struct NeededPlane {
     of: View,
     /// The steps that make it, none for a parameter.
     makers: Vec<usize>,
@@ -268,8 +271,8 @@ struct Plane {
 }
 
 /// The planes that the products of a plan take, in the order of the first readers.
-fn planes(plan: &Plan, precision: Precision, cc: (u32, u32)) -> Vec<Plane> {
-    let mut planes: Vec<Plane> = Vec::new();
+fn planes(plan: &Plan, precision: Precision, cc: (u32, u32)) -> Vec<NeededPlane> {
+    let mut planes: Vec<NeededPlane> = Vec::new();
     for (step, of) in
         (0..plan.steps.len()).flat_map(|i| rows::planes(&plan.steps[i], precision, cc).map(move |of| (i, of)))
     {
@@ -277,7 +280,7 @@ fn planes(plan: &Plan, precision: Precision, cc: (u32, u32)) -> Vec<Plane> {
         match planes.iter_mut().find(|plane| plane.of == of && plane.makers == makers) {
             Some(known) if known.readers.contains(&step) => {}
             Some(known) => known.readers.push(step),
-            None => planes.push(Plane { of, makers, readers: vec![step] }),
+            None => planes.push(NeededPlane { of, makers, readers: vec![step] }),
         }
     }
     planes
@@ -290,7 +293,7 @@ pub(super) fn changes(step: &Step, view: &View) -> bool {
 }
 
 /// The parts with some steps merged; none if parts would wait for each other in a circle.
-fn with(plan: &Plan, planes: &[Plane], merges: &[Merge]) -> Option<Parts> {
+fn with(plan: &Plan, planes: &[NeededPlane], merges: &[Merge]) -> Option<Parts> {
     let mut parts: Vec<Part> = Vec::new();
     let mut of_step: Vec<Option<usize>> = vec![None; plan.steps.len()];
     // Row by row products take their factors as they are, but for the one that leaves its splits.
@@ -299,20 +302,20 @@ fn with(plan: &Plan, planes: &[Plane], merges: &[Merge]) -> Option<Parts> {
         merges.iter().any(row)
     };
     // A product that stores the factor makes the plane as well, unless what follows the product is done elsewhere.
-    let leaves = |plane: &Plane| match plane.makers[..] {
+    let leaves = |plane: &NeededPlane| match plane.makers[..] {
         [maker] => {
             part_of(plan, merges, maker) == Some(Part::Step(maker))
                 && rows::can_make_plane(&plan.steps[maker], &plane.of)
         }
         _ => false,
     };
-    let read = |plane: &Plane| plane.readers.iter().copied().filter(|step| !is_row(step)).collect::<Vec<usize>>();
-    let apart: Vec<&Plane> = planes.iter().filter(|plane| !leaves(plane)).collect();
+    let read = |plane: &NeededPlane| plane.readers.iter().copied().filter(|step| !is_row(step)).collect::<Vec<usize>>();
+    let apart: Vec<&NeededPlane> = planes.iter().filter(|plane| !leaves(plane)).collect();
     for step in 0..plan.steps.len() {
         for plane in &apart {
             let readers = read(plane);
             if readers.first() == Some(&step) {
-                parts.push(Part::Planes { of: plane.of, readers });
+                parts.push(Part::Plane { of: plane.of, readers });
             }
         }
         let Some(part) = part_of(plan, merges, step) else { continue };
@@ -337,7 +340,7 @@ fn with(plan: &Plan, planes: &[Plane], merges: &[Merge]) -> Option<Parts> {
         let mut all: BTreeSet<usize> =
             steps.filter_map(|step| of_step[step]).chain(splits).chain(readers.filter_map(read)).collect();
         if let Some(product) = part.product(plan) {
-            let takes = |other: &Part| matches!(other, Part::Planes { readers, .. } if readers.contains(&product));
+            let takes = |other: &Part| matches!(other, Part::Plane { readers, .. } if readers.contains(&product));
             all.extend((0..parts.len()).filter(|&i| takes(&parts[i])));
         }
         all.into_iter().collect()
@@ -379,7 +382,7 @@ fn waits_of(plan: &Plan, part: &Part) -> Vec<usize> {
             plan.steps[*step].waits.clone()
         }
         Part::Rows { steps, .. } => steps.iter().flat_map(|&step| plan.steps[step].waits.iter().copied()).collect(),
-        Part::Planes { of, readers } => (0..readers[0]).filter(|&i| changes(&plan.steps[i], of)).collect(),
+        Part::Plane { of, readers } => (0..readers[0]).filter(|&i| changes(&plan.steps[i], of)).collect(),
         Part::Rest { update, params } => {
             let rest = plan.steps[*update].kernel.update().expect("an update was merged").only(params);
             let gradients = rest.reads();

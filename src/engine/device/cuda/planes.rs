@@ -45,6 +45,7 @@ pub(crate) fn plane_pitch(of: &View) -> usize {
 
 /// Blocks that make planes with so many rows.
 pub(super) fn split_blocks(rows: usize, pitch: usize) -> u32 {
+    assert!(rows * pitch / 2 < 1 << 32, "a plane of {rows} by {pitch}");
     (rows * pitch / 2).div_ceil(THREADS as usize) as u32
 }
 

@@ -27,7 +27,7 @@ impl Touched {
                 Touched { reads: kernel.reads(), writes: kernel.writes(), updates: kernel.updates() }
             }
             // Planes have memory of their own.
-            Part::Planes { of, .. } => Touched { reads: vec![*of], writes: Vec::new(), updates: Vec::new() },
+            Part::Plane { of, .. } => Touched { reads: vec![*of], writes: Vec::new(), updates: Vec::new() },
             // The sums that it leaves have memory of their own.
             Part::Splits(step) => {
                 Touched { reads: rows::factors(&plan.steps[*step]), writes: Vec::new(), updates: Vec::new() }
@@ -82,10 +82,10 @@ fn placed(plan: &Plan, view: &View) -> View {
 impl Parts {
     /// Checks what the launches rely on: of two that do not wait for each other, directly or through others, none writes what
     /// the other touches; what a launch reads of scratch memory was written by launches that it waits for, or by itself, or is
-    /// the batch, in whose place nothing is written; the splits of a product that leaves them are added up by one launch, after it; a factor is made a plane once before the product that
-    /// takes it so, and not changed in between;
-    /// steps that one launch takes row by row lie apart in memory, but for what they hand on; and what a launch reads before it waits
-    /// only those change that come after it.
+    /// the batch, in whose place nothing is written; the splits of a product that leaves them are added up by one launch, after
+    /// it; a factor is made a plane once before the product that takes it so, and not changed in between; steps that one launch
+    /// takes row by row lie apart in memory, but for what they hand on; and what a launch reads before it waits only those change
+    /// that come after it.
     ///
     /// # Errors
     /// A description of the first violation.
@@ -218,7 +218,7 @@ mod tests {
         let has =
             |is: fn(&Part) -> bool| all.iter().map(|(_, parts)| parts.parts.iter().any(is)).collect::<Vec<bool>>();
         assert_eq!(has(|part| matches!(part, Part::Splits(_))), [false, true, false]);
-        assert_eq!(has(|part| matches!(part, Part::Planes { .. })), [false, false, true]);
+        assert_eq!(has(|part| matches!(part, Part::Plane { .. })), [false, false, true]);
         for ((plan, parts), precision) in all.into_iter().zip([Precision::F32, Precision::F32, Precision::Bf16]) {
             assert_eq!(parts.verify(&plan, precision, H200), Ok(()));
             assert!(parts.parts.iter().any(|part| matches!(part, Part::Updating { .. })), "{parts:?}");
@@ -261,10 +261,10 @@ mod tests {
         let (plan, parts) = placed_in(Precision::Bf16, 8192, 784, 400);
         let verify = |parts: &Parts| parts.verify(&plan, Precision::Bf16, H200);
         let planes: Vec<usize> =
-            (0..parts.parts.len()).filter(|&i| matches!(parts.parts[i], Part::Planes { .. })).collect();
+            (0..parts.parts.len()).filter(|&i| matches!(parts.parts[i], Part::Plane { .. })).collect();
         for &i in &planes {
             let mut other = Parts { parts: parts.parts.clone(), waits: parts.waits.clone() };
-            let Part::Planes { readers, .. } = &mut other.parts[i] else { unreachable!() };
+            let Part::Plane { readers, .. } = &mut other.parts[i] else { unreachable!() };
             *readers = vec![plan.steps.len() - 1];
             assert!(verify(&other).unwrap_err().contains("not made once before"), "{i} of {parts:?}");
         }

@@ -17,7 +17,7 @@ use crate::engine::error::Result;
 use crate::engine::plan::program::{Access, Output, Program};
 use crate::engine::plan::{Mem, Order, Plan, Step, View};
 use crate::engine::steps::Kernel;
-use crate::engine::steps::gemm::cuda::{Finish, GemmLaunch, choose, epilogue, multiprocessors};
+use crate::engine::steps::gemm::cuda::{GemmLaunch, epilogue, multiprocessors};
 use crate::engine::steps::gemm::{Product, Target};
 
 /// Most weights of a product: every block reads all of them, which takes 3 µs and more on the largest GPUs.
@@ -83,9 +83,9 @@ impl<'a> Phase<'a> {
         let sums = match product {
             None => RowSums::None,
             Some(product) => {
-                let (m, n, k) = product.mnk;
+                let (_, n, k) = product.mnk;
                 // A small product in f32 is as exact as any precision asks for.
-                let choice = choose(m, n, k, Precision::F32, cc, Finish::of(Some(program)));
+                let choice = product.choice(Precision::F32, cc);
                 let suits = !product.transposed.0 && product.col_sums.is_none();
                 if !suits || n * k > MOST_WEIGHTS || !ALONE.contains(&choice.kernel) {
                     return None;
@@ -101,8 +101,7 @@ impl<'a> Phase<'a> {
     fn of_splits(work: RowWork<'a>, precision: Precision, cc: (u32, u32)) -> Option<Phase<'a>> {
         let RowWork::Product(product) = work else { return None };
         let Target::Program(program) = &product.out else { return None };
-        let (m, n, k) = product.mnk;
-        let choice = choose(m, n, k, precision, cc, Finish::of(Some(program)));
+        let choice = product.choice(precision, cc);
         let stores = program.outputs.iter().all(|output| matches!(output, Output::Store { .. }));
         if choice.splits == 1 || !stores || product.col_sums.is_some() {
             return None;

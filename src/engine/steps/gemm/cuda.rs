@@ -145,15 +145,19 @@ impl GemmKernel {
         (self.width() * stages * self.depth * row).max(4 * sums)
     }
 
-    /// Bytes of shared memory besides, for the strips of B in f32 if its column sums ride along: those of other kernels are in f32
-    /// already. Four idle floats after each row.
-    fn column_bytes(&self) -> usize {
-        if self.planes { 4 * self.stages * self.depth * (self.tile.1 + 4) } else { 0 }
+    /// Those of a launch: with the strips of B in f32 where its column sums ride along, which other kernels than those of planes have
+    /// anyway. Four idle floats after each row.
+    fn shared_with(&self, sums: bool, cc: (u32, u32)) -> usize {
+        let columns = if sums && self.planes { 4 * self.stages * self.depth * (self.tile.1 + 4) } else { 0 };
+        self.shared_bytes(cc) + columns
     }
 
-    /// Whether a block of capability `cc` gets as much shared memory as it wants.
-    fn fits(&self, cc: (u32, u32)) -> bool {
-        self.shared_bytes(cc) + self.column_bytes() <= most_shared(cc)
+    /// Blocks that fit a multiprocessor at a time, with as much shared memory as that; 0 where a block does not get it.
+    fn fitting(&self, sums: bool, cc: (u32, u32)) -> usize {
+        let (most, shared) = (most_shared(cc), self.shared_with(sums, cc));
+        // A block costs 1 KiB besides its own, and a multiprocessor has that for one more than it gives a block.
+        let by_shared = (most + 1024) / (shared + 1024);
+        if self.planes { self.resident.min(by_shared) } else { self.resident }
     }
 
     /// Whether it can interpret programs: `INTERPRETS` in kernels/gemm_finish.cuh.
@@ -192,8 +196,6 @@ pub(crate) struct GemmLaunch {
     pub grid: (u32, u32),
     pub threads: u32,
     pub shared_bytes: u32,
-    /// And as many more where column sums of B ride along.
-    pub column_bytes: u32,
     /// Whether it takes the factors as planes of bf16.
     pub planes: bool,
     /// Blocks that share the k of one tile. With 1, neither workspace nor tickets are used.
@@ -247,22 +249,24 @@ pub(crate) struct Finish {
     pub interprets: bool,
     /// Bytes that are read and written for each.
     pub bytes: usize,
+    /// Whether column sums of B ride along.
+    pub sums: bool,
 }
 
 impl Finish {
     /// They are stored.
-    pub(crate) const STORE: Finish = Finish { interprets: false, bytes: 4 };
+    pub(crate) const STORE: Finish = Finish { interprets: false, bytes: 4, sums: false };
 
     /// Of a product that is stored, or updates parameters of which it makes the gradients: most that have no program do. It is the
     /// same for both, so that the bits of a gradient do not depend on who makes the update. Adam reads and writes three numbers.
-    const STORE_OR_UPDATE: Finish = Finish { interprets: false, bytes: 24 };
+    const STORE_OR_UPDATE: Finish = Finish { interprets: false, bytes: 24, sums: false };
 
     /// Of a product that goes through a program, or through none.
     pub(crate) fn of(program: Option<&Program>) -> Finish {
         let Some(program) = program else { return Finish::STORE_OR_UPDATE };
         let inputs = program.inputs.iter().filter(|input| input.access == Access::Full).count();
         let outputs = program.outputs.iter().filter(|output| matches!(output, Output::Store { .. })).count();
-        Finish { interprets: epilogue(program).is_none(), bytes: 4 * (inputs + outputs) }
+        Finish { interprets: epilogue(program).is_none(), bytes: 4 * (inputs + outputs), sums: false }
     }
 }
 
@@ -276,12 +280,14 @@ pub(crate) fn choose(m: usize, n: usize, k: usize, precision: Precision, cc: (u3
         Precision::Bf16x3 => a == Arithmetic::Bf16x3,
     };
     let mut best: Option<(f64, GemmLaunch)> = None;
-    let suits = |c: &&GemmKernel| allowed(c.arithmetic) && (c.interprets() || !finish.interprets) && c.fits(cc);
+    let suits = |c: &&GemmKernel| {
+        allowed(c.arithmetic) && (c.interprets() || !finish.interprets) && c.fitting(finish.sums, cc) > 0
+    };
     for kernel in KERNELS.iter().filter(suits) {
         let tiles = m.div_ceil(kernel.tile.0) * n.div_ceil(kernel.tile.1);
         let most = MOST_SPLITS.min(k / LEAST_SPLIT).min(MOST_BLOCKS * multiprocessors(cc) / tiles).max(1);
         for splits in 1..=most {
-            let (cycles, choice) = candidate(kernel, (m, n, k), splits, cc, finish.bytes);
+            let (cycles, choice) = candidate(kernel, (m, n, k), splits, cc, finish);
             if best.as_ref().is_none_or(|(least, _)| cycles < *least) {
                 best = Some((cycles, choice));
             }
@@ -316,12 +322,12 @@ fn most_shared(cc: (u32, u32)) -> usize {
 
 /// Every kernel that runs on compute capability `cc`, with one split and with about three: for tests, since a test's
 /// shapes are too small for `choose` to take the large tiles.
-pub(crate) fn every(m: usize, n: usize, k: usize, cc: (u32, u32)) -> Vec<GemmLaunch> {
-    let usable =
-        KERNELS.iter().filter(|kernel| (cc.0 >= 8 || kernel.arithmetic == Arithmetic::Simt) && kernel.fits(cc));
-    usable
-        .flat_map(|kernel| [1, 3].map(|splits| candidate(kernel, (m, n, k), splits, cc, Finish::STORE.bytes).1))
-        .collect()
+pub(crate) fn every(m: usize, n: usize, k: usize, sums: bool, cc: (u32, u32)) -> Vec<GemmLaunch> {
+    let finish = Finish { sums, ..Finish::STORE };
+    let usable = KERNELS
+        .iter()
+        .filter(|kernel| (cc.0 >= 8 || kernel.arithmetic == Arithmetic::Simt) && kernel.fitting(sums, cc) > 0);
+    usable.flat_map(|kernel| [1, 3].map(|splits| candidate(kernel, (m, n, k), splits, cc, finish).1)).collect()
 }
 
 /// A launch of `kernel` with about `splits` splits, and an estimate of its time in cycles.
@@ -336,7 +342,7 @@ fn candidate(
     (m, n, k): (usize, usize, usize),
     splits: usize,
     cc: (u32, u32),
-    finish_bytes: usize,
+    finish: Finish,
 ) -> (f64, GemmLaunch) {
     let figures = figures(cc);
     let k_per_split = k.max(1).div_ceil(splits).next_multiple_of(kernel.depth);
@@ -345,30 +351,32 @@ fn candidate(
     let (tiles, area) = (rows * cols, kernel.tile.0 * kernel.tile.1);
 
     let blocks = (tiles * splits).div_ceil(multiprocessors(cc));
-    let warps = blocks.min(kernel.resident) * kernel.threads as usize / 32;
+    let warps = blocks.min(kernel.fitting(finish.sums, cc)) * kernel.threads as usize / 32;
     let rate = kernel.arithmetic.rate(cc) * kernel.efficiency * (warps as f64 / 8.0).min(1.0);
     let l2 = figures.l2_share();
     let arithmetic = (blocks * area * k_per_split) as f64 / rate;
     let strips = (kernel.width() * blocks * (kernel.tile.0 + kernel.tile.1) * k_per_split) as f64 / l2;
+    // The first tiles along m read B in f32 too, for its column sums.
+    let summing = if finish.sums && kernel.planes { (cols * splits).div_ceil(multiprocessors(cc)) } else { 0 };
+    let strips = strips + (4 * summing * kernel.tile.1 * k_per_split) as f64 / l2;
     let shared = (blocks * kernel.shared_traffic() * k_per_split) as f64 / figures.shared_bandwidth.value;
     // A tile is finished by one block, whoever has shared its k.
-    let finish = (tiles.div_ceil(multiprocessors(cc)) * area * finish_bytes) as f64 / l2;
-    let cycles = arithmetic.max(strips).max(shared).max(finish);
+    let finished = (tiles.div_ceil(multiprocessors(cc)) * area * finish.bytes) as f64 / l2;
+    let cycles = arithmetic.max(strips).max(shared).max(finished);
     let (handing_on, latency) =
         if splits > 1 { ((4 * blocks * area) as f64 / l2, figures.join.value) } else { (0.0, 0.0) };
     let choice = GemmLaunch {
         kernel: kernel.name,
         grid: (cols as u32, rows as u32),
         threads: kernel.threads,
-        shared_bytes: kernel.shared_bytes(cc) as u32,
-        column_bytes: kernel.column_bytes() as u32,
+        shared_bytes: kernel.shared_with(finish.sums, cc) as u32,
         planes: kernel.planes,
         splits: splits as u32,
         k_per_split: k_per_split as u32,
         workspace: if splits > 1 { splits * (tiles * area + n) } else { 0 },
         tickets: if splits > 1 { tiles } else { 0 },
         cycles: cycles as u64,
-        cache: strips.max(finish) as u64,
+        cache: strips.max(finished) as u64,
         handing_on: handing_on as u64,
         latency: latency as u64,
     };
@@ -599,17 +607,17 @@ mod tests {
         let sizes = [1, 3, 17, 40, 128, 400, 784, 1000, 4097, 8192];
         for (m, n, k) in sizes.iter().flat_map(|&m| sizes.iter().flat_map(move |&n| sizes.map(|k| (m, n, k)))) {
             for (precision, cc) in PRECISIONS.iter().flat_map(|p| CAPABILITIES.map(|cc| (*p, cc))) {
-                for interprets in [false, true] {
-                    let c = choose(m, n, k, precision, cc, Finish { interprets, bytes: 8 });
+                for (interprets, sums) in [(false, false), (false, true), (true, false)] {
+                    let c = choose(m, n, k, precision, cc, Finish { interprets, bytes: 8, sums });
                     let kernel = KERNELS.iter().find(|kernel| kernel.name == c.kernel).unwrap();
                     let (splits, part) = (c.splits as usize, c.k_per_split as usize);
                     assert!(c.grid.0 as usize * kernel.tile.1 >= n && c.grid.1 as usize * kernel.tile.0 >= m, "{c:?}");
                     assert!(splits * part >= k && (splits - 1) * part < k, "{c:?} does not cut {k}");
-                    assert!((c.shared_bytes + c.column_bytes) as usize <= most_shared(cc), "{c:?}");
+                    assert!(c.shared_bytes as usize <= most_shared(cc), "{c:?}");
                     assert!(c.shared_bytes <= 48 << 10 || c.planes, "{c:?}");
                     assert!(kernel.interprets() || !interprets, "{c:?}");
                     assert!(cc.0 >= 8 || kernel.arithmetic == Arithmetic::Simt, "{c:?}");
-                    assert!(c.workspace <= 16 << 20, "{c:?}");
+                    assert!(c.workspace <= 19 << 20, "{c:?}");
                     assert_eq!(c.tickets > 0, splits > 1);
                 }
             }
@@ -623,7 +631,10 @@ mod tests {
         assert_eq!(kernel(8192, 4096, 4096, Precision::F32, (9, 0)), "gemm_bf16x6_128x128");
         assert_eq!(kernel(8192, 4096, 4096, Precision::Bf16, (8, 0)), "gemm_planes_128x128");
         assert_eq!(kernel(8192, 4096, 4096, Precision::Bf16, (9, 0)), "gemm_planes_256x128");
-        assert_eq!(kernel(8192, 4096, 4096, Precision::Bf16, (8, 6)), "gemm_bf16_128x128");
+        // With column sums one block of 128 × 128 fits a multiprocessor.
+        let summing = Finish { sums: true, ..Finish::STORE_OR_UPDATE };
+        assert_eq!(choose(784, 784, 8192, Precision::Bf16, (9, 0), summing).kernel, "gemm_planes_256x128");
+        assert!(!choose(784, 784, 8192, Precision::Bf16, (8, 6), summing).planes, "99 KiB are too few");
         assert_eq!(kernel(8192, 4096, 4096, Precision::Bf16, (7, 5)), "gemm_f32_128x128");
         assert_eq!(kernel(128, 400, 784, Precision::F32, (9, 0)), "gemm_f32_64x32");
         assert!(choose(784, 400, 8192, Precision::Tf32, (9, 0), Finish::STORE).splits > 1);

@@ -5,7 +5,7 @@ use std::mem::offset_of;
 use std::ops::Range;
 
 #[cfg(feature = "cuda")]
-use super::cuda::GemmLaunch;
+use super::cuda::{Finish, GemmLaunch};
 use super::{Destination, Epilogue, Gemm, Tile};
 #[cfg(feature = "cuda")]
 use crate::engine::device::Precision;
@@ -161,8 +161,7 @@ impl Kernel for Product {
         }
         // An interpreted epilogue needs its registers for one warp at a time, at least.
         let registers = self.program().filter(|_| interprets).map_or(0, |p| 32 * 16 * p.regs as u32);
-        let columns = self.col_sums.map_or(0, |_| choice.column_bytes);
-        let shared = (choice.shared_bytes + columns).max(registers);
+        let shared = choice.shared_bytes.max(registers);
         let launch = to.launch(choice.kernel, choice.blocks(), choice.threads, shared, &params)?;
         self.reads_planes(&choice, launch, to);
         to.leaves_plane(launch, offset_of!(GemmParams, out_plane));
@@ -197,9 +196,10 @@ impl Product {
         Ok(())
     }
 
-    fn choice(&self, precision: Precision, cc: (u32, u32)) -> GemmLaunch {
-        let (m, n, k) = self.mnk;
-        super::cuda::choose(m, n, k, precision, cc, super::cuda::Finish::of(self.program()))
+    /// How it is launched by itself.
+    pub(crate) fn choice(&self, precision: Precision, cc: (u32, u32)) -> GemmLaunch {
+        let ((m, n, k), finish) = (self.mnk, Finish::of(self.program()));
+        super::cuda::choose(m, n, k, precision, cc, Finish { sums: self.col_sums.is_some(), ..finish })
     }
 
     /// The factors that its launch of its own takes as planes of bf16.
