@@ -262,7 +262,9 @@ fn steps_with_planes_of_bf16_are_those_of_the_cpu_but_for_rounding() {
         let Some(gpu) = on_cuda(Precision::Bf16) else { return };
         let (exact, loss) = layers.moved(&Executor::new(Cpu::new(2)), Fusion::all(), steps);
         let shared = layers.moved(&gpu, Fusion::all(), steps);
-        assert!(shared == layers.moved(&gpu, APART(), steps), "shared launches leave other bits");
+        if layers.bare {
+            assert!(shared == layers.moved(&gpu, APART(), steps), "shared launches leave other bits");
+        }
         let norm = |values: &mut dyn Iterator<Item = f32>| values.map(|v| f64::from(v).powi(2)).sum::<f64>().sqrt();
         let error = |(found, exact): (&Vec<f32>, &Vec<f32>)| {
             norm(&mut found.iter().zip(exact).map(|(a, b)| a - b)) / norm(&mut exact.iter().copied())
@@ -275,7 +277,9 @@ fn steps_with_planes_of_bf16_are_those_of_the_cpu_but_for_rounding() {
         assert!(errors.iter().all(|error| *error < 1e-2), "{errors:?}");
         assert!((shared.1 - loss).abs() <= 2e-3 * loss, "{} and {loss}", shared.1);
     }
-    let run = || on_cuda(Precision::Bf16).map(|gpu| gradients.moved(&gpu, Fusion::all(), 1));
+    let small = Layers { rows: 788, sizes: &[256, 784, 8], bare: false };
+    assert!(small.paper(Fusion::all()).iter().any(|launch| launch.kernel.starts_with("gemm_planes_")));
+    let run = || on_cuda(Precision::Bf16).map(|gpu| small.moved(&gpu, Fusion::all(), 1));
     let expected = run();
     for (schedule, found) in under_all_schedules(run) {
         assert!(found == expected, "{schedule}");
