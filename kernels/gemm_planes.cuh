@@ -90,15 +90,8 @@ struct PlaneSums {
         for (int i = 0; i < M * N * 4; ++i) s[i] = 0.f;
     }
 
-    // The orders of the strips are constants inside.
     __device__ __forceinline__ void multiply(const u16* a, const u16* b, bool a_k_fast, bool b_k_fast) {
-        if (a_k_fast) {
-            if (b_k_fast) steps<true, true>(a, b);
-            else steps<true, false>(a, b);
-        } else {
-            if (b_k_fast) steps<false, true>(a, b);
-            else steps<false, false>(a, b);
-        }
+        multiply_strips(*this, a, b, a_k_fast, b_k_fast);
     }
 
     // dev/planes.cuh has a picture of what a lane points to and what it gets.

@@ -124,15 +124,8 @@ struct TensorSums {
         for (int i = 0; i < M * N * 32; ++i) s[i] = 0.f;
     }
 
-    // The orders of the strips are constants inside, so that every read is one instruction.
     __device__ __forceinline__ void multiply(const float* a, const float* b, bool a_k_fast, bool b_k_fast) {
-        if (a_k_fast) {
-            if (b_k_fast) steps<true, true>(a, b);
-            else steps<true, false>(a, b);
-        } else {
-            if (b_k_fast) steps<false, true>(a, b);
-            else steps<false, false>(a, b);
-        }
+        multiply_strips(*this, a, b, a_k_fast, b_k_fast);
     }
 
     template <bool A_K_FAST, bool B_K_FAST>

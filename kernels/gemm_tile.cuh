@@ -146,7 +146,7 @@ __device__ __forceinline__ Part part_of(const GemmParams& p) {
 // Calls multiply(s) for the strips in order, STAGES − 1 strips after start(s), which starts the copies of strip s to place s mod STAGES.
 // Afterwards the shared memory is free for other use.
 template <class T, class Start, class Multiply>
-__device__ __forceinline__ void along_strips(const Part& part, Start start, Multiply multiply) {
+__device__ __forceinline__ void along_strips(const Part& part, const Start& start, const Multiply& multiply) {
     const int strips = (part.k_end - part.k_begin + T::DEPTH - 1) / T::DEPTH;
     const auto start_if_any = [&](int s) {
         if (s < strips) start(s);
@@ -163,6 +163,19 @@ __device__ __forceinline__ void along_strips(const Part& part, Start start, Mult
     }
     cp_async_wait<0>();
     __syncthreads();
+}
+
+// sums += A · B over a pair of strips, by sums.steps, for which the orders of the strips are constants, so that every read is one
+// instruction.
+template <class Sums, class Number>
+__device__ __forceinline__ void multiply_strips(Sums& sums, const Number* a, const Number* b, bool a_k_fast, bool b_k_fast) {
+    if (a_k_fast) {
+        if (b_k_fast) sums.template steps<true, true>(a, b);
+        else sums.template steps<true, false>(a, b);
+    } else {
+        if (b_k_fast) sums.template steps<false, true>(a, b);
+        else sums.template steps<false, false>(a, b);
+    }
 }
 
 // Calls multiply(strip of A, strip of B) for the strips in order.

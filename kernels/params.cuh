@@ -147,7 +147,7 @@ struct GemmParams {
 
 // ---- planes of bf16 (planes.cu) ----
 
-struct SplitParams {
+struct MakePlanesParams {
     PerModel<const float> from;  // [rows, cols], rows ld apart
     PerModel<u16> to;            // [planes][rows][pitch], fewer than 2³² words in a plane
     int rows, cols, ld, pitch, planes, _pad;
@@ -312,7 +312,7 @@ static_assert(sizeof(StepEnd) == 16 && alignof(StepEnd) == 8);
 static_assert(sizeof(RuleParams) == 32 && alignof(RuleParams) == 4);
 static_assert(sizeof(ParamPlaces) == 24 && alignof(ParamPlaces) == 8);
 static_assert(sizeof(GemmParams) == 3608 && alignof(GemmParams) == 8);
-static_assert(sizeof(SplitParams) == 40 && alignof(SplitParams) == 8);
+static_assert(sizeof(MakePlanesParams) == 40 && alignof(MakePlanesParams) == 8);
 static_assert(sizeof(BatchParams) == 200 && alignof(BatchParams) == 8);
 static_assert(sizeof(ReduceParams) == 56 && alignof(ReduceParams) == 8);
 static_assert(sizeof(SoftmaxParams) == 80 && alignof(SoftmaxParams) == 8);

@@ -7,7 +7,7 @@
 #include "planes.cuh"
 
 // A thread makes two neighbours into a word of each plane.
-ELBO_KERNEL(split_planes, 256, SplitParams) {
+ELBO_KERNEL(make_planes, 256, MakePlanesParams) {
     begin_launch();
     const u32 row_words = p.pitch / 2, words = p.rows * row_words;  // of a plane
     const u32 at = blockIdx.x * 256 + threadIdx.x;

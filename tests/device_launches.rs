@@ -254,7 +254,7 @@ fn steps_with_planes_of_bf16_are_those_of_the_cpu_but_for_rounding() {
         for fusion in [Fusion::all(), APART()] {
             let launches = layers.paper(fusion);
             let count = |name: &str| launches.iter().filter(|launch| launch.kernel.starts_with(name)).count();
-            let found = [count("gemm_planes_"), count("split_planes")];
+            let found = [count("gemm_planes_"), count("make_planes")];
             assert_eq!(found, [products, apart], "{launches:#?}");
             assert_eq!(2 * products - found[1], left);
             assert!(launches.iter().all(|launch| !launch.kernel.starts_with("rows_")));

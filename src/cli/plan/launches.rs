@@ -140,8 +140,8 @@ pub(super) fn record(step: &PaperStep) -> Value {
     let launch = |launch: &PaperLaunch| {
         json!({
             "kernel": launch.kernel, "steps": launch.steps, "for_next": launch.for_next,
-            "leaves_splits": launch.leaves_splits, "makes_plane": launch.makes_plane, "grid": launch.grid, "threads": launch.threads,
-            "bytes": launch.bytes, "bytes_ahead": launch.ahead, "waits": launch.waits, "longest_way": launch.urgent,
+            "leaves_splits": launch.leaves_splits, "makes_plane": launch.makes_plane, "grid": launch.grid,
+            "threads": launch.threads, "bytes": launch.bytes, "bytes_ahead": launch.ahead, "waits": launch.waits, "longest_way": launch.urgent,
             "begin_us": launch.time.0, "end_us": launch.time.1,
         })
     };

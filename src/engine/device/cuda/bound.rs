@@ -241,7 +241,7 @@ mod tests {
             let (function, params) = (DeviceKernel::none(), Box::new([]));
             let launch = Launch { function, kernel: "", grid: [1; 3], threads, shared: 0, params };
             let (waits, load) = (waits.to_vec(), Load::default());
-            Placed { launch, steps: Vec::new(), waits, urgent: false, ends_step: None, load }
+            Placed { launch, steps: Vec::new(), part: None, waits, urgent: false, ends_step: None, load }
         };
         let launches = launches.iter().map(placed).collect();
         Lowered { launches, data: Vec::new(), lookups: Vec::new(), workspaces: Vec::new() }

@@ -6,7 +6,7 @@
 use super::Cuda;
 use super::driver::{DeviceBuffer, Launch};
 use super::params::{GemmParams, LadderParams, words, zeroed};
-use super::planes::{self, CHUNK, split};
+use super::planes::{self, CHUNK, make_planes};
 use super::probe::Version;
 use super::tiles;
 use crate::engine::device::Precision;
@@ -106,7 +106,8 @@ impl Cuda {
                 });
             }
             let repetition = || {
-                let all = || run.splits.iter().chain([&run.launch]).try_for_each(|launch| self.driver.launch(launch));
+                let all =
+                    || run.makes_planes.iter().chain([&run.launch]).try_for_each(|launch| self.driver.launch(launch));
                 let enqueue = || (0..launches).try_for_each(|_| all());
                 Ok(self.driver.time(enqueue)? / launches as f64)
             };
@@ -207,7 +208,7 @@ pub(super) struct Matrices {
 /// A launch that ran, with its results. What it points to lives as long.
 pub(super) struct RungRun {
     /// What cuts the operands into planes before; empty for a kernel that takes them in f32.
-    pub splits: Vec<Launch>,
+    pub makes_planes: Vec<Launch>,
     pub launch: Launch,
     pub c: Vec<f32>,
     /// Σ over the rows of B; empty if they were not asked for.
@@ -300,8 +301,8 @@ impl Matrices {
         driver.launch(&launch)?;
         let mut found = vec![0.0; m * n];
         driver.download(c.address(), &mut found)?;
-        let (splits, column_sums, bias, apart) = (vec![], vec![], vec![], vec![]);
-        Ok(RungRun { splits, launch, c: found, column_sums, bias, apart, memory: vec![c] })
+        let (makes_planes, column_sums, bias, apart) = (vec![], vec![], vec![], vec![]);
+        Ok(RungRun { makes_planes, launch, c: found, column_sums, bias, apart, memory: vec![c] })
     }
 
     /// The times of a kernel that ran.
@@ -315,11 +316,11 @@ impl Matrices {
             }
             Ok::<f64, Error>(seconds)
         };
-        let splits: Vec<&Launch> = run.splits.iter().collect();
-        let splitting = if splits.is_empty() { 0.0 } else { shortest(&splits)? };
-        let seconds = shortest(&[splits.as_slice(), &[&run.launch]].concat())?;
+        let makes_planes: Vec<&Launch> = run.makes_planes.iter().collect();
+        let splitting = if makes_planes.is_empty() { 0.0 } else { shortest(&makes_planes)? };
+        let seconds = shortest(&[makes_planes.as_slice(), &[&run.launch]].concat())?;
         let apart: Vec<&Launch> = run.apart.iter().collect();
-        let apart = if apart.is_empty() { None } else { Some(shortest(&[splits, apart].concat())?) };
+        let apart = if apart.is_empty() { None } else { Some(shortest(&[makes_planes, apart].concat())?) };
         Ok(Climbed { error: self.error(&run.c, &run.bias), seconds, splitting, apart })
     }
 
@@ -333,12 +334,12 @@ impl Matrices {
         let tickets = driver.alloc(4 * choice.tickets, "tickets")?;
         let (ta, tb) = self.transposed;
         let (a_stored, b_stored) = (if ta { [k, m] } else { [m, k] }, if tb { [n, k] } else { [k, n] });
-        let (mut splits, mut planes) = (vec![], vec![]);
+        let (mut makes_planes, mut planes) = (vec![], vec![]);
         for (matrix, [rows, cols]) in [(&self.a, a_stored), (&self.b, b_stored)] {
             let pitch = cols.next_multiple_of(CHUNK);
             let plane = driver.alloc(if choice.planes { 2 * rows * pitch } else { 0 }, "a plane of bf16")?;
             if choice.planes {
-                splits.push(split(cuda, matrix.address(), &plane, [rows, cols, pitch], 1)?);
+                makes_planes.push(make_planes(cuda, matrix.address(), &plane, [rows, cols, pitch], 1)?);
             }
             planes.push(plane);
         }
@@ -373,9 +374,9 @@ impl Matrices {
         let grid = choice.blocks();
         let (kernel, threads) = (choice.kernel, choice.threads);
         let launch = Launch { function, kernel, grid, threads, shared, params: words(&params) };
-        splits.iter().chain([&launch]).try_for_each(|launch| driver.launch(launch))?;
+        makes_planes.iter().chain([&launch]).try_for_each(|launch| driver.launch(launch))?;
         let mut run = RungRun {
-            splits,
+            makes_planes,
             launch,
             c: vec![0.0; m * n],
             column_sums: vec![0.0; if sums { n } else { 0 }],

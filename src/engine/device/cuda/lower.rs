@@ -10,9 +10,9 @@ use super::compiled;
 use super::driver::{Address, DeviceKernel, Driver, Launch, Pod};
 use super::figures::{Figures, Load, figures};
 use super::memory::{DeviceData, DeviceMemory};
-use super::params::{self, Clock, ParamPlaces, RuleParams, SplitParams, StepEnd, TickParams, words};
+use super::params::{self, Clock, MakePlanesParams, ParamPlaces, RuleParams, StepEnd, TickParams, words};
 use super::parts::{Part, Parts, WantedPlane};
-use super::planes::{SPLIT, THREADS, plane_pitch, split_blocks};
+use super::planes::{MAKE_PLANES, THREADS, plane_blocks, plane_pitch};
 use super::program;
 use super::rows;
 use crate::engine::device::Precision;
@@ -29,6 +29,8 @@ pub(crate) struct Placed {
     pub launch: Launch,
     /// The steps of the plan that it makes, or a part of; none where it only ends the step of the run.
     pub steps: Vec<usize>,
+    /// The number of the part that it belongs to, if it makes steps.
+    pub part: Option<usize>,
     /// The earlier launches that it waits for.
     pub waits: Vec<usize>,
     /// Whether it lies on the longest way through the step, by the time that launches are expected to take.
@@ -233,7 +235,7 @@ impl<'a> Lower<'a> {
         let factors = |step: &Step| rows::factors(step).iter().map(View::bytes).sum::<u64>();
         // For every part, the launches that it is over with.
         let mut ends: Vec<Vec<usize>> = Vec::with_capacity(parts.len());
-        for (part, waits) in parts.iter().zip(waits) {
+        for (number, (part, waits)) in parts.iter().zip(waits).enumerate() {
             let first = self.out.launches.len();
             self.next = matches!(part, Part::Next(_));
             if self.places.position == RunPosition::Before && !self.next {
@@ -283,6 +285,7 @@ impl<'a> Lower<'a> {
             let apart = plan.steps[part.steps()[0]].kernel.update().is_some();
             for launch in first..first + own {
                 let placed = &mut self.out.launches[launch];
+                placed.part = Some(number);
                 placed.load.bytes += bytes as f64 / own as f64;
                 placed.waits = if apart { waits.clone() } else { std::mem::replace(&mut waits, vec![launch]) };
             }
@@ -367,6 +370,7 @@ impl<'a> Lower<'a> {
         self.out.launches.push(Placed {
             launch,
             steps: self.steps.clone(),
+            part: None,
             waits: Vec::new(),
             urgent: false,
             ends_step: None,
@@ -470,7 +474,7 @@ impl<'a> Lower<'a> {
     /// The launch that makes the plane of a factor.
     fn make_plane(&mut self, of: View, readers: Vec<usize>) -> Result<()> {
         let pitch = plane_pitch(&of);
-        let params = SplitParams {
+        let params = MakePlanesParams {
             from: self.address(&of),
             to: 0,
             rows: of.rows as i32,
@@ -480,8 +484,8 @@ impl<'a> Lower<'a> {
             planes: 1,
             pad: 0,
         };
-        let launch = self.launch(SPLIT, [split_blocks(of.rows, pitch), 1, 1], THREADS, 0, &params)?;
-        self.writes_plane(launch, of, readers, offset_of!(SplitParams, to));
+        let launch = self.launch(MAKE_PLANES, [plane_blocks(of.rows, pitch), 1, 1], THREADS, 0, &params)?;
+        self.writes_plane(launch, of, readers, offset_of!(MakePlanesParams, to));
         Ok(())
     }
 

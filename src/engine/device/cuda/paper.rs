@@ -6,7 +6,6 @@ use super::figures::{Figures, figures};
 use super::lower::{Chip, Lower, Lowered, Places, RunPosition, Slots, longest_way, times};
 use super::params::Clock;
 use super::parts::{Part, Parts, parts};
-use super::planes::SPLIT;
 use crate::engine::device::Precision;
 use crate::engine::error::Result;
 use crate::engine::graph::{Slot, SlotKind};
@@ -76,16 +75,16 @@ impl PaperStep {
         let figures = figures(cc);
         let (microseconds, way) = longest_way(&lowered.launches, &figures, 1);
         let of_models = Self::MODELS.map(|models| longest_way(&lowered.launches, &figures, models).0);
-        let has = |part: fn(usize) -> Part, steps: &[usize]| steps.len() == 1 && parts.parts.contains(&part(steps[0]));
         let mut launches: Vec<PaperLaunch> = Vec::with_capacity(lowered.launches.len());
         let times = times(&lowered.launches, &figures, 1);
         for (placed, (begin, end, _)) in lowered.launches.iter().zip(times) {
+            let part = placed.part.map(|number| &parts.parts[number]);
             launches.push(PaperLaunch {
                 kernel: placed.launch.kernel,
                 steps: placed.steps.clone(),
-                for_next: has(Part::Next, &placed.steps),
-                leaves_splits: has(Part::Splits, &placed.steps) && placed.launch.kernel != SPLIT,
-                makes_plane: placed.launch.kernel == SPLIT,
+                for_next: matches!(part, Some(Part::Next(_))),
+                leaves_splits: matches!(part, Some(Part::Splits(_))),
+                makes_plane: matches!(part, Some(Part::Plane { .. })),
                 grid: placed.launch.grid,
                 threads: placed.launch.threads,
                 bytes: placed.load.bytes + placed.load.ahead,

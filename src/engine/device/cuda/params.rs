@@ -207,8 +207,8 @@ params! {
         program: Program,
     }
 
-    /// Of `split_planes`.
-    SplitParams {
+    /// Of `make_planes`.
+    MakePlanesParams {
         from: Address,
         to: Address,
         rows: i32,

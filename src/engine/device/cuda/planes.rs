@@ -4,7 +4,7 @@
 use super::Cuda;
 use super::driver::{Address, DeviceBuffer, Launch, Pod};
 use super::ladder::{Matrices, RungRun};
-use super::params::{SplitParams, words};
+use super::params::{MakePlanesParams, words};
 use crate::engine::error::{Error, Result};
 use crate::engine::plan::View;
 use crate::engine::rng::{Draw, OPERANDS};
@@ -35,7 +35,7 @@ unsafe impl Pod for PlanesParams {}
 pub(super) const CHUNK: usize = 8;
 
 /// The kernel that makes planes, and the threads of its blocks, each of which makes two neighbours into words.
-pub(super) const SPLIT: &str = "split_planes";
+pub(super) const MAKE_PLANES: &str = "make_planes";
 pub(super) const THREADS: u32 = 256;
 
 /// Numbers from a row of a plane to the next, of a factor as it is stored.
@@ -44,7 +44,7 @@ pub(crate) fn plane_pitch(of: &View) -> usize {
 }
 
 /// Blocks that make planes with so many rows.
-pub(super) fn split_blocks(rows: usize, pitch: usize) -> u32 {
+pub(super) fn plane_blocks(rows: usize, pitch: usize) -> u32 {
     assert!(rows * pitch / 2 < 1 << 32, "a plane of {rows} by {pitch}");
     (rows * pitch / 2).div_ceil(THREADS as usize) as u32
 }
@@ -57,9 +57,9 @@ pub(super) fn run(cuda: &Cuda, matrices: &Matrices, rung: &Rung) -> Result<RungR
     let (a, b) = (planes(m, a_pitch)?, planes(k, b_pitch)?);
     // Not a number until the kernel has written it.
     let c = cuda.matrix(&vec![f32::NAN; m * n])?;
-    let splits = vec![
-        split(cuda, matrices.a.address(), &a, [m, k, a_pitch], rung.planes)?,
-        split(cuda, matrices.b.address(), &b, [k, n, b_pitch], rung.planes)?,
+    let makes_planes = vec![
+        make_planes(cuda, matrices.a.address(), &a, [m, k, a_pitch], rung.planes)?,
+        make_planes(cuda, matrices.b.address(), &b, [k, n, b_pitch], rung.planes)?,
     ];
     let params = PlanesParams {
         a: a.address(),
@@ -81,24 +81,24 @@ pub(super) fn run(cuda: &Cuda, matrices: &Matrices, rung: &Rung) -> Result<RungR
         shared: rung.shared_bytes,
         params: words(&params),
     };
-    for launch in splits.iter().chain([&launch]) {
+    for launch in makes_planes.iter().chain([&launch]) {
         driver.launch(launch)?;
     }
     let mut found = vec![0.0; m * n];
     driver.download(c.address(), &mut found)?;
     let memory = vec![a, b, c];
-    Ok(RungRun { splits, launch, c: found, column_sums: vec![], bias: vec![], apart: vec![], memory })
+    Ok(RungRun { makes_planes, launch, c: found, column_sums: vec![], bias: vec![], apart: vec![], memory })
 }
 
 /// The launch that cuts a matrix [rows, cols] into planes whose rows are `pitch` long.
-pub(super) fn split(
+pub(super) fn make_planes(
     cuda: &Cuda,
     from: Address,
     to: &DeviceBuffer,
     [rows, cols, pitch]: [usize; 3],
     planes: usize,
 ) -> Result<Launch> {
-    let params = SplitParams {
+    let params = MakePlanesParams {
         from,
         to: to.address(),
         rows: rows as i32,
@@ -108,7 +108,7 @@ pub(super) fn split(
         planes: planes as i32,
         pad: 0,
     };
-    let (kernel, grid) = (SPLIT, [split_blocks(rows, pitch), 1, 1]);
+    let (kernel, grid) = (MAKE_PLANES, [plane_blocks(rows, pitch), 1, 1]);
     let function = cuda.driver.function(kernel)?;
     Ok(Launch { function, kernel, grid, threads: THREADS, shared: 0, params: words(&params) })
 }

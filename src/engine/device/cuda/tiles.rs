@@ -5,7 +5,7 @@ use super::Cuda;
 use super::driver::{Address, DeviceBuffer, Launch, Pod};
 use super::ladder::{Matrices, RungRun};
 use super::params::words;
-use super::planes::{CHUNK, split};
+use super::planes::{CHUNK, make_planes};
 use super::tensor_map::TensorMap;
 use crate::engine::error::{Error, Result};
 use crate::engine::rng::{Draw, OPERANDS};
@@ -47,9 +47,9 @@ pub(super) fn run(cuda: &Cuda, matrices: &Matrices, rung: &Rung) -> Result<RungR
     let draw = Draw { seed: 1, step: 2, stream: OPERANDS };
     let bias: Vec<f32> = (0..if rung.epilogue { n as u64 } else { 0 }).map(|i| draw.normal(i)).collect();
     let bias_there = cuda.matrix(&bias)?;
-    let splits = vec![
-        split(cuda, matrices.a.address(), &a, [m, k, a_pitch], 1)?,
-        split(cuda, matrices.b.address(), &b, [k, n, b_pitch], 1)?,
+    let makes_planes = vec![
+        make_planes(cuda, matrices.a.address(), &a, [m, k, a_pitch], 1)?,
+        make_planes(cuda, matrices.b.address(), &b, [k, n, b_pitch], 1)?,
     ];
     let params = TilesParams {
         a: driver.tensor_map(a.address(), [m, k], a_pitch, BOXES[0])?,
@@ -65,10 +65,10 @@ pub(super) fn run(cuda: &Cuda, matrices: &Matrices, rung: &Rung) -> Result<RungR
     let work = TilesRun { cuda, rung, params, size: m * n };
     let c = work.result()?;
     let launch = work.product(rung.name, &c)?;
-    splits.iter().chain([&launch]).try_for_each(|launch| driver.launch(launch))?;
+    makes_planes.iter().chain([&launch]).try_for_each(|launch| driver.launch(launch))?;
     let found = work.read(&c)?;
     let mut run = RungRun {
-        splits,
+        makes_planes,
         launch,
         c: found,
         column_sums: vec![],
