@@ -14,8 +14,9 @@ when a loop is no longer unrolled. And what ptxas says when it makes the product
 C7519). The limits are what one nvcc makes; the table names its version.
 
 `dynamic_shared` in the table is what the host asks for at the launch: it goes into the number of blocks. It is written by
-hand and stays when the table is rewritten; a test in src/engine/steps/gemm/cuda.rs compares it with what that file says. A
-kernel whose host asks for more or less from launch to launch has 0 there, and its blocks are those that registers allow.
+hand and stays when the table is rewritten; tests in src/engine/steps/gemm/cuda.rs and rungs.rs compare it with what these say. A
+kernel whose host asks for more or less from launch to launch has 0 there, and its blocks are those that registers allow; the
+products of planes have there what they ask for without column sums.
 
 nvcc is that of ELBO_NVCC, of an active Python environment, of target/nvcc or of PATH. The disassembler is that of
 ELBO_NVDISASM, of nvcc's folder, of the same environments or of PATH; as a Python package it is nvidia-cuda-nvdisasm, which

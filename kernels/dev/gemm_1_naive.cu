@@ -4,7 +4,7 @@
 //
 // gemm_1 … gemm_11 compute the same product, each one idea on from the one before. The kernels that are used have the
 // pipeline of gemm_7 and the instruction of gemm_8 (../gemm_tile.cuh), and end as gemm_12 does. Up to gemm_8 all take
-// LadderParams (../params.cuh). The launch is in LADDER, src/engine/steps/gemm/cuda.rs. What limits a rung is counted from
+// LadderParams (../params.cuh). The launch is in LADDER, src/engine/steps/gemm/rungs.rs. What limits a rung is counted from
 // its text and from data sheets; nothing was measured on a GPU.
 //
 // Here every thread computes one element of C. The trouble is which: the 32 threads of a warp run together, and here

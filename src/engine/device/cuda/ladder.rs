@@ -12,7 +12,8 @@ use super::tiles;
 use crate::engine::device::Precision;
 use crate::engine::error::{Error, Result};
 use crate::engine::rng::{Draw, OPERANDS};
-use crate::engine::steps::gemm::cuda::{self as gemm, Finish, GemmLaunch, LADDER, Rung};
+use crate::engine::steps::gemm::cuda::{self as gemm, Finish, GemmLaunch};
+use crate::engine::steps::gemm::rungs::{LADDER, Rung};
 
 /// What became of one kernel of the ladder.
 #[derive(Clone, Debug, PartialEq)]

@@ -8,7 +8,7 @@ use super::params::{MakePlanesParams, words};
 use crate::engine::error::{Error, Result};
 use crate::engine::plan::View;
 use crate::engine::rng::{Draw, OPERANDS};
-use crate::engine::steps::gemm::cuda::{LADDER, Rung};
+use crate::engine::steps::gemm::rungs::{LADDER, Rung};
 
 /// Of the products of planes, as kernels/dev/planes.cuh declares it.
 #[repr(C)]

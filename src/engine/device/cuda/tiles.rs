@@ -9,7 +9,7 @@ use super::planes::{CHUNK, make_planes};
 use super::tensor_map::TensorMap;
 use crate::engine::error::{Error, Result};
 use crate::engine::rng::{Draw, OPERANDS};
-use crate::engine::steps::gemm::cuda::Rung;
+use crate::engine::steps::gemm::rungs::Rung;
 
 /// Of the products of tiles, as kernels/dev/warpgroup.cuh declares it.
 #[repr(C)]

@@ -26,6 +26,8 @@ mod neon;
 mod pack;
 mod portable;
 mod product;
+#[cfg(feature = "cuda")]
+pub(crate) mod rungs;
 #[cfg(all(target_arch = "wasm32", target_feature = "simd128"))]
 mod simd128;
 pub mod tiles;
